@@ -1,0 +1,77 @@
+# make demo | test | check: each sets up what it needs, once. Only Python >= 3.11 and make have to be there.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+# Installed first, alone: name another build here, or the version you have (make TORCH=torch==2.9.1).
+TORCH  ?= torch==2.13.0
+# The oldest transformers that is supported and tested. Keep in step with pyproject.toml.
+OLDEST ?= 5.17.0
+OUT    ?= out/demo
+
+PY     := $(VENV)/bin/python
+OLD    := $(VENV)-oldest
+PIP    := -m pip install --quiet --disable-pip-version-check
+PYTEST := -m pytest -n 2
+# One thread a worker, two workers; and no test may reach for the network.
+export OMP_NUM_THREADS ?= 1
+export HF_HUB_OFFLINE  ?= 1
+
+.PHONY: help demo test test-newest test-oldest check format clean
+
+help:
+	@echo "make demo    ask the small model that comes with the package, with fewer and fewer visual tokens"
+	@echo "make test    the tests, on the newest transformers and on $(OLDEST)"
+	@echo "make check   ruff and mypy"
+	@echo "make format  let ruff rewrite the code"
+	@echo "make clean   remove the environments and what tools left"
+
+demo: $(VENV)/.ready
+	$(VENV)/bin/foveate demo --out $(OUT)
+
+test: test-newest test-oldest
+
+test-newest: $(VENV)/.ready-dev
+	$(PY) $(PYTEST)
+
+# What talks to transformers; pure tensor code does not depend on its version.
+OLDEST_TESTS ?= $(wildcard tests/laws tests/families tests/engines tests/test_attach*.py tests/test_tiny.py)
+
+test-oldest: $(OLD)/.ready
+	$(OLD)/bin/python $(PYTEST) $(OLDEST_TESTS)
+
+check: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/.ready-dev
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) $(OLD) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11; make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(PY) $(PIP) $(TORCH)
+	@touch $@
+
+$(VENV)/.ready: $(VENV)/.torch pyproject.toml
+	$(PY) $(PIP) --editable .
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.torch pyproject.toml
+	$(PY) $(PIP) --editable '.[dev]'
+	@touch $(VENV)/.ready $@
+
+# A second environment that borrows everything from the first but transformers and the hub client that goes with it.
+# The path file is written last: pip must not see, and never touches, what is in the first.
+$(OLD)/.ready: $(VENV)/.ready-dev
+	$(PYTHON) -m venv --clear $(OLD)
+	$(OLD)/bin/python $(PIP) --no-deps transformers==$(OLDEST) 'huggingface_hub<2' httpx httpcore certifi
+	@site=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  printf '%s\n' "$$site" "$(CURDIR)/src" > $$($(OLD)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth
+	$(OLD)/bin/python -c 'import transformers, foveate; assert transformers.__version__ == "$(OLDEST)", transformers.__version__'
+	@touch $@

@@ -1,0 +1,23 @@
+"""Foveate drops the visual tokens a multimodal LLM does not need, before it pays for them."""
+
+from foveate.attach import Attachment, attach
+from foveate.errors import FoveateError, ModelError, PlanError, SignalError
+from foveate.plan import Cut, Plan
+from foveate.selection import Attention, Selection, Selector, TokenView
+
+__version__ = "0.1.0"
+__all__ = [
+    "Attachment",
+    "Attention",
+    "Cut",
+    "FoveateError",
+    "ModelError",
+    "Plan",
+    "PlanError",
+    "Selection",
+    "Selector",
+    "SignalError",
+    "TokenView",
+    "__version__",
+    "attach",
+]

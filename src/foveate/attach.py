@@ -1,0 +1,450 @@
+"""Attach a plan to a stock Hugging Face model: the only file that hooks one.
+
+Invariants, all owned here and in `step.py`:
+
+1. Template, BOS and the last prompt tokens are never dropped; text goes only by a cut that says over="prompt".
+2. Order is preserved. With positions="original" kept tokens keep their positions, and decoding goes on from the
+   unpruned length.
+3. Everything indexed by position is cut together.
+4. New tensors are passed on; shared tensors are never resized in place.
+5. Nothing outside this model object changes; detach restores it exactly; importing foveate patches nothing.
+6. A plan that cannot apply fails loudly, before the first forward. It never silently does nothing.
+
+What a forward pass knows lives in a thread-local `Run`; what a pruned prompt leaves behind lives in its cache.
+"""
+
+import functools
+import inspect
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate.cache import check_cache, kept_of, length
+from foveate.checks import check_counts, check_model, check_plan
+from foveate.encode import EncoderCut, Encoding
+from foveate.errors import ModelError
+from foveate.families import family
+from foveate.families.base import Kind
+from foveate.plan import Cut, Plan
+from foveate.prompt import Encoded, Prompt, last_real, locate, placeholders, question
+from foveate.report import CutReport, ImageReport, Report
+from foveate.step import Segment, Step, total
+
+MARK = "_foveate"
+
+
+class Run:
+    """One call of the base model: what its pre-hook saw, and what was encoded since."""
+
+    def __init__(self) -> None:
+        self.ids: Tensor | None = None
+        self.encoded: dict[Kind, list[Encoded]] = {}
+        self.seconds: list[Callable[[], float]] = []
+        self.step: Step | None = None
+        self.dropped_BL: Tensor | None = None
+
+
+class Attachment:
+    """A plan at work on a model. A context manager; `detach()` ends it."""
+
+    def __init__(self, model: nn.Module, plan: Plan, tail: int | None = None) -> None:
+        """See `attach`."""
+        self.model, self.plan, self.family = model, plan, family(model)
+        check_model(model, self.family)
+        check_plan(plan, model, self.family)
+        self.tail = self.family.tail if tail is None else tail
+        self.report: Report | None = None
+        """What the last prefill did; None before the first."""
+        self.contiguous = (plan.positions or self.family.positions) == "contiguous"
+        self.base = self.family.base(model)
+        self.lm = self.family.language_model(model)
+        self.input_cuts = [c for c in plan.cuts if c.at == "input"]
+        self.layer_cuts: dict[int, Cut] = {c.at: c for c in plan.cuts if isinstance(c.at, int)}
+        encoder = [c for c in plan.cuts if c.at == "encoder"]
+        self.encoder_cut = encoder[0] if encoder else None
+        self.special = special_ids(model)
+        self._local = threading.local()
+        self._handles: list[Any] = []
+        self._wrapped: list[tuple[Any, str]] = []
+        self._hook()
+
+    # -- life
+
+    def __enter__(self) -> "Attachment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.detach()
+
+    def __repr__(self) -> str:
+        cuts = ", ".join(f"{c.keep} at {c.at}" for c in self.plan.cuts)
+        state = f"\n{self.report!r}" if self.report else ""
+        return f"Attachment({type(self.model).__name__}, {cuts}){state}"
+
+    def detach(self) -> None:
+        """Give the model back as it was. A second call does nothing.
+
+        A cache that was cut stays cut: finish a conversation before detaching, or start it anew.
+        """
+        for handle in self._handles:
+            handle.remove()
+        for module, name in self._wrapped:
+            delattr(module, name)
+        self._handles, self._wrapped = [], []
+        if self.base.__dict__.get(MARK) is self:
+            delattr(self.base, MARK)
+
+    def _hook(self) -> None:
+        setattr(self.base, MARK, self)
+        add = self._handles.append
+        add(self.model.register_forward_pre_hook(self._guard, with_kwargs=True))
+        if self.model is not self.base:
+            add(self.model.register_forward_hook(self._loss, with_kwargs=True))
+            add(self.base.register_forward_pre_hook(self._begin, with_kwargs=True))
+        else:
+            add(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
+        add(self.base.register_forward_hook(self._end, always_call=True))
+        add(self.lm.register_forward_pre_hook(self._lm_in, with_kwargs=True))
+        add(self.lm.register_forward_hook(self._lm_out))
+        for i, layer in enumerate(self.lm.layers):
+            add(layer.register_forward_pre_hook(functools.partial(self._layer_in, i), with_kwargs=True))
+        for name in ("get_image_features", "get_video_features"):
+            if hasattr(self.base, name):
+                # On the instance: the class, and every other model, keeps its own.
+                setattr(self.base, name, self._encoder(name.split("_")[1], getattr(self.base, name)))  # type: ignore[arg-type]
+                self._wrapped.append((self.base, name))
+        if hasattr(self.lm, "_deepstack_process"):
+            self.lm._deepstack_process = self._deepstack(self.lm._deepstack_process)
+            self._wrapped.append((self.lm, "_deepstack_process"))
+
+    # -- the whole model
+
+    def _guard(self, _model: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+        """Refuse what cannot be cut before anything heavy runs."""
+        check_cache(kwargs.get("past_key_values"))
+        mask = kwargs.get("attention_mask")
+        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+            what = f"{mask.ndim}-D" if isinstance(mask, Tensor) else type(mask).__name__
+            raise ModelError(
+                f"attention_mask is {what}; pass the 2-D padding mask [batch, length], from which masks are cut"
+            )
+
+    def _loss(self, model: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        """Take positions that no longer exist out of the loss."""
+        dropped, self._local.dropped = getattr(self._local, "dropped", None), None
+        labels = kwargs.get("labels")
+        if labels is None or dropped is None:
+            return None
+        # The label at t is predicted from t - 1; where that was dropped there is no prediction to score.
+        blind = torch.nn.functional.pad(dropped[:, :-1], (1, 0), value=False).to(labels.device)
+        if not bool((blind & (labels != -100)).any()):
+            return None
+        if not isinstance(output, dict):
+            raise ModelError(
+                "labels on dropped positions need a ModelOutput to correct the loss in; pass return_dict=True"
+            )
+        extra = {k: v for k, v in kwargs.items() if k == "num_items_in_batch"}
+        output["loss"] = model.loss_function(
+            logits=output["logits"],
+            labels=labels.masked_fill(blind, -100),
+            vocab_size=model.config.get_text_config().vocab_size,
+            **extra,
+        )
+        return output
+
+    # -- the base model: tower and language model
+
+    @property
+    def _run(self) -> Run | None:
+        return getattr(self._local, "run", None)
+
+    @property
+    def _pending(self) -> dict[Kind, Encoding]:
+        """This thread's last encoding of each kind: accelerate copies outputs, and what was pinned to them is lost."""
+        if not hasattr(self._local, "pending"):
+            self._local.pending = {}
+        return self._local.pending
+
+    def _begin(
+        self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        run = self._local.run = Run()
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        embeds = kwargs.get("inputs_embeds")
+        given = kwargs.get("mm_encoder_outputs") or {}
+        raw = any(kwargs.get(k) is not None for k in ("pixel_values", "pixel_values_videos"))
+        if ids is None and embeds is not None:
+            if not raw and not given and length(kwargs.get("past_key_values")) == 0:
+                raise ModelError(
+                    "inputs_embeds alone do not say which tokens are visual; "
+                    "pass input_ids and pixel_values, or detach first"
+                )
+            ids = self._ids(base, embeds) if raw or given else None
+        run.ids = ids
+        for kind, output in given.items():
+            if output is None:
+                continue
+            encoding = getattr(output, MARK, None)
+            if not isinstance(encoding, Encoding) or encoding.owner is not self:
+                encoding = self._pending.get(kind)
+            if encoding is None or not encoding.made(output):
+                raise ModelError(
+                    f"the pre-encoded {kind} features were not made by this attachment: encode them while it is "
+                    "attached, and leave prefill_chunk_size unset (chunked prefill cuts prompts where images are)"
+                )
+            run.encoded[kind] = encoding.images
+            run.seconds += encoding.seconds
+        return None
+
+    def _ids(self, base: Any, embeds: Tensor) -> Tensor:
+        """Stand-in ids for a prompt given as embeddings: placeholders are found as the model itself finds them."""
+        out = torch.full(embeds.shape[:2], -1, device=embeds.device)
+        table = base.get_input_embeddings()
+        for kind in ("image", "video"):
+            token = self.family.token_id(base.config, kind)  # type: ignore[arg-type]
+            if token is not None:
+                want = table(torch.tensor(token, device=embeds.device))
+                out[(embeds == want).all(-1)] = token
+        return out
+
+    def _end(self, _base: Any, _args: Any, _output: Any) -> None:
+        run, self._local.run = self._run, None
+        self._local.dropped = run.dropped_BL if run else None
+
+    def _encoder(self, kind: Kind, original: Callable[..., Any]) -> Callable[..., Any]:
+        """get_image_features or get_video_features, with taps and the encoder cut around the tower."""
+        signature = inspect.signature(original)
+
+        @functools.wraps(original)
+        def encode(*args: Any, **kwargs: Any) -> Any:
+            if getattr(self._local, "encoding", False):
+                # Qwen's video encoder calls its image encoder.
+                return original(*args, **kwargs)
+            call = signature.bind_partial(*args, **kwargs).arguments
+            call |= call.pop("kwargs", {})
+            encoding = Encoding(self, self.family.units(self.base, kind, call))
+            check_counts(self.plan, [u.tokens for u in encoding.units])
+            self._local.encoding = True
+            try:
+                with EncoderCut(self, encoding, kind, call):
+                    output = original(*args, **kwargs)
+            finally:
+                self._local.encoding = False
+            run = self._run
+            if run is not None:
+                run.encoded[kind] = encoding.images
+                run.seconds += encoding.seconds
+            else:
+                # `generate` encodes ahead of the forward pass that uses it.
+                encoding.sign(output)
+                self._pending[kind] = encoding
+                setattr(output, MARK, encoding)
+            return output
+
+        return encode
+
+    # -- the language model
+
+    def _lm_in(self, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+        run = self._run
+        cache = kwargs.get("past_key_values")
+        check_cache(cache)
+        cut_before = cache is not None and any(kept_of(cache, i) is not None for i in range(len(cache.layers)))
+        images = run is not None and run.ids is not None and bool(run.encoded) and bool(self.plan.cuts)
+        if kwargs.get("inputs_embeds") is None or not (cut_before or images):
+            return None
+        if run is None:
+            run = self._local.run = Run()
+        if lm.training and getattr(lm, "gradient_checkpointing", False) and self.layer_cuts:
+            raise ModelError(
+                "gradient checkpointing runs decoder layers twice, and cuts inside the LLM cannot follow; call "
+                "model.gradient_checkpointing_disable(), or cut at the input alone"
+            )
+        step = run.step = Step(self.family, lm, kwargs, self.contiguous)
+        step.seconds += run.seconds
+        hidden = step.embeds
+        if images:
+            with step.clock():
+                step.prompt = self._prompt(run, step)
+                if not bool((step.prompt.alive_BL == step.prompt.real_BL).all()):
+                    hidden = step.shorten(hidden, step.slots(), [])
+                for cut in self.input_cuts:
+                    hidden = step.cut(cut, hidden, None)
+                step.base = step.segment
+        new = dict(kwargs) | step.arguments()
+        new["inputs_embeds"] = hidden
+        return args, new
+
+    def _prompt(self, run: Run, step: Step) -> Prompt:
+        assert run.ids is not None
+        ids = run.ids.to(step.embeds.device)
+        real = step.real_BL
+        kinds: tuple[Kind, ...] = ("image", "video")
+        visual = functools.reduce(
+            torch.logical_or, (placeholders(ids, self.family.token_id(self.base.config, k)) for k in kinds)
+        )
+        images = locate(self.family, ids, self.base.config, run.encoded)  # type: ignore[arg-type]
+        special = torch.isin(ids, self.special.to(ids.device))
+        asks = question(real, visual, special, self.tail)
+        alive = real.clone()
+        for image in images:
+            if len(image.alive) < image.tokens:
+                alive[image.row, image.place_N] = False
+                alive[image.row, image.place_N[image.alive]] = True
+            if self.encoder_cut is not None:
+                image.cuts.append(("encoder", self.encoder_cut.count(image.tokens), image.alive))
+        return Prompt(images, real, visual, asks, last_real(real), alive)
+
+    def _layer_in(self, number: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        run = self._run
+        step = run.step if run is not None else None
+        if step is None:
+            return None
+        hidden = args[0] if args else kwargs["hidden_states"]
+        kwargs = dict(kwargs)
+        cut = self.layer_cuts.get(number)
+        if cut is not None and step.prompt is not None:
+            with step.clock():
+                hidden = self._cut_layer(step, cut, number, layer, hidden, kwargs)
+        step.enter(number, hidden, kwargs)
+        if number + 1 in self.layer_cuts and step.prompt is not None:
+            step.previous = hidden, kwargs["position_embeddings"]
+        if args:
+            return (hidden, *args[1:]), kwargs
+        kwargs["hidden_states"] = hidden
+        return args, kwargs
+
+    def _deepstack(self, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Qwen3-VL adds tower features between layers: to the tokens that are still there."""
+
+        @functools.wraps(original)
+        def add(hidden: Tensor, visual_pos_masks: Tensor, visual_embeds: Tensor) -> Tensor:
+            run = self._run
+            if run is not None and run.step is not None:
+                visual_pos_masks, visual_embeds = run.step.deepstack(hidden, visual_pos_masks, visual_embeds)
+            return original(hidden, visual_pos_masks, visual_embeds)
+
+        return add
+
+    def _cut_layer(
+        self, step: Step, cut: Cut, number: int, layer: Any, hidden: Tensor, kwargs: dict[str, Any]
+    ) -> Tensor:
+        def attention(asked: Any) -> Tensor:
+            if asked.layer == "own":
+                own = step.segment is step.base and kept_of(step.cache, number) is kept_of(step.cache, 0)
+                table = kwargs["position_embeddings"] if own else step.table(kept_of(step.cache, number), hidden)
+                return step.rater_attention(asked, number, layer, hidden, table)
+            assert step.previous is not None
+            before, table = step.previous
+            return step.rater_attention(asked, number - 1, self.lm.layers[number - 1], before, table)
+
+        return step.cut(cut, hidden, attention)
+
+    def _lm_out(self, _lm: Any, _args: Any, output: Any) -> Any:
+        run = self._run
+        step = run.step if run is not None else None
+        if run is None or step is None:
+            return None
+        run.step = None
+        last = step.segment
+        cut = any(s.index_BM is not None for s in step.of_layer)
+        cache = output.past_key_values if not isinstance(output, tuple) else step.cache
+        if cut and cache is not None:
+            step.remember(cache)
+        if step.prompt is not None:
+            run.dropped_BL = ~step.prompt.alive_BL if cut else None
+            self.report = self._reported(step, cache)
+        if not cut:
+            return None
+        return restore(step, last, output)
+
+    def _reported(self, step: Step, cache: Any) -> Report:
+        prompt = step.prompt
+        assert prompt is not None
+        images = []
+        for image in prompt.images:
+            cuts = tuple(CutReport(at, asked, tuple(alive.tolist())) for at, asked, alive in image.cuts)
+            layers, count = [], image.tokens
+            left = {at: len(alive) for at, _, alive in image.cuts}
+            count = left.get("input", left.get("encoder", count))
+            for i in range(len(step.of_layer)):
+                count = left.get(i, count)
+                layers.append(count)
+            images.append(
+                ImageReport(image.row, image.number, image.kind, image.tokens, image.grid, cuts, tuple(layers))
+            )
+        asked = prompt.question_BL & prompt.real_BL
+        lost = (asked & ~prompt.alive_BL).sum(1).tolist()
+        held = sum(step.b * (step.l if s.index_BM is None else s.index_BM.shape[1]) for s in step.of_layer)
+        size = cache_entry_bytes(cache)
+        return Report(
+            tuple(images),
+            tuple(lost),
+            step.b * step.l * len(step.of_layer),
+            held,
+            size,
+            functools.partial(total, step.seconds),
+        )
+
+
+def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:
+    """Make a stock Hugging Face VLM drop visual tokens as the plan says, until detached.
+
+    Works with `generate` (greedy, sampling, beams, several return sequences), plain `forward` with or without labels,
+    any mix of prompts and images in a batch, and chats that go on from a cache. What goes in and out keeps its length.
+
+    Args:
+        model: a model of a supported type (`foveate list`), e.g. LlavaForConditionalGeneration.
+        plan: what to drop where; from `foveate.methods.METHODS`, from a file, or your own.
+        tail: how many tokens close the prompt after the question ("ASSISTANT:"); they are never dropped, and are no
+            question. None is the family's usual count.
+
+    Returns:
+        The attachment: a context manager with `.report` and `.detach()`.
+
+    Raises:
+        PlanError: the plan does not fit the model.
+        ModelError: the model, or its attention implementation, is not supported.
+        SignalError: the plan reads a signal that the model cannot give.
+    """
+    return Attachment(model, plan, tail)
+
+
+def special_ids(model: Any) -> Tensor:
+    """Ids that mark places and are no text: BOS, EOS, padding, vision markers."""
+    names = ("bos_token_id", "eos_token_id", "pad_token_id", "vision_start_token_id", "vision_end_token_id")
+    configs = [model.config, model.config.get_text_config(), getattr(model, "generation_config", None)]
+    ids: set[int] = set()
+    for config in configs:
+        for name in names:
+            value = getattr(config, name, None)
+            ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
+    return torch.tensor(sorted(ids), dtype=torch.long)
+
+
+def cache_entry_bytes(cache: Any) -> int:
+    """Bytes of one token's keys and values in one layer; 0 without a cache."""
+    layer = cache.layers[0] if cache is not None and cache.layers else None
+    keys = getattr(layer, "keys", None)
+    if keys is None:
+        return 0
+    return 2 * keys.shape[1] * keys.shape[3] * keys.element_size()
+
+
+def restore(step: Step, last: Segment, output: Any) -> Any:
+    """Bring the language model's output back to the length of its input; dropped places are 0."""
+    if isinstance(output, tuple):
+        return (step.scatter(output[0], last), *output[1:])
+    output["last_hidden_state"] = step.scatter(output["last_hidden_state"], last)
+    if output.get("hidden_states") is not None:
+        # The first entry goes into layer 0; each later one comes out of a layer.
+        segments = [step.of_layer[0], *step.of_layer]
+        output["hidden_states"] = tuple(
+            step.scatter(h, s) for h, s in zip(output["hidden_states"], segments, strict=True)
+        )
+    if output.get("attentions") is not None:
+        output["attentions"] = tuple(step.scatter_map(a, i) for i, a in enumerate(output["attentions"]))
+    return output

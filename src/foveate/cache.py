@@ -1,0 +1,174 @@
+"""A KV cache that is shorter than the prompt it stands for, and still answers with the prompt's length.
+
+What was cut belongs to the cache, layer by layer, not to the attachment: so threads, beams and later turns find it.
+A cut layer looks to transformers like a sliding window whose first `dropped` entries have left: `get_seq_length` stays
+logical, and `get_mask_sizes` says that the keys begin `dropped` places later. Causal order then holds without a word
+from us; only the padding mask has to be squeezed the same way.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from foveate.errors import ModelError
+
+
+class Kept:
+    """Which logical positions the first cached entries of a layer stand for. Shared by layers that saw the same tokens.
+
+    Attributes:
+        index_BP: logical position of each entry, -1 for filler that evens out the rows of a batch.
+        covers: how many logical positions are told about; everything later stands for itself.
+        shift_B: how far positions of later tokens move down ("contiguous"), or None.
+        by_text: the choice was made by the prompt's text, so the prompt cannot be shortened afterwards.
+    """
+
+    def __init__(self, index_BP: Tensor, covers: int, shift_B: Tensor | None, by_text: bool) -> None:
+        self.index_BP, self.covers, self.shift_B, self.by_text = index_BP, covers, shift_B, by_text
+        self.filled = bool((index_BP < 0).any())
+        self._taken: tuple[Tensor, Kept] | None = None
+        self._cropped: tuple[int, Kept] | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Logical positions without an entry of their own."""
+        return self.covers - self.index_BP.shape[1]
+
+    def squeeze(self, real_BT: Tensor) -> Tensor:
+        """A padding mask over logical positions -> over entries, then whatever comes later."""
+        index = self.index_BP.to(real_BT.device)
+        return torch.cat((real_BT.gather(1, index.clamp(min=0)) & (index >= 0), real_BT[:, self.covers :]), 1)
+
+    def take(self, rows: Tensor) -> "Kept":
+        """The same for other batch rows. Layers share one answer, so that they go on sharing."""
+        if self._taken is None or self._taken[0] is not rows:
+            i = rows.to(self.index_BP.device)
+            shift = None if self.shift_B is None else self.shift_B[i]
+            self._taken = (rows, Kept(self.index_BP[i], self.covers, shift, self.by_text))
+        return self._taken[1]
+
+    def crop(self, n: int) -> "Kept":
+        """The same without the last n positions, as assisted decoding takes back what it guessed.
+
+        Raises:
+            ModelError: some of them were dropped, or the choice was made by them.
+        """
+        if self._cropped is None or self._cropped[0] != n:
+            want = torch.arange(self.covers - n, self.covers, device=self.index_BP.device)
+            if self.by_text or n > self.index_BP.shape[1] or bool((self.index_BP[:, -n:] != want).any()):
+                raise ModelError(
+                    f"cropping {n} tokens would reach into a pruned prompt; crop generated tokens only, or start a new "
+                    "cache (assisted decoding: use a plan that chooses without the prompt's text)"
+                )
+            self._cropped = (n, Kept(self.index_BP[:, :-n], self.covers - n, self.shift_B, self.by_text))
+        return self._cropped[1]
+
+
+class CutLayer(DynamicLayer):
+    """A dynamic cache layer whose first entries are a subset of the positions they stand for."""
+
+    def __init__(self, layer: DynamicLayer, kept: Kept) -> None:
+        super().__init__()
+        self.__dict__.update(layer.__dict__)
+        self.kept: Kept | None = kept
+
+    @property
+    def dropped(self) -> int:
+        """Logical length minus physical length."""
+        return self.kept.dropped if self.kept else 0
+
+    def get_seq_length(self, *args: Any) -> int:
+        """Logical length: what the prompt and everything after it would hold."""
+        return super().get_seq_length() + self.dropped
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        """Physical length with the query, and where its first entry stands."""
+        return super().get_seq_length() + query_length, self.dropped
+
+    def reset(self) -> None:
+        """Forget the cut with the entries."""
+        super().reset()
+        self.kept = None
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Remove the last tokens; into a cut only where nothing of it was dropped."""
+        n = abs(tokens_to_remove)
+        if self.kept and n and (into := self.kept.index_BP.shape[1] + n - super().get_seq_length()) > 0:
+            self.kept = self.kept.crop(into)
+        super().crop(-n)
+
+    def reorder_cache(self, beam_idx: Any) -> None:
+        """Follow the beams."""
+        super().reorder_cache(beam_idx)
+        self._rows(beam_idx)
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Follow the rows that stay."""
+        super().batch_select_indices(indices)
+        self._rows(indices)
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        """Follow the rows that are repeated."""
+        super().batch_repeat_interleave(repeats)
+        if self.kept:
+            rows = torch.arange(self.kept.index_BP.shape[0]).repeat_interleave(repeats)
+            self._rows(rows)
+
+    def _rows(self, rows: Tensor) -> None:
+        if self.kept:
+            self.kept = self.kept.take(rows)
+
+
+def check_cache(cache: Any) -> None:
+    """Refuse caches that cannot be cut.
+
+    Raises:
+        ModelError: a static, quantised or sliding-window cache, or something that is no transformers cache.
+    """
+    if cache is None:
+        return
+    if not isinstance(cache, Cache) or not isinstance(cache, DynamicCache):
+        raise ModelError(
+            f"a {type(cache).__name__} holds as many entries in every layer, or in a form that cannot be cut; leave "
+            "cache_implementation unset, or pass a transformers DynamicCache"
+        )
+    for i, layer in enumerate(cache.layers):
+        if type(layer) not in (DynamicLayer, CutLayer):
+            raise ModelError(
+                f"layer {i} of the cache is a {type(layer).__name__}; only full-attention dynamic layers can be cut "
+                "(set sliding_window=None in the text config, or use_sliding_window=False)"
+            )
+
+
+def kept_of(cache: Any, layer: int) -> Kept | None:
+    """What was cut from a layer of the cache, if anything."""
+    if cache is None or layer >= len(cache.layers):
+        return None
+    return getattr(cache.layers[layer], "kept", None)
+
+
+def length(cache: Any) -> int:
+    """Logical length of the cache."""
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def extend(
+    old: Kept | None, past: int, index_BM: Tensor, new: int, shift_B: Tensor | None = None, by_text: bool = False
+) -> Kept:
+    """What a layer holds after a cut: what it held, then the kept ones of `new` more positions.
+
+    Args:
+        old: what was cut before.
+        past: logical length before.
+        index_BM: kept places among the new positions, -1 for filler.
+        new: how many positions the forward pass was given.
+        shift_B: see `Kept`.
+        by_text: see `Kept`.
+    """
+    b, device = index_BM.shape[0], index_BM.device
+    before = [] if old is None else [old.index_BP.to(device)]
+    told = 0 if old is None else old.covers
+    before.append(torch.arange(told, past, device=device).expand(b, -1))
+    return Kept(torch.cat((*before, torch.where(index_BM >= 0, index_BM + past, -1)), 1), past + new, shift_B, by_text)

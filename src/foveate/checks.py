@@ -1,0 +1,114 @@
+"""What is refused, and when: at attach where the model tells, before the encoder runs where only the prompt tells."""
+
+from typing import Any
+
+from torch import nn
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+
+from foveate.errors import ModelError, PlanError, SignalError
+from foveate.families.base import Family
+from foveate.plan import Plan
+from foveate.selection import Attention
+from foveate.taps import check_layer
+from foveate.views import ROW_FIELDS
+
+TOWER_FIELDS = frozenset({"cls_attn_BN", "encoder_BNC", "keys_BNC"})
+ENCODER_FIELDS = TOWER_FIELDS | {"hidden_BND", "grid"}
+FIELDS = TOWER_FIELDS | ROW_FIELDS | {"grid"}
+
+
+def check_model(model: nn.Module, family: Family) -> None:
+    """Refuse a model that is attached already, or runs in a way that cannot be cut.
+
+    Raises:
+        ModelError: attached; an unknown or untried attention implementation; sliding windows.
+    """
+    base = family.base(model)
+    if "_foveate" in base.__dict__:
+        raise ModelError(
+            "this model already has a plan attached; detach it first, or put the cuts of both into one plan"
+        )
+    config = family.language_model(model).config
+    kernel = config._attn_implementation
+    if kernel == "flex_attention" or "paged" in str(kernel):
+        raise ModelError(
+            f"attention implementation {kernel!r} was never tried with pruning; use 'sdpa', 'eager' or FlashAttention"
+        )
+    if kernel not in ALL_MASK_ATTENTION_FUNCTIONS:
+        raise ModelError(
+            f"attention implementation {kernel!r} has no mask function, so padding would be attended to; register one "
+            "with AttentionMaskInterface, or use 'sdpa'"
+        )
+    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+        raise ModelError(
+            "some decoder layers attend in a sliding window, which counts tokens that pruning removes; set "
+            "sliding_window=None (or use_sliding_window=False) in the text config"
+        )
+    if config.is_encoder_decoder:
+        raise ModelError("encoder-decoder language models are not supported")
+
+
+def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
+    """Refuse a plan that can never apply to this model.
+
+    Raises:
+        PlanError: a layer that does not exist, or attention of a layer before the first.
+        SignalError: a signal that this model or this cut cannot give.
+    """
+    depth = family.depth(model)
+    if plan.reads & TOWER_FIELDS or any(c.at == "encoder" for c in plan.cuts):
+        family.has_cls(family.base(model))
+    for cut in plan.cuts:
+        who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
+        if isinstance(cut.at, int) and cut.at >= depth:
+            raise PlanError(f"cut at layer {cut.at}, but this model has layers 0 to {depth - 1}; choose an earlier one")
+        if "relevance_BN" in reads:
+            raise SignalError(
+                f"{who} reads relevance_BN, the image-text similarity of a joint space, but {family.model_type} comes "
+                "without a text tower; use a method that reads text_BTD or text_attn_BN"
+            )
+        if strange := reads - FIELDS:
+            raise SignalError(
+                f"{who} reads {', '.join(sorted(strange))}; a TokenView gives {', '.join(sorted(FIELDS))}"
+            )
+        if cut.over == "visual" and "text_BN" in reads:
+            raise SignalError(f'{who} reads text_BN, which is filled for cuts with over="prompt" only')
+        if cut.at == "encoder" and (early := reads - ENCODER_FIELDS):
+            raise SignalError(
+                f'{who} reads {", ".join(sorted(early))}, which the encoder does not know; cut at "input" or at a layer'
+            )
+        if "text_attn_BN" in reads:
+            _check_attention(cut.at, cut.select, family.layers(model), who)
+
+
+def _check_attention(at: Any, select: Any, layers: nn.ModuleList, who: str) -> None:
+    asked = getattr(select, "attention", None)
+    if not isinstance(asked, Attention):
+        raise SignalError(f"{who} reads text_attn_BN, but has no field `attention` that says whose (foveate.Attention)")
+    if not isinstance(at, int):
+        raise SignalError(
+            f'{who} reads LLM attention, but at {at!r} no decoder layer has run; cut at 0 with layer="own", or later'
+        )
+    if at == 0 and asked.layer == "previous":
+        raise PlanError(f'{who} asks for the layer before layer 0; use Attention(layer="own"), or cut at 1 or later')
+    check_layer(layers[at if asked.layer == "own" else at - 1])
+
+
+def check_counts(plan: Plan, tokens: list[int]) -> None:
+    """Before anything is encoded: can every cut keep what it says of images this large?
+
+    Raises:
+        PlanError: a keep larger than the image, or keeps that grow.
+    """
+    for n in sorted(set(tokens)):
+        before: tuple[int, Any] | None = None
+        for cut in plan.cuts:
+            if cut.over != "visual":
+                continue
+            k = cut.count(n)
+            if before is not None and k > before[0]:
+                raise PlanError(
+                    f"keep grows from {before[0]} at {before[1]!r} to {k} at {cut.at!r} for an image of {n} tokens; "
+                    "dropped tokens cannot return"
+                )
+            before = k, cut.at

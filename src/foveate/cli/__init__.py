@@ -1,0 +1,66 @@
+"""The command line: `foveate run | list | demo`. Exit status 2 means that the caller can put it right."""
+
+import warnings
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from foveate.errors import FoveateError
+
+
+class Guard(TyperGroup):
+    """Turns what Foveate has to say into one line on stderr and exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except FoveateError as e:
+            typer.echo(f"foveate: {e}", err=True)
+            raise typer.Exit(2) from None
+
+
+app = typer.Typer(
+    cls=Guard,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from foveate import __version__
+
+        typer.echo(f"foveate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Drop the visual tokens a multimodal LLM does not need, before it pays for them."""
+
+
+def main() -> None:
+    """The `foveate` command."""
+    warnings.showwarning = _note
+    app(prog_name="foveate")
+
+
+def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """A warning as one line for a person, without the place in the code; what is for programmers is left out."""
+    if issubclass(category, UserWarning):
+        typer.echo(f"foveate: note: {message}", err=True)
+
+
+from foveate.cli import demo, listing, run  # noqa: E402, F401  (they register their commands on `app`)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""`python -m foveate.cli`, where the script is not on the path."""
+
+from foveate.cli import main
+
+main()

@@ -1,0 +1,110 @@
+"""From the words of a command line to a plan, with every word checked before a model is loaded."""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from foveate.errors import FoveateError, PlanError, unknown
+from foveate.methods import METHODS, method
+from foveate.plan import Plan
+
+DEFAULT_METHOD, DEFAULT_KEEP = "tops", "0.222"
+ANY_DEPTH = 1_000
+"""Stands for a model's depth while none is known: words are checked first."""
+
+
+def keep_value(text: str) -> float | int:
+    """`--keep` as a fraction or, without a point, a number of tokens.
+
+    Raises:
+        PlanError: neither.
+    """
+    try:
+        return int(text) if text.strip().lstrip("+-").isdigit() else float(text)
+    except ValueError:
+        raise PlanError(f"keep is {text!r}; write a fraction such as 0.222, or a number of tokens such as 64") from None
+
+
+def settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`--set name=value` as arguments: numbers, true, false, null, lists in JSON; anything else is text.
+
+    Raises:
+        PlanError: no "=", or a name twice.
+    """
+    values: dict[str, Any] = {}
+    for pair in pairs:
+        name, sign, text = pair.partition("=")
+        name = name.strip().replace("-", "_")
+        if not sign or not name:
+            raise PlanError(f"--set {pair!r} is no setting; write --set name=value")
+        if name in values:
+            raise PlanError(f"--set names {name!r} twice; give it once")
+        values[name] = _value(text)
+    return values
+
+
+def parameters(name: str) -> Mapping[str, inspect.Parameter]:
+    """What a method takes, `keep` and `depth` among it.
+
+    Raises:
+        PlanError: there is no such method.
+    """
+    if name not in METHODS:
+        raise PlanError(unknown("method", name, METHODS))
+    return inspect.signature(METHODS[name]).parameters
+
+
+def build(name: str, keep: str, values: Mapping[str, Any], depth: int) -> Plan:
+    """The method's plan for a model of `depth` decoder layers.
+
+    Raises:
+        PlanError: an unknown method or setting, a keep out of range, or values that the method refuses.
+    """
+    if reserved := {"keep", "depth"} & values.keys():
+        raise PlanError(f"--set {reserved.pop()} is not for --set: use --keep; depth is read from the model")
+    arguments = dict(values)
+    if "depth" in parameters(name):
+        arguments["depth"] = depth
+    try:
+        return method(name, keep=keep_value(keep), **arguments)
+    except FoveateError:
+        raise
+    except (TypeError, ValueError):
+        # A value of the wrong kind surfaces wherever it is first used; what was asked says more than that place.
+        asked = ", ".join(f"{k}={v!r}" for k, v in values.items())
+        raise PlanError(f"{name} cannot be made with {asked}; its settings: foveate list --json") from None
+
+
+def read_plan(path: Path) -> Plan:
+    """A plan file.
+
+    Raises:
+        PlanError: it is missing, or no plan that this version reads.
+    """
+    try:
+        text = path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as e:
+        reason = getattr(e, "strerror", None) or "it is not text"
+        raise PlanError(f"cannot read the plan {path}: {reason}") from None
+    try:
+        return Plan.from_json(text)
+    except PlanError as e:
+        raise PlanError(f"{path}: {e}") from None
+
+
+def _value(text: str) -> Any:
+    words = {"true": True, "false": False, "none": None, "null": None}
+    if (word := text.strip().lower()) in words:
+        return words[word]
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError:
+        return text
+    # Plans are hashable values, so a list becomes a tuple, at every depth.
+    return _frozen(value)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list) else value

@@ -1,0 +1,86 @@
+"""What the commands print: tables for people, one JSON object for programs."""
+
+import json
+from typing import Any
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from foveate.engines.hf import Comparison
+from foveate.report import Report
+from foveate.viz import where
+
+
+def as_json(data: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    typer.echo(json.dumps(data, indent=2))
+
+
+def console() -> Console:
+    """Stdout, looked up when it is used: tests and pipes replace it. Numbers keep the table's own colours."""
+    return Console(highlight=False)
+
+
+def quiet() -> None:
+    """No progress bars: the models are loaded for one question, and the answer is what a reader wants."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """An open table; the first column is text, the others are numbers."""
+    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, header_style="dim")
+    for i, name in enumerate(columns):
+        grid.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    return grid
+
+
+def comparison(c: Comparison, label: str) -> Table:
+    """Tokens, cache and times of both answers, side by side."""
+    report = c.pruned.report
+    assert report is not None
+    grid = table("", "plain", label, "plain / pruned")
+    left = sum(i.per_layer[-1] for i in report.images)
+    full, kept = report.cache_tokens_full, report.cache_tokens
+    budget = sum(i.budget for i in report.images)
+    grid.add_row("visual tokens, mean per layer", f"{report.tokens:,}", f"{budget:,.1f}", times(report.tokens / budget))
+    grid.add_row("visual tokens, last layer", f"{report.tokens:,}", f"{left:,}", times(report.tokens / left))
+    grid.add_row("KV-cache entries after prefill", f"{full:,}", f"{kept:,}", times(full / kept))
+    grid.add_section()
+    plain, pruned, ratios = c.plain.times, c.pruned.times, c.ratios()
+    grid.add_row("encode", ms(plain.encode), ms(pruned.encode), times(ratios["encode"]))
+    grid.add_row("select", "", ms(pruned.select), "")
+    grid.add_row("prefill", ms(plain.prefill), ms(pruned.prefill), times(ratios["prefill"]))
+    lengths = {c.plain.new_tokens, c.pruned.new_tokens}
+    decode = (
+        f"decode, {c.plain.new_tokens} tokens"
+        if len(lengths) == 1
+        else f"decode, {c.plain.new_tokens} and {c.pruned.new_tokens} tokens"
+    )
+    grid.add_row(decode, ms(plain.decode), ms(pruned.decode), times(ratios["decode"]))
+    grid.add_section()
+    grid.add_row("to the first token", ms(plain.first_token), ms(pruned.first_token), times(ratios["first_token"]))
+    grid.add_row("in all", ms(plain.total), ms(pruned.total), times(ratios["total"]))
+    return grid
+
+
+def cuts(report: Report) -> list[str]:
+    """One line an image: how many tokens each cut left."""
+    lines = []
+    for image in report.images:
+        steps = "".join(f" -> {len(c.kept)} {where(c.at)}" for c in image.cuts)
+        lines.append(f"{image.kind} {image.image + 1}: {image.tokens}{steps}")
+    return lines
+
+
+def ms(seconds: float) -> str:
+    """Seconds as milliseconds."""
+    return f"{seconds * 1e3:.1f} ms"
+
+
+def times(ratio: float | None) -> str:
+    """A ratio; nothing where there is none."""
+    return "" if ratio is None else f"{ratio:.2f}x"

@@ -1,0 +1,157 @@
+"""One call of the vision encoder: its signals brought to the tokens, and the cut before the projector.
+
+An encoder cut puts only the kept rows through the projector and leaves zeros for the others, so that the features come
+out as long as the model expects; the language model's pre-hook then drops those places before anything reads them.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate.errors import ModelError
+from foveate.families.base import Call, Kind, Tap, Unit
+from foveate.prompt import Encoded, Image
+from foveate.step import Clock
+from foveate.views import TOWER, choose
+
+NAMES = ("cls_attn", "encoder", "keys")
+
+
+class Encoding:
+    """What is known of the images of one encoder call. Travels with the encoder's output."""
+
+    def __init__(self, owner: Any, units: list[Unit]) -> None:
+        self.owner, self.units = owner, units
+        self.images = [Encoded(u) for u in units]
+        self.seconds: list[Any] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Encoding":
+        """Outputs may be copied; what is known of them stays one object."""
+        return self
+
+    def sign(self, output: Any) -> None:
+        """Remember what these features look like."""
+        self.signature = sums(output)
+
+    def made(self, output: Any) -> bool:
+        """Whether these are the features signed, or copies of them, perhaps repeated for beams."""
+        mine, theirs = self.signature.unique(), sums(output).to(self.signature.device).unique()
+        return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=1e-4)
+
+
+class EncoderCut:
+    """Taps and, where the plan says so, the cut before the projector, for the time of one encoder call."""
+
+    def __init__(self, attachment: Any, encoding: Encoding, kind: Kind, call: Call) -> None:
+        self.cut = attachment.encoder_cut
+        self.family, self.base, self.encoding = attachment.family, attachment.base, encoding
+        self.kind, self.call = kind, call
+        reads = attachment.plan.reads & frozenset(TOWER)
+        if self.cut is not None:
+            reads |= {"hidden_BND"}
+        self.tap: Tap | None = self.family.tap(self.base, reads) if reads else None
+        self.rows: Tensor | None = None
+        self.handles: list[Any] = []
+        self.done = False
+
+    def __enter__(self) -> None:
+        if self.tap is not None:
+            self.handles += self.tap.hooks()
+        if self.cut is not None:
+            projector = self.family.projector(self.base)
+            self.handles.append(projector.register_forward_pre_hook(self._in))
+            self.handles.append(projector.register_forward_hook(self._out))
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        for handle in self.handles:
+            handle.remove()
+        if kind is None and self.tap is not None and not self.done:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Bring the tower's signals to the tokens."""
+        assert self.tap is not None
+        device = self.family.device(self.base, self.call)
+        with torch.no_grad(), Clock(self.encoding.seconds, device):
+            signals = self.tap.signals()
+            found: list[dict[str, Tensor]] = [{} for _ in self.encoding.units]
+            for name in NAMES:
+                rows = getattr(signals, name)
+                if rows is None:
+                    continue
+                for at, x in zip(found, self.family.pack(self.base, self.kind, self.call, rows), strict=True):
+                    at[name] = x.squeeze(-1) if name == "cls_attn" else x
+        self.encoding.images = [Encoded(u, s) for u, s in zip(self.encoding.units, found, strict=True)]
+        self.done = True
+
+    def _in(self, projector: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Choose, and let only the chosen rows through."""
+        self._collect()
+        with Clock(self.encoding.seconds, args[0].device):
+            chosen, mixed = self._choose()
+            if not any(e.kept is not None for e in chosen):
+                return args
+            self.encoding.images = chosen
+            return (self._rows(args[0], chosen, mixed), *args[1:])
+
+    def _choose(self) -> tuple[list[Encoded], dict[int, Tensor]]:
+        images = [
+            Image(i, 0, e.unit.kind, e.unit.grid, n := torch.arange(e.unit.tokens), n, e.signals)
+            for i, e in enumerate(self.encoding.images)
+        ]
+        mixed: dict[int, Tensor] = {}
+        chosen = list(self.encoding.images)
+        answers = choose(self.cut, images, lambda i: i.signals["encoder"], _none, _none)
+        for image, kept, mix in answers:
+            e = chosen[image.row]
+            keep = torch.zeros(e.unit.tokens, dtype=torch.bool, device=kept.device)
+            keep[kept] = True
+            chosen[image.row] = Encoded(e.unit, e.signals, keep)
+            if mix is not None:
+                mixed[image.row] = mix
+        return chosen, mixed
+
+    def _rows(self, x: Tensor, chosen: list[Encoded], mixed: dict[int, Tensor]) -> Tensor:
+        """The projector's input for the kept tokens' rows; where tokens are mixed, of their mixtures."""
+        f, base = self.family, self.base
+        if not f.exact(base, self.kind, self.call):
+            if mixed:
+                raise ModelError(
+                    f"{f.model_type} resamples its features after the projector here (a large image, or a video), so "
+                    'tokens cannot be merged before it; merge at "input", or use smaller images'
+                )
+            return x
+        total = f.rows(base, self.kind, self.call)
+        self.shape = x.shape
+        flat = x.reshape(total, -1)
+        index = torch.arange(total, dtype=torch.float64, device=x.device).unsqueeze(1)
+        self.rows = torch.zeros(total, dtype=torch.bool, device=x.device)
+        new = flat
+        for i, (e, source) in enumerate(zip(chosen, f.pack(base, self.kind, self.call, index, -1.0), strict=True)):
+            source = source.squeeze(1).long()
+            kept = source if e.kept is None else source[e.kept.to(source.device)]
+            self.rows[kept[kept >= 0]] = True
+            if i in mixed:
+                # A newline token has no features to give, and none to take.
+                given = torch.where((source >= 0).unsqueeze(1), flat[source.clamp(min=0)], 0)
+                states = mixed[i].to(flat.dtype).to(flat.device) @ given
+                new = new.index_put((kept[kept >= 0],), states[kept >= 0])
+        return new[self.rows].reshape(1, -1, x.shape[-1]) if x.ndim == 3 else new[self.rows].reshape(-1, x.shape[-1])
+
+    def _out(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+        """Give the projected rows their places back, zeros elsewhere."""
+        if self.rows is None:
+            return None
+        full = output.new_zeros(len(self.rows), output.shape[-1])
+        full[self.rows] = output.reshape(-1, output.shape[-1])
+        return full.view(*self.shape[:-1], -1) if len(self.shape) == 3 else full
+
+
+def sums(output: Any) -> Tensor:
+    """One number an image, from its features."""
+    return torch.stack([x.detach().double().sum() for x in output.pooler_output])
+
+
+def _none(_image: Image) -> Tensor:
+    raise ModelError("the encoder knows no text")

@@ -1,0 +1,1 @@
+"""Engines answer prompts about images, with or without a plan."""

@@ -1,0 +1,185 @@
+"""Keep a set of tokens that is relevant, diverse and covers the rest: before the LLM by [CLS], inside it by the text.
+
+TOPS, arXiv 2606.27161. No code was released, so nothing could be compared; the greedy step is tested against a naive
+loop. What the paper leaves open is a parameter here, and these are our readings:
+
+- Similarity is the cosine, in float32. Tiles of one image are chosen from jointly.
+- Normalisation: the algorithms divide by the mean, the main text says min-max. "mean" is the default, over the tokens
+  still open, at every step. With the heavy tail of real [CLS] attention it reduces the published weights to [CLS]
+  top-k; then `transform="rank"` (not in the paper) repairs it, and a warning says so.
+- "Layer 12" is before decoder layer 12, counted from 0: twelve layers see the larger set, as the accounting of the
+  paper needs. Stage II ranks by the attention of the layer that just ran; `attention="own"` by the next layer's.
+- Text raters are SparseVLM's: question tokens more relevant to the image than the mean of them.
+- Budget: the paper's table (256-128-32 for "128") has a mean of 152 tokens over 32 layers. Its ablation (256-64-32)
+  has 128, and is the default; `budget="table"` is the other one. For Qwen2.5-VL and InternVL3 the table means 32
+  layers, but they have 28.
+- Position ids are renumbered from 0 as in the paper; `positions="original"` leaves them.
+"""
+
+import warnings
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch import Tensor
+
+from foveate.errors import PlanError, unknown
+from foveate.methods.tops_schedules import SCHEDULES, Budget, default_layers, keeps_of
+from foveate.ops.coverage import Normalise, coverage_greedy
+from foveate.ops.relevance import Transform, transform
+from foveate.plan import Cut, Plan, Positions
+from foveate.selection import Attention, Selection, TokenView
+
+DROWNING = 10.0
+"""A relevance whose largest value is this many times its mean outweighs the other criteria, which stay near 1."""
+
+DYNAMIC = Attention("dynamic", "previous")
+
+
+@dataclass(frozen=True)
+class _Greedy:
+    """What both stages share.
+
+    Args:
+        alpha: weight of diversity, relative to relevance.
+        lam: weight of coverage.
+        normalise: "mean" or "minmax", over the open tokens at each step.
+        transform: of the relevance: "none", "rank", "log" or "clip".
+        clip: the quantile at which "clip" cuts.
+    """
+
+    alpha: float = 0.5
+    lam: float = 0.5
+    normalise: Normalise = "mean"
+    transform: Transform = "none"
+    clip: float = 0.9
+
+    relevance: ClassVar[str]
+    reads: ClassVar[frozenset[str]]
+    adaptive: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "lam"):
+            if not (value := getattr(self, name)) >= 0:
+                raise PlanError(f"{name} is {value}; a weight must be 0 or more")
+        if self.normalise not in ("mean", "minmax"):
+            raise PlanError(f'normalise is {self.normalise!r}; it must be "mean" or "minmax"')
+        if self.transform not in (known := ("none", "rank", "log", "clip")):
+            raise PlanError(f"transform is {self.transform!r}; it must be one of {', '.join(known)}")
+        if not 0 < self.clip <= 1:
+            raise PlanError(f"clip is {self.clip}; a quantile must lie in (0, 1]")
+
+    def __call__(self, view: TokenView, k: int) -> Selection:
+        """Exactly k tokens."""
+        hidden_BND, raw_BN = view.need("hidden_BND"), view.need(self.relevance)
+        relevance_BN = transform(raw_BN, self.transform, self.clip)
+        if self.normalise == "mean" and (self.alpha or self.lam):
+            _warn_if_drowned(relevance_BN, self.relevance)
+        # Transforms may make the largest values equal; the most relevant token is first all the same.
+        order_BK = coverage_greedy(hidden_BND, relevance_BN, k, self.alpha, self.lam, self.normalise, first_BN=raw_BN)
+        return Selection.of(order_BK, hidden_BND.shape[1])
+
+
+@dataclass(frozen=True)
+class StageOne(_Greedy):
+    """Before the LLM: projected tokens, relevance by [CLS] attention."""
+
+    relevance: ClassVar[str] = "cls_attn_BN"
+    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "cls_attn_BN"})
+
+
+@dataclass(frozen=True)
+class StageTwo(_Greedy):
+    """Inside the LLM: hidden states, relevance by attention from the text."""
+
+    attention: Attention = DYNAMIC
+
+    relevance: ClassVar[str] = "text_attn_BN"
+    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "text_attn_BN"})
+
+
+def _warn_if_drowned(relevance_BN: Tensor, name: str) -> None:
+    peak = float((relevance_BN.amax(1) / relevance_BN.mean(1).clamp(min=1e-30)).max())
+    if peak > DROWNING:
+        warnings.warn(
+            f"TOPS: the largest {name} is {peak:.0f} times the mean, so relevance drowns diversity and coverage; "
+            'use transform="rank", or normalise="minmax"',
+            stacklevel=3,
+        )
+
+
+def tops(
+    keep: float | int,
+    schedule: str | None = None,
+    stages: Literal["both", 1, 2] = "both",
+    layers: tuple[int, ...] | None = None,
+    depth: int | None = None,
+    budget: Budget = "mean",
+    alpha: float = 0.5,
+    lam: float = 0.5,
+    alpha_inside: float | None = None,
+    lam_inside: float | None = None,
+    normalise: Normalise = "mean",
+    transform: Transform = "none",
+    transform_inside: Transform | None = None,
+    clip: float = 0.9,
+    raters: Literal["dynamic", "text", "last"] = "dynamic",
+    attention: Literal["previous", "own"] = "previous",
+    positions: Positions | None = "contiguous",
+) -> Plan:
+    """TOPS: two greedy stages, before the LLM and at two layers inside it.
+
+    Args:
+        keep: the paper's T: the mean over all layers of the share (float) or number (int) of tokens; with
+            budget="table" the mean is above it. A number above half of the tokens may ask Stage I for more than there
+            are.
+        schedule: a model of the paper, for its layers, depth, shape and Stage-II weights; see
+            `tops_schedules.SCHEDULES`.
+        stages: "both"; 1, Stage I alone with exactly keep; 2, the stages inside the LLM alone (keep as a fraction).
+        layers: Stage II comes before these decoder layers, counted from 0; by default 3/8 and 3/4 of the depth.
+        depth: decoder layers of the LLM; 32 where no schedule says otherwise.
+        budget: "mean", 256-64-32 of 576 for 128, scaled to the depth; "table", 256-128-32 as printed.
+        alpha: Stage I's weight of diversity.
+        lam: Stage I's weight of coverage.
+        alpha_inside: the same for Stage II; by default the schedule's, or 0.5.
+        lam_inside: the same for Stage II.
+        normalise: of all criteria: "mean" or "minmax".
+        transform: of the relevance: "none", "rank", "log", "clip".
+        transform_inside: the same for Stage II; by default as in Stage I.
+        clip: the quantile at which "clip" cuts.
+        raters: whose attention counts in Stage II: question tokens above the mean, all of them, or the last prompt
+            token.
+        attention: of which layer in Stage II: the one before the cut, or the one after it.
+        positions: the plan's position policy.
+
+    Raises:
+        PlanError: an unknown schedule or choice, layers outside the model, or a mean that cannot be met.
+    """
+    if schedule is not None and schedule not in SCHEDULES:
+        raise PlanError(unknown("TOPS schedule", schedule, SCHEDULES, see="foveate.methods.tops_schedules"))
+    if stages not in ("both", 1, 2):
+        raise PlanError(f'stages is {stages!r}; it must be "both", 1 or 2')
+    if raters not in ("dynamic", "text", "last"):
+        raise PlanError(f'raters is {raters!r}; it must be "dynamic", "text" or "last"')
+    first = StageOne(alpha, lam, normalise, transform, clip)
+    alone = Cut("input", first, keep)  # made in any case, because it refuses a keep out of range
+    if stages == 1:
+        return Plan((alone,), positions)
+    model = SCHEDULES.get(schedule or "")
+    depth = depth or (model.depth if model else 32)
+    if layers is None:
+        layers = model.layers if model and model.depth == depth else default_layers(depth)
+    if attention == "previous" and 0 in layers:
+        raise PlanError('layers hold 0, which has no layer before it; use attention="own", or layers from 1')
+    keeps = keeps_of(keep, layers, depth, budget, model, inside_only=stages == 2)
+    tuned = model.weights(keep) if model else (0.5, 0.5)
+    inside = StageTwo(
+        tuned[0] if alpha_inside is None else alpha_inside,
+        tuned[1] if lam_inside is None else lam_inside,
+        normalise,
+        transform if transform_inside is None else transform_inside,
+        clip,
+        Attention(raters, attention),
+    )
+    outside = () if stages == 2 else (Cut("input", first, keeps[0]),)
+    later = keeps[len(outside) :]
+    return Plan((*outside, *(Cut(at, inside, k) for at, k in zip(layers, later, strict=True))), positions)

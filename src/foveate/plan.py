@@ -1,0 +1,194 @@
+"""Where tokens are dropped, and how many at most. A plan is plain data: it goes to JSON and comes back the same."""
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from typing import Any, Literal
+
+from foveate.errors import PlanError
+from foveate.selection import Selector
+
+VERSION = 1
+Place = Literal["encoder", "input"] | int
+Positions = Literal["original", "contiguous"]
+
+
+def _check_keep(keep: float | int) -> None:
+    if isinstance(keep, bool) or not isinstance(keep, int | float):
+        raise PlanError(f"keep is {keep!r}; it must be a fraction in (0, 1] or a whole number of tokens, at least 1")
+    if isinstance(keep, int) and keep < 1:
+        raise PlanError(f"keep is {keep}; a number of tokens must be at least 1")
+    if isinstance(keep, float) and not 0 < keep <= 1:
+        way = f"; for a number of tokens write keep={round(keep)}" if keep > 1 else ""
+        raise PlanError(f"keep is {keep}; a fraction must lie in (0, 1]{way}")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One place where tokens are dropped.
+
+    Args:
+        at: "encoder" (before the projector), "input" (as the LLM receives them), or i: before decoder layer i.
+        select: which tokens stay.
+        keep: how many of the ORIGINAL visual tokens may stay: a fraction (float) or a number (int). 1 is one token,
+            1.0 is all of them.
+        over: "visual" chooses among the tokens of each image; "prompt" among the image tokens and the question's text
+            of each prompt, where `keep` is relative to both together. Template and last tokens are never candidates.
+    """
+
+    at: Place
+    select: Selector
+    keep: float | int
+    over: Literal["visual", "prompt"] = "visual"
+
+    def __post_init__(self) -> None:
+        _check_keep(self.keep)
+        if isinstance(self.at, bool) or not (self.at in ("encoder", "input") or isinstance(self.at, int)):
+            raise PlanError(f'cut at {self.at!r}; it must be "encoder", "input" or the number of a decoder layer')
+        if isinstance(self.at, int) and self.at < 0:
+            raise PlanError(f"cut at layer {self.at}; layers count from 0, the first decoder layer")
+        if self.over not in ("visual", "prompt"):
+            raise PlanError(f'over is {self.over!r}; it must be "visual" or "prompt"')
+        if self.over == "prompt" and self.at == "encoder":
+            raise PlanError('over="prompt" needs text beside the image: cut at "input" or at a decoder layer')
+        for name in ("reads", "adaptive"):
+            if not hasattr(self.select, name):
+                raise PlanError(f"{self.select!r} is no selector: it has no attribute {name!r}")
+
+    def count(self, n: int) -> int:
+        """How many of n original tokens may stay here: known before the choice, from the number alone.
+
+        Raises:
+            PlanError: keep is a number larger than n.
+        """
+        if isinstance(self.keep, int):
+            if self.keep > n:
+                raise PlanError(
+                    f"keep={self.keep} at {self.at!r}, but there are only {n} tokens; "
+                    f"ask for at most {n}, or for a fraction of them"
+                )
+            return self.keep
+        # Half up, not banker's rounding: the count must not depend on whether n is odd.
+        return max(1, int(self.keep * n + 0.5))
+
+    @property
+    def order(self) -> int:
+        """Where the cut comes in a forward pass."""
+        return self.at if isinstance(self.at, int) else {"encoder": -2, "input": -1}[self.at]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The cuts of one method, in the order in which a forward pass meets them.
+
+    Args:
+        cuts: sorted by place; two cuts cannot share one.
+        positions: "original" leaves kept tokens their RoPE positions, "contiguous" renumbers them without gaps; None is
+            what the model's family prefers.
+        note: free text that travels with the plan, for the reader of a plan file.
+    """
+
+    cuts: tuple[Cut, ...]
+    positions: Positions | None = None
+    note: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "cuts", tuple(self.cuts))
+        if self.positions not in (None, "original", "contiguous"):
+            raise PlanError(f'positions is {self.positions!r}; it must be "original", "contiguous" or None')
+        for cut in self.cuts:
+            if not isinstance(cut, Cut):
+                raise PlanError(f"{cut!r} is no Cut; write Cut(at, select, keep)")
+        for a, b in zip(self.cuts, self.cuts[1:], strict=False):
+            if a.order >= b.order:
+                raise PlanError(f"cut at {b.at!r} comes after {a.at!r}; list cuts in forward order, one a place")
+            if a.over == b.over and type(a.keep) is type(b.keep) and b.keep > a.keep:
+                raise PlanError(
+                    f"keep grows from {a.keep} at {a.at!r} to {b.keep} at {b.at!r}; dropped tokens cannot return"
+                )
+
+    def with_keep(self, *keeps: float | int) -> "Plan":
+        """The same cuts with other keeps, one for each.
+
+        Raises:
+            PlanError: not as many keeps as cuts, or a keep out of range.
+        """
+        if len(keeps) != len(self.cuts):
+            raise PlanError(f"{len(keeps)} keeps for {len(self.cuts)} cuts; give one for each")
+        return replace(self, cuts=tuple(replace(c, keep=k) for c, k in zip(self.cuts, keeps, strict=True)))
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Every TokenView field that some cut needs."""
+        return frozenset().union(*(c.select.reads for c in self.cuts))
+
+    def to_json(self, indent: int | None = 2) -> str:
+        """The plan as text that `from_json` takes.
+
+        Raises:
+            PlanError: a selector is no dataclass of plain values (a trained one is saved with `save_pretrained`).
+        """
+        cuts = [{"at": c.at, "keep": c.keep, "over": c.over, "select": _dump(c.select)} for c in self.cuts]
+        data = {"foveate_plan": VERSION, "positions": self.positions, "note": self.note, "cuts": cuts}
+        return json.dumps(data, indent=indent)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Plan":
+        """Read a plan back.
+
+        Raises:
+            PlanError: not JSON, not a plan, of another version, or naming a selector outside Foveate.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as e:
+            raise PlanError(f"this is no plan: not JSON at line {e.lineno}, column {e.colno} ({e.msg})") from None
+        if not isinstance(data, dict) or "foveate_plan" not in data:
+            raise PlanError('this is no plan: the key "foveate_plan" is missing; write plans with Plan.to_json()')
+        if (version := data["foveate_plan"]) != VERSION:
+            raise PlanError(
+                f"plan file of version {version!r}, but this Foveate reads version {VERSION}; update one of them"
+            )
+        try:
+            cuts = [Cut(c["at"], _load(c["select"]), c["keep"], c.get("over", "visual")) for c in data["cuts"]]
+            return cls(tuple(cuts), data.get("positions"), data.get("note", ""))
+        except (KeyError, TypeError) as e:
+            raise PlanError(
+                f"this plan is incomplete: {type(e).__name__} {e}; write plans with Plan.to_json()"
+            ) from None
+
+
+def _dump(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        values = {f.name: _dump(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {"kind": f"{kind.__module__}:{kind.__qualname__}", **values}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise PlanError(f"{value!r} cannot go into a plan file; selectors are dataclasses of numbers and text")
+
+
+def _load(data: Any) -> Any:
+    if not isinstance(data, Mapping):
+        return data
+    values = {name: _load(value) for name, value in data.items() if name != "kind"}
+    module, _, name = str(data["kind"]).partition(":")
+    # A plan file may come from anyone: it may name our own dataclasses, and nothing else is imported.
+    if not module.startswith("foveate."):
+        raise PlanError(f"the plan names {data['kind']!r}; plan files hold Foveate's own selectors only")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise PlanError(f"the plan names {data['kind']!r}, which this Foveate does not have; update it") from None
+    if not (isinstance(kind, type) and is_dataclass(kind)):
+        raise PlanError(f"the plan names {data['kind']!r}, which is no selector")
+    try:
+        return kind(**values)
+    except TypeError as e:
+        raise PlanError(f"{data['kind']} does not take these values: {e}") from None
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """The plan as a dict, for reports."""
+    return json.loads(plan.to_json())  # type: ignore[no-any-return]

@@ -1,0 +1,176 @@
+"""Where the visual tokens of a batch of prompts are, image by image, and which text is the question."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.errors import ModelError
+from foveate.families.base import Family, Kind, Unit
+from foveate.selection import Block, Grid
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One image of an encoder call: its unit, its tower signals token by token, and what an encoder cut kept of it."""
+
+    unit: Unit
+    signals: dict[str, Tensor] = field(default_factory=dict)
+    kept: Tensor | None = None
+    """[N] bool; None where no encoder cut chose."""
+
+
+@dataclass
+class Image:
+    """One image of one prompt."""
+
+    row: int
+    number: int
+    kind: Kind
+    grid: Grid
+    place_N: Tensor
+    """Position in the prompt of each original token."""
+    alive: Tensor
+    """Original indices of the tokens that are still there, ascending."""
+    signals: dict[str, Tensor]
+    cuts: list[tuple[Any, int, Tensor]] = field(default_factory=list)
+    """(place, asked, original indices left), one a cut."""
+
+    @property
+    def tokens(self) -> int:
+        """Original count."""
+        return len(self.place_N)
+
+
+@dataclass
+class Prompt:
+    """A batch of prompts as the LLM is given them in this forward pass (without what the cache holds).
+
+    Shape letters: B prompts of L positions.
+    """
+
+    images: list[Image]
+    real_BL: Tensor
+    """Not padding."""
+    visual_BL: Tensor
+    question_BL: Tensor
+    """Text that is neither template nor special: what selectors may read, and what cuts over the prompt may drop."""
+    last_B: Tensor
+    """Position of each prompt's last real token."""
+    alive_BL: Tensor
+    """What is still there."""
+
+
+def placeholders(ids_BL: Tensor, token: int | None) -> Tensor:
+    """Where a placeholder stands."""
+    return torch.zeros_like(ids_BL, dtype=torch.bool) if token is None else ids_BL == token
+
+
+def spread(encoded: Sequence[Encoded], per_row: list[int]) -> list[Encoded]:
+    """Repeat encoded images as `generate` repeats prompts for beams or several return sequences.
+
+    Each prompt's group of images stands as often in a row as its prompt does.
+
+    Raises:
+        ModelError: the images do not fill the placeholders.
+    """
+    if sum(e.unit.tokens for e in encoded) == sum(per_row):
+        return list(encoded)
+    out: list[Encoded] = []
+    total = sum(e.unit.tokens for e in encoded)
+    times, rest = divmod(sum(per_row), total) if total else (0, 1)
+    if rest or times < 2 or len(per_row) % times:
+        raise ModelError(f"{sum(per_row)} image placeholders in the prompt, but the images give {total} tokens")
+    queue = list(encoded)
+    for want in per_row[::times]:
+        group: list[Encoded] = []
+        while queue and sum(e.unit.tokens for e in group) < want:
+            group.append(queue.pop(0))
+        out += group * times
+    return out
+
+
+def locate(family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequence[Encoded]]) -> list[Image]:
+    """Give every image its places, in the order in which the model fills placeholders.
+
+    Raises:
+        ModelError: images and placeholders do not match.
+    """
+    images: list[Image] = []
+    for kind, units in encoded.items():
+        mask = placeholders(ids_BL, family.token_id(config, kind))
+        rows, places = (x.tolist() for x in mask.nonzero(as_tuple=True))
+        start = 0
+        for e in spread(units, mask.sum(1).tolist()):
+            n = e.unit.tokens
+            here = rows[start : start + n]
+            if len(here) < n or here[0] != here[-1]:
+                raise ModelError(
+                    f"an {kind} of {n} tokens does not fit its placeholders; check the processor's image token count"
+                )
+            place = torch.tensor(places[start : start + n], device=ids_BL.device)
+            start += n
+            alive = torch.arange(n, device=ids_BL.device)
+            # To where the language model begins: towers may be on another device.
+            signals = {name: s.to(ids_BL.device) for name, s in e.signals.items()}
+            image = Image(here[0], 0, kind, e.unit.grid, place, alive, signals)
+            if e.kept is not None:
+                image.alive = e.kept.nonzero().flatten().to(alive.device)
+            images.append(image)
+    images.sort(key=lambda i: (i.row, int(i.place_N[0])))
+    if family.joins_units:
+        images = joined(images)
+    number: dict[int, int] = {}
+    for image in images:
+        image.number = number.setdefault(image.row, 0)
+        number[image.row] += 1
+    return images
+
+
+def joined(images: list[Image]) -> list[Image]:
+    """Merge images whose tokens follow each other without a gap."""
+    out: list[Image] = []
+    for image in images:
+        last = out[-1] if out else None
+        if last is None or last.row != image.row or int(last.place_N[-1]) + 1 != int(image.place_N[0]):
+            out.append(image)
+            continue
+        n = last.tokens
+        last.grid += tuple(Block(b.start + n, b.rows, b.columns, b.newline) for b in image.grid)
+        last.alive = torch.cat((last.alive, image.alive + n))
+        last.place_N = torch.cat((last.place_N, image.place_N))
+        last.signals = {name: torch.cat((s, image.signals[name])) for name, s in last.signals.items()}
+    return out
+
+
+def question(real_BL: Tensor, visual_BL: Tensor, special_BL: Tensor, tail: int) -> Tensor:
+    """The text that asks: not visual, not special, not the `tail` tokens that close the template.
+
+    Text before the first image is the system prompt and the speaker's name, unless nothing else is left: then the
+    question stood before the image. Where that too is empty, all text that is not special.
+    """
+    text = real_BL & ~visual_BL & ~special_BL
+    from_end = real_BL.flip(1).long().cumsum(1).flip(1)
+    after_image = visual_BL.long().cumsum(1) > 0
+    best = text & (from_end > tail) & after_image
+    for fallback in (text & (from_end > tail), text):
+        best = torch.where(best.any(1, keepdim=True), best, fallback)
+    return best
+
+
+def last_real(real_BL: Tensor) -> Tensor:
+    """Position of the last real token of each row."""
+    return real_BL.shape[1] - 1 - real_BL.flip(1).long().argmax(1)
+
+
+def squeeze_index(alive_BL: Tensor) -> Tensor:
+    """Places that stay, in order, evened out on the left: [B, M], -1 for filler.
+
+    On the left, because the next token is appended on the right, whatever a row's length.
+    """
+    most = int(alive_BL.sum(1).max())
+    length = alive_BL.shape[1]
+    place = torch.arange(length, device=alive_BL.device).expand_as(alive_BL)
+    return torch.where(alive_BL, place, -1).sort(1).values[:, length - most :]

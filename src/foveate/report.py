@@ -1,0 +1,121 @@
+"""What a pruned prefill did: counts, budget, cache, time. Readable as a repr, plain data as a dict."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from foveate.plan import Place
+from foveate.selection import Grid
+
+
+@dataclass(frozen=True)
+class CutReport:
+    """What one cut left of one image: original indices of the surviving tokens, ascending."""
+
+    at: Place
+    asked: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ImageReport:
+    """One image (or video) of one prompt.
+
+    `per_layer` counts its tokens in each decoder layer; `grid` says where the original tokens lie.
+    """
+
+    row: int
+    image: int
+    kind: str
+    tokens: int
+    grid: Grid
+    cuts: tuple[CutReport, ...]
+    per_layer: tuple[int, ...]
+
+    @property
+    def budget(self) -> float:
+        """Mean visual tokens per decoder layer."""
+        return fmean(self.per_layer)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One prefill. Text tokens and padding count in the cache figures, images alone in the budget."""
+
+    images: tuple[ImageReport, ...]
+    text_dropped: tuple[int, ...]
+    """Text tokens dropped of each prompt by cuts over the whole prompt, in the last layer."""
+    cache_tokens_full: int
+    """Cache entries (tokens x layers, over the batch, padding counted) without pruning."""
+    cache_tokens: int
+    """Cache entries as they are."""
+    bytes_per_token: int
+    """Bytes of one cache entry in one layer: keys and values."""
+    _seconds: Callable[[], float]
+
+    @property
+    def select_seconds(self) -> float:
+        """Time spent choosing tokens: taps, selectors and gathering. On a GPU this waits for the device."""
+        return self._seconds()
+
+    @property
+    def tokens(self) -> int:
+        """Original visual tokens of the whole batch."""
+        return sum(i.tokens for i in self.images)
+
+    @property
+    def budget(self) -> float:
+        """Mean visual tokens per decoder layer, averaged over the images; 0 without images."""
+        return fmean(i.budget for i in self.images) if self.images else 0.0
+
+    @property
+    def budget_fraction(self) -> float:
+        """The budget over the original count; 1 without images."""
+        return fmean(i.budget / i.tokens for i in self.images) if self.images else 1.0
+
+    @property
+    def cache_bytes_saved(self) -> int:
+        """Bytes of keys and values that this prompt does not hold."""
+        return (self.cache_tokens_full - self.cache_tokens) * self.bytes_per_token
+
+    def to_dict(self, indices: bool = False) -> dict[str, Any]:
+        """Plain data for programs; `indices` adds the kept indices of every cut."""
+        return {
+            "images": [
+                {
+                    "row": i.row,
+                    "image": i.image,
+                    "kind": i.kind,
+                    "tokens": i.tokens,
+                    "budget": i.budget,
+                    "per_layer": list(i.per_layer),
+                    "cuts": [
+                        {"at": c.at, "asked": c.asked, "kept": len(c.kept)}
+                        | ({"indices": list(c.kept)} if indices else {})
+                        for c in i.cuts
+                    ],
+                }
+                for i in self.images
+            ],
+            "tokens": self.tokens,
+            "budget": self.budget,
+            "budget_fraction": self.budget_fraction,
+            "text_dropped": list(self.text_dropped),
+            "cache_tokens_full": self.cache_tokens_full,
+            "cache_tokens": self.cache_tokens,
+            "cache_bytes_saved": self.cache_bytes_saved,
+            "select_seconds": self.select_seconds,
+        }
+
+    def __repr__(self) -> str:
+        lines = [
+            f"{self.tokens} visual tokens in {len(self.images)} image(s); "
+            f"budget {self.budget:.1f} per layer ({self.budget_fraction:.1%}); "
+            f"cache {self.cache_tokens} of {self.cache_tokens_full} entries, "
+            f"{self.cache_bytes_saved / 2**20:.2f} MiB saved; selection {self.select_seconds * 1e3:.2f} ms"
+        ]
+        for i in self.images:
+            steps = "".join(f" -> {len(c.kept)} at {c.at}" for c in i.cuts)
+            lines.append(f"  prompt {i.row}, {i.kind} {i.image}: {i.tokens}{steps}; budget {i.budget:.1f}")
+        return "\n".join(lines)

@@ -1,0 +1,135 @@
+"""From a running cut to what selectors see, and back: groups of images of one shape, so that selectors stay batched."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.errors import SignalError
+from foveate.plan import Cut
+from foveate.prompt import Image, Prompt
+from foveate.selection import Selection, TokenView
+
+TOWER = {"cls_attn_BN": "cls_attn", "encoder_BNC": "encoder", "keys_BNC": "keys"}
+ROW_FIELDS = frozenset({"hidden_BND", "text_BTD", "text_attn_BN", "text_BN"})
+
+
+def choose(
+    cut: Cut,
+    images: list[Image],
+    hidden: Callable[[Image], Tensor],
+    text: Callable[[Image], Tensor],
+    attention: Callable[[Image], Tensor],
+) -> list[tuple[Image, Tensor, Tensor | None]]:
+    """Ask the selector about every image, a batch for each group of equal shape.
+
+    Args:
+        cut: the cut.
+        images: those with something alive.
+        hidden: states of an image's surviving tokens, [n, D].
+        text: embeddings of its prompt's question, [T, D].
+        attention: LLM attention its surviving tokens receive, [n].
+
+    Returns:
+        (image, kept places among its survivors, mixing weights [k, n] or None) for each image that loses something.
+    """
+    reads = cut.select.reads
+    groups: dict[tuple[int, int, int, bool, Any], list[Image]] = defaultdict(list)
+    for image in images:
+        n, k = len(image.alive), cut.count(image.tokens)
+        # An adaptive cut before this one may already have gone below the count.
+        if k >= n:
+            continue
+        t = len(text(image)) if "text_BTD" in reads else 0
+        grid = image.grid if "grid" in reads else None
+        groups[n, k, t, n == image.tokens, grid].append(image)
+    out: list[tuple[Image, Tensor, Tensor | None]] = []
+    for (_, k, _, whole, grid), group in groups.items():
+        get: dict[str, Callable[[Image], Any]] = {"hidden_BND": hidden, "text_BTD": text, "text_attn_BN": attention}
+        fields: dict[str, Any] = {
+            name: (grid if whole else None)
+            if name == "grid"
+            else torch.stack([get.get(name, _tower(name))(i) for i in group])
+            for name in reads
+        }
+        with torch.no_grad():
+            answer = cut.select(TokenView(**fields), k)
+        check(cut, answer, len(group), len(group[0].alive), k)
+        for b, image in enumerate(group):
+            kept = answer.keep_BN[b].nonzero().flatten()
+            mix = None if answer.mix_BKN is None else answer.mix_BKN[b, : len(kept)]
+            out.append((image, kept, mix))
+    return out
+
+
+def _tower(name: str) -> Callable[[Image], Tensor]:
+    def read(image: Image) -> Tensor:
+        signal = image.signals[TOWER[name]]
+        return signal[image.alive.to(signal.device)]
+
+    return read
+
+
+def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:
+    """Hold a selector to its word.
+
+    Raises:
+        SignalError: wrong shape, more than k, none, or fewer than k without being adaptive.
+    """
+    who = f"{type(cut.select).__name__} at {cut.at!r}"
+    if answer.keep_BN.shape != (b, n) or answer.keep_BN.dtype != torch.bool:
+        raise SignalError(
+            f"{who} answered {tuple(answer.keep_BN.shape)} {answer.keep_BN.dtype}; keep_BN must be bool of shape "
+            f"{(b, n)}"
+        )
+    counts = answer.counts_B
+    low, high = int(counts.min()), int(counts.max())
+    if high > k or low < 1 or (low < k and not cut.select.adaptive):
+        some = "1 to " if cut.select.adaptive else ""
+        raise SignalError(f"{who} kept {low} to {high} of {n} tokens; it must keep {some}{k}")
+
+
+def candidates(prompt: Prompt, row: int) -> Tensor:
+    """Places of a prompt that a cut over the whole prompt may drop, ascending."""
+    return (prompt.alive_BL[row] & (prompt.visual_BL[row] | prompt.question_BL[row])).nonzero().flatten()
+
+
+def choose_in_prompt(
+    cut: Cut,
+    prompt: Prompt,
+    hidden: Callable[[int, Tensor], Tensor],
+    text: Callable[[int], Tensor],
+    attention: Callable[[int, Tensor], Tensor],
+) -> list[tuple[int, Tensor]]:
+    """As `choose`, for cuts over the whole prompt: (row, places that stay) for each prompt that loses something.
+
+    Raises:
+        SignalError: the selector reads what text tokens do not have, or mixes tokens.
+    """
+    if strange := cut.select.reads - ROW_FIELDS:
+        raise SignalError(
+            f"{type(cut.select).__name__} reads {', '.join(sorted(strange))}, which text tokens do not have; "
+            f'over="prompt" gives {", ".join(sorted(ROW_FIELDS))}'
+        )
+    out = []
+    for row in sorted({i.row for i in prompt.images}):
+        place = candidates(prompt, row)
+        total = int((prompt.visual_BL[row] | prompt.question_BL[row]).sum())
+        k = cut.count(total)
+        if k >= len(place):
+            continue
+        fields: dict[str, Any] = {
+            "hidden_BND": lambda p=place, r=row: hidden(r, p)[None],
+            "text_BTD": lambda r=row: text(r)[None],
+            "text_attn_BN": lambda p=place, r=row: attention(r, p)[None],
+            "text_BN": lambda p=place, r=row: prompt.question_BL[r, p][None],
+        }
+        with torch.no_grad():
+            answer = cut.select(TokenView(**{name: fields[name]() for name in cut.select.reads}), k)
+        check(cut, answer, 1, len(place), k)
+        if answer.mix_BKN is not None:
+            raise SignalError(f'{type(cut.select).__name__} mixes tokens; over="prompt" can only keep or drop')
+        out.append((row, place[answer.keep_BN[0]]))
+    return out

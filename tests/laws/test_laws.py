@@ -1,0 +1,211 @@
+"""The laws of the house, over every method and every family, on tiny models built from config objects."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from foveate import Plan, attach
+from foveate.families import FAMILIES
+from foveate.methods import METHODS
+from masked import masked
+from zoo import DEPTH, IMAGE, NAMES, QWEN, SIZES, VIDEO, Batch, Row, batch, build, shared
+
+STEPS = 4
+
+
+def plan(method: str, keep: float = 0.4, **over: object) -> Plan:
+    """A method's plan, scaled to the tiny depth where it has stages."""
+    extra = {"tops": {"depth": DEPTH}, "pyramiddrop": {"depth": DEPTH, "layers": (1, 2, 3)}}.get(method, {})
+    return replace(METHODS[method](keep=max(keep, 0.5) if method == "pyramiddrop" else keep, **extra), **over)
+
+
+def mixed(name: str, **kwargs: object) -> Batch:
+    """A text-only prompt, one image, and two images of other sizes: ragged in every way."""
+    sizes = SIZES[name]
+    rows = [
+        Row([9], 1),
+        Row([3, ("image", sizes[-1]), 11], 2),
+        Row([2, ("image", sizes[0]), 1, ("image", sizes[-1]), 8], 3),
+    ]
+    return batch(name, rows, **kwargs)
+
+
+def places(name: str, b: Batch) -> dict[tuple[int, int], torch.Tensor]:
+    """Where each image's tokens stand, from the placeholders alone: images of these prompts never touch."""
+    out = {}
+    for row, ids in enumerate(b.inputs["input_ids"]):
+        spots = ((ids == IMAGE) | (ids == VIDEO)).nonzero().flatten()
+        runs = torch.tensor_split(spots, (spots.diff() > 1).nonzero().flatten() + 1) if len(spots) else ()
+        out |= {(row, i): run for i, run in enumerate(runs)}
+    return out
+
+
+def generate(model, b: Batch, **kwargs):
+    return model.generate(
+        **b.inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True, output_logits=True, **kwargs
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", METHODS)
+def test_keep_everything_is_bit_identical(name, method):
+    model, b = shared(name), mixed(name)
+    with torch.no_grad():
+        before, told = model(**b.inputs), generate(model, b)
+        with attach(model, Plan(tuple(replace(c, keep=1.0) for c in plan(method).cuts))):
+            kept, kept_told = model(**b.inputs), generate(model, b)
+        after = model(**b.inputs)
+    assert torch.equal(before.logits, kept.logits)
+    assert torch.equal(before.logits, after.logits)
+    assert torch.equal(told.sequences, kept_told.sequences)
+    assert all(map(torch.equal, told.logits, kept_told.logits))
+
+
+# pool merges tokens, so no mask equals it; test_merging has its law.
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "pool"])
+def test_drop_is_mask_through_decoding(name, method):
+    model, b = shared(name), mixed(name)
+    with torch.no_grad(), attach(model, plan(method, positions="original")) as attached:
+        full = model(**b.inputs)
+        told = generate(model, b)
+        report = attached.report
+    assert sum(i.tokens - i.per_layer[-1] for i in report.images) > 0
+    real = b.inputs["attention_mask"].bool()
+    alive = real.clone()
+    for image in report.images:
+        spot = places(name, b)[image.row, image.image]
+        alive[image.row, spot] = False
+        alive[image.row, spot[torch.tensor(image.cuts[-1].kept)]] = True
+    with torch.no_grad(), masked(name, report, real, places(name, b), DEPTH) as yardstick:
+        want = yardstick(**b.inputs)
+        want_told = generate(yardstick, b)
+    assert full.logits.shape == want.logits.shape
+    assert_close(full.logits[alive], want.logits[alive], rtol=1e-4, atol=2e-5)
+    assert torch.equal(told.sequences, want_told.sequences)
+    for a, c in zip(told.logits, want_told.logits, strict=True):
+        assert_close(a, c, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("positions", ["original", "contiguous"])
+def test_batch_is_singles(name, method, positions):
+    model, b = shared(name), mixed(name)
+    with torch.no_grad(), attach(model, plan(method, positions=positions)) as attached:
+        together = generate(model, b)
+        counts = {(i.row, i.image): i.cuts for i in attached.report.images}
+        for r, row in enumerate(b.rows):
+            one = batch(name, [row])
+            alone = generate(model, one)
+            assert torch.equal(alone.sequences[0, one.length :], together.sequences[r, b.length :])
+            for a, c in zip(alone.logits, together.logits, strict=True):
+                assert_close(a[0], c[r], rtol=1e-4, atol=2e-5)
+            if attached.report.images and len(row.parts) > 1:
+                for image in attached.report.images:
+                    assert image.cuts == counts[r, image.image]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", [m for m in METHODS if m not in ("fastv", "pyramiddrop", "tops", "pool")])
+def test_pruned_is_never_sent(name, method):
+    """With contiguous positions, the stock language model on the kept tokens alone says the same."""
+    model = shared(name)
+    b = batch(name, [Row([3, ("image", SIZES[name][-1]), 9], 5)])
+    seen = {}
+
+    def spy(_module, _args, kwargs):
+        seen.setdefault("embeds", kwargs["inputs_embeds"])
+        seen.setdefault("planes", kwargs.get("deepstack_visual_embeds"))
+
+    with torch.no_grad():
+        handle = model.model.language_model.register_forward_pre_hook(spy, with_kwargs=True)
+        generate(model, b)
+        handle.remove()
+        with attach(model, plan(method, positions="contiguous")) as attached:
+            told = generate(model, b)
+            image = attached.report.images[0]
+        alive = torch.ones(b.length, dtype=torch.bool)
+        spot = places(name, b)[0, 0]
+        alive[spot] = False
+        kept = torch.tensor(image.cuts[-1].kept)
+        alive[spot[kept]] = True
+        extra = {}
+        if seen["planes"] is not None:
+            visual = torch.zeros(1, b.length, dtype=torch.bool)
+            visual[0, spot] = True
+            extra = {
+                "visual_pos_masks": visual[:, alive],
+                "deepstack_visual_embeds": [p[kept] for p in seen["planes"]],
+            }
+        lm, table = model.model.language_model, model.get_input_embeddings()
+        out = lm(inputs_embeds=seen["embeds"][:, alive], use_cache=True, **extra)
+        for step in range(STEPS):
+            logits = model.lm_head(out.last_hidden_state[:, -1])
+            assert_close(logits, told.logits[step], rtol=1e-4, atol=2e-5)
+            token = told.sequences[:, b.length + step : b.length + step + 1]
+            out = lm(inputs_embeds=table(token), past_key_values=out.past_key_values, use_cache=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method", METHODS)
+def test_as_long_as_it_was(name, method):
+    model, b = shared(name), mixed(name)
+    with torch.no_grad():
+        want = model(**b.inputs, output_hidden_states=True)
+        with attach(model, plan(method)):
+            got = model(**b.inputs, output_hidden_states=True)
+            last = model(**b.inputs, logits_to_keep=1)
+    assert got.logits.shape == want.logits.shape
+    assert [h.shape for h in got.hidden_states] == [h.shape for h in want.hidden_states]
+    assert torch.equal(last.logits[:, 0], got.logits[:, -1])
+    # Every layer's cache is as short as its kept set, and answers with the prompt's length.
+    assert got.past_key_values.get_seq_length() == b.length
+    held = [layer.keys.shape[2] for layer in got.past_key_values.layers]
+    assert held == sorted(held, reverse=True)
+    assert held[-1] < b.length
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_detach_leaves_nothing(name):
+    model = build(name)
+    # Once before, since transformers leaves marks of its own at the first run.
+    b = mixed(name)
+    with torch.no_grad():
+        generate(model, b)
+    before = {n: dict(m.__dict__) for n, m in model.named_modules()}
+    hooks = {n: (len(m._forward_hooks), len(m._forward_pre_hooks)) for n, m in model.named_modules()}
+    attached = attach(model, plan("tops"))
+    with torch.no_grad():
+        generate(model, b)
+    attached.detach()
+    attached.detach()
+    for n, m in model.named_modules():
+        assert hooks[n] == (len(m._forward_hooks), len(m._forward_pre_hooks)), n
+        assert m.__dict__.keys() == before[n].keys(), n
+
+
+@pytest.mark.parametrize("name", sorted(n for n in FAMILIES if FAMILIES[n].video))
+def test_video(name):
+    """Videos obey drop = mask and batch = singles too."""
+    kind = "image" if name == "internvl" else "video"
+    size = (16, 32) if name in QWEN else 3
+    model = shared(name)
+    b = batch(name, [Row([3, (kind, size), 9], 4), Row([2, ("image", SIZES[name][0]), 12], 6)])
+    for method in ("divprune", "fastv", "fastervlm", "uniform"):
+        with torch.no_grad(), attach(model, plan(method)) as attached:
+            told, report = generate(model, b), attached.report
+            assert report.images[0].kind == kind
+            alone = generate(model, batch(name, b.rows[:1]))
+        assert_close(alone.logits[0][0], told.logits[0][0], rtol=1e-4, atol=2e-5)
+        where = places(name, b)
+        if name == "qwen3_vl":
+            # Frames of one video stand apart.
+            first = [v for (row, _), v in sorted(where.items()) if row == 0]
+            where = {k: v for k, v in where.items() if k[0] != 0} | {(0, 0): torch.cat(first)}
+        with torch.no_grad(), masked(name, report, b.inputs["attention_mask"].bool(), where, DEPTH) as yardstick:
+            want = generate(yardstick, b)
+        for a, c in zip(told.logits, want.logits, strict=True):
+            assert_close(a, c, rtol=1e-4, atol=2e-5)

@@ -1,0 +1,69 @@
+"""The yardstick: an unpatched model that keeps every token, and masks the dropped ones from the layer where they went.
+
+An attention function of its own, registered under a name of its own, reads which keys each layer may see.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers.masking_utils import AttentionMaskInterface, eager_mask
+from transformers.modeling_utils import AttentionInterface
+
+from zoo import build
+
+SEEN: dict[int, torch.Tensor] = {}
+"""Layer -> [B, prompt length] bool: which prompt keys it may see."""
+
+
+def attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **_: Any) -> Any:
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    score = query @ key.transpose(2, 3) * scaling
+    if attention_mask is not None:
+        score = score + attention_mask
+    seen = SEEN.get(getattr(module, "layer_idx", -1)) if getattr(module, "is_causal", False) else None
+    if seen is not None:
+        hidden = ~seen
+        # A token always sees itself: rows of dropped tokens must stay finite, and nobody reads them.
+        away = hidden[:, None, None, :].expand(-1, 1, query.shape[2], -1).clone()
+        if query.shape[2] == seen.shape[1]:
+            away &= ~torch.eye(seen.shape[1], dtype=torch.bool)
+        score[..., : seen.shape[1]] = score[..., : seen.shape[1]].masked_fill(away, torch.finfo(score.dtype).min)
+    out = score.softmax(-1) @ value
+    return out.transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register("yardstick", attention)
+AttentionMaskInterface.register("yardstick", eager_mask)
+
+_MODELS: dict[str, Any] = {}
+
+
+@contextmanager
+def masked(name: str, report: Any, real: torch.Tensor, prompt: Any, depth: int) -> Iterator[Any]:
+    """The unpatched model of a family, blind to what `report` says was dropped.
+
+    Args:
+        report: of the pruned run.
+        real: [B, L] padding mask.
+        prompt: places of each image's tokens: (row, image) -> [N].
+    """
+    if name not in _MODELS:
+        _MODELS[name] = build(name, "yardstick")
+    for layer in range(depth):
+        seen = torch.ones_like(real, dtype=torch.bool)
+        for image in report.images:
+            left = torch.arange(image.tokens)
+            for cut in image.cuts:
+                if not isinstance(cut.at, int) or cut.at <= layer:
+                    left = torch.tensor(cut.kept, dtype=torch.long)
+            place = prompt[image.row, image.image]
+            seen[image.row, place] = False
+            seen[image.row, place[left]] = True
+        SEEN[layer] = seen
+    try:
+        yield _MODELS[name]
+    finally:
+        SEEN.clear()

@@ -1,0 +1,826 @@
+"""Ways of calling a model that an attachment must follow, and those that it must refuse."""
+
+import threading
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers import StaticCache
+from transformers.cache_utils import DynamicCache
+from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
+from transformers.modeling_utils import AttentionInterface
+
+from foveate import Attention, Cut, FoveateError, ModelError, Plan, PlanError, Selection, SignalError, attach
+from foveate.methods import METHODS, method
+from zoo import BOS, DEPTH, IMAGE, NAMES, PAD, QWEN, SIZES, Row, batch, build, shared
+
+LAST = Attention("last", "previous")
+TWO_STAGES = Plan((*method("divprune", keep=0.6).cuts, *method("fastv", keep=0.3).cuts))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """Adaptive: keeps what is above its image's mean, so counts differ from image to image."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND"})
+    adaptive: ClassVar[bool] = True
+
+    def __call__(self, view, k):
+        score = view.hidden_BND.float().norm(dim=-1)
+        keep = (score > score.mean(1, keepdim=True)) & Selection.top(score, k).keep_BN
+        return Selection(keep)
+
+
+@dataclass(frozen=True)
+class Words:
+    """For cuts over the prompt: the k candidates with the largest states."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "text_BN", "text_attn_BN"})
+    adaptive: ClassVar[bool] = False
+    attention: Attention = LAST
+
+    def __call__(self, view, k):
+        return Selection.top(view.hidden_BND.float().norm(dim=-1) + view.text_BN * 0.1 + view.text_attn_BN, k)
+
+
+def pair(name, **kwargs):
+    s = SIZES[name]
+    return batch(
+        name, [Row([3, ("image", s[-1]), 11], 2), Row([2, ("image", s[0]), 1, ("image", s[-1]), 8], 3)], **kwargs
+    )
+
+
+def one(name, seed=5, words=9):
+    return batch(name, [Row([3, ("image", SIZES[name][-1]), words], seed)])
+
+
+# -- generation
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("plan", [TWO_STAGES, Plan((Cut("input", Threshold(), 0.9), *method("fastv", keep=0.3).cuts))])
+def test_beams_are_singles(name, plan):
+    model, b = shared(name), pair(name)
+    ask = {"max_new_tokens": 5, "do_sample": False, "num_beams": 3, "num_return_sequences": 2}
+    with torch.no_grad(), attach(model, plan) as attached:
+        together = model.generate(**b.inputs, **ask)
+        assert len(attached.report.images) == 3 * 3
+        for r, row in enumerate(b.rows):
+            single = batch(name, [row])
+            alone = model.generate(**single.inputs, **ask)
+            assert torch.equal(alone[:, single.length :], together[2 * r : 2 * r + 2, b.length :])
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl"])
+def test_sampling_repeats_with_its_seed(name):
+    model, b = shared(name), pair(name)
+    with torch.no_grad(), attach(model, TWO_STAGES):
+        torch.manual_seed(3)
+        first = model.generate(**b.inputs, max_new_tokens=6, do_sample=True, num_return_sequences=2)
+        torch.manual_seed(3)
+        assert torch.equal(first, model.generate(**b.inputs, max_new_tokens=6, do_sample=True, num_return_sequences=2))
+    assert first.shape == (4, b.length + 6)
+    assert torch.equal(first[::2, : b.length], b.inputs["input_ids"])
+
+
+# Stock Qwen gives generated tokens other M-RoPE positions without a cache than with one.
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in QWEN])
+def test_without_a_cache_is_with_one(name):
+    model, b = shared(name), pair(name)
+    with torch.no_grad(), attach(model, Plan(method("divprune", keep=0.5).cuts)):
+        cached = model.generate(**b.inputs, max_new_tokens=4, do_sample=False)
+        assert torch.equal(cached, model.generate(**b.inputs, max_new_tokens=4, do_sample=False, use_cache=False))
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "internvl"])
+@pytest.mark.parametrize("left", [True, False])
+def test_padding_side_and_missing_mask(name, left):
+    """Forward takes right padding too; without a mask every token is real."""
+    model = shared(name)
+    b, single = pair(name, left=left), one(name, 2, 11)
+    plan = replace(TWO_STAGES, positions="original")
+    with torch.no_grad(), attach(model, plan) as attached:
+        logits = model(**b.inputs).logits
+        alone = model(**single.inputs)
+        bare = model(**{k: v for k, v in single.inputs.items() if k != "attention_mask"}, use_cache=False)
+        index = attached.report.images[0].cuts[-1].kept
+    real = b.inputs["attention_mask"][0].bool()
+    place = (single.inputs["input_ids"][0] == IMAGE).nonzero().flatten()
+    alive = torch.ones(single.length, dtype=torch.bool)
+    alive[place] = False
+    alive[place[torch.tensor(index)]] = True
+    assert_close(logits[0][real][alive], alone.logits[0][alive], rtol=1e-4, atol=2e-5)
+    assert_close(bare.logits[0][alive], alone.logits[0][alive], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_loss_is_over_what_survives(name):
+    model, b = shared(name), pair(name)
+    labels = b.inputs["input_ids"].masked_fill(b.inputs["attention_mask"] == 0, -100)
+    with torch.no_grad(), attach(model, replace(TWO_STAGES, positions="original")) as attached:
+        out = model(**b.inputs, labels=labels)
+        report = attached.report
+    keep = b.inputs["attention_mask"].bool()
+    for row, ids in enumerate(b.inputs["input_ids"]):
+        spots = (ids == IMAGE).nonzero().flatten()
+        runs = torch.tensor_split(spots, (spots.diff() > 1).nonzero().flatten() + 1)
+        for image in report.images:
+            if image.row == row:
+                keep[row, runs[image.image]] = False
+                keep[row, runs[image.image][torch.tensor(image.cuts[-1].kept)]] = True
+    told = labels[:, 1:].masked_fill(~keep[:, :-1], -100)
+    want = torch.nn.functional.cross_entropy(
+        out.logits[:, :-1].flatten(0, 1).float(), told.flatten(), ignore_index=-100
+    )
+    assert_close(out.loss, want)
+    naive = torch.nn.functional.cross_entropy(out.logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten())
+    assert abs(float(out.loss - naive)) > 1e-3
+
+
+def test_gradients_pass_through_a_cut():
+    model, b = build("llava"), one("llava")
+    labels = b.inputs["input_ids"].clone()
+    labels[:, :-4] = -100
+    with attach(model, TWO_STAGES):
+        model(**b.inputs, labels=labels).loss.backward()
+    grads = [
+        p.grad is not None and bool(p.grad.abs().sum() > 0) for p in model.model.language_model.layers.parameters()
+    ]
+    assert all(grads)
+
+
+def test_gradient_checkpointing_is_refused_inside_the_llm():
+    model, b = build("llava"), one("llava")
+    model.train()
+    model.gradient_checkpointing_enable()
+    with attach(model, TWO_STAGES), pytest.raises(ModelError, match="gradient_checkpointing_disable"):
+        model(**b.inputs, labels=b.inputs["input_ids"], use_cache=False)
+    with attach(model, method("divprune", keep=0.5)):
+        model(**b.inputs, labels=b.inputs["input_ids"], use_cache=False).loss.backward()
+
+
+# -- chats
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("positions", ["original", "contiguous"])
+def test_a_text_turn_on_a_pruned_cache(name, positions):
+    """Going on from the cache says what one long prompt says, where only the first turn's image was pruned."""
+    model, b = shared(name), pair(name)
+    plan = replace(
+        Plan((*method("divprune", keep=0.6).cuts, Cut(2, method("uniform", keep=0.3).cuts[0].select, 0.3))),
+        positions=positions,
+    )
+    more = torch.randint(3, 100, (2, 6), generator=torch.Generator().manual_seed(0))
+    ids = torch.cat((b.inputs["input_ids"], more), 1)
+    mask = torch.cat((b.inputs["attention_mask"], torch.ones_like(more)), 1)
+    with torch.no_grad(), attach(model, plan):
+        first = model(**b.inputs, use_cache=True)
+        cache = first.past_key_values
+        assert cache.get_seq_length() == b.length
+        extra = {}
+        if name in QWEN:
+            whole = dict(b.inputs, input_ids=ids, attention_mask=mask)
+            whole["mm_token_type_ids"] = torch.cat((b.inputs["mm_token_type_ids"], torch.zeros_like(more)), 1)
+            extra = {
+                "position_ids": model.model.get_rope_index(**{k: v for k, v in whole.items() if "pixel" not in k})[0][
+                    ..., -6:
+                ]
+            }
+        turn = model(input_ids=more, attention_mask=mask, past_key_values=cache, use_cache=True, **extra)
+        whole = dict(b.inputs, input_ids=ids, attention_mask=mask)
+        if name in QWEN:
+            whole["mm_token_type_ids"] = torch.cat((b.inputs["mm_token_type_ids"], torch.zeros_like(more)), 1)
+        want = model(**whole, use_cache=True)
+    assert_close(turn.logits, want.logits[:, -6:], rtol=1e-4, atol=2e-5)
+    assert cache.get_seq_length() == b.length + 6
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("plan", [TWO_STAGES, METHODS["tops"](keep=0.5, depth=DEPTH)])
+def test_generate_goes_on_from_its_own_cache(name, plan):
+    """The second call of generate gets the whole chat and the cache, as users do it, and a fresh run agrees."""
+    model, b = shared(name), one(name)
+    with torch.no_grad(), attach(model, plan):
+        first = model.generate(**b.inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+        more = torch.tensor([[21, 34, 55, 13]])
+        ids = torch.cat((first.sequences, more), 1)
+        kwargs = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 3, "do_sample": False}
+        if name in QWEN:
+            kwargs["mm_token_type_ids"] = torch.nn.functional.pad(b.inputs["mm_token_type_ids"], (0, 7))
+        held = [layer.keys.shape[2] for layer in first.past_key_values.layers]
+        told = model.generate(
+            input_ids=ids,
+            past_key_values=first.past_key_values,
+            return_dict_in_generate=True,
+            output_logits=True,
+            **kwargs,
+        )
+        again = [layer.keys.shape[2] for layer in told.past_key_values.layers]
+        assert [a - h for a, h in zip(again, held, strict=True)] == [7] * DEPTH
+        if plan is TWO_STAGES:
+            # Only text was added: the same as stepping through it token by token.
+            step = model.generate(**b.inputs, max_new_tokens=3, do_sample=False, return_dict_in_generate=True)
+            cache, mask = step.past_key_values, torch.ones_like(first.sequences)[:, :-1]
+            for token in torch.cat((first.sequences[:, -1:], more), 1).split(1, 1):
+                mask = torch.cat((mask, torch.ones_like(token)), 1)
+                extra = {}
+                if name in QWEN:
+                    place = torch.tensor([[mask.shape[1] - 1]]) + model.model.rope_deltas
+                    extra["position_ids"] = place.expand(3, 1, 1)
+                out = model(input_ids=token, attention_mask=mask, past_key_values=cache, **extra)
+            assert_close(out.logits[:, -1], told.logits[0], rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in QWEN])
+def test_a_second_image_in_a_later_turn(name):
+    """Pruned when it comes, beside a first one that was pruned before; equal to masking both."""
+    from masked import _MODELS, SEEN
+
+    model = shared(name)
+    first, second = one(name, 7, 6), one(name, 8, 9)
+    plan = Plan(
+        (
+            Cut("input", method("uniform", keep=0.5).cuts[0].select, 0.5),
+            Cut(2, method("uniform", keep=0.2).cuts[0].select, 0.2),
+        )
+    )
+    with torch.no_grad(), attach(model, plan) as attached:
+        out = model(**first.inputs, use_cache=True)
+        one_report = attached.report
+        joint = torch.ones(1, first.length + second.length, dtype=torch.long)
+        turn = model(**dict(second.inputs, attention_mask=joint), past_key_values=out.past_key_values, use_cache=True)
+        two_report = attached.report
+        cache = turn.past_key_values
+        after = model(input_ids=torch.tensor([[33]]), past_key_values=cache, use_cache=True)
+    assert cache.get_seq_length() == first.length + second.length + 1
+    if name not in _MODELS:
+        _MODELS[name] = build(name, "yardstick")
+    ids = torch.cat((first.inputs["input_ids"], second.inputs["input_ids"]), 1)
+    inputs = {
+        k: torch.cat((v, second.inputs[k])) for k, v in first.inputs.items() if k in ("pixel_values", "image_sizes")
+    }
+    if name == "llava_onevision":
+        inputs["batch_num_images"] = torch.tensor([1, 1])
+    for layer in range(DEPTH):
+        seen = torch.ones(1, ids.shape[1] + 1, dtype=torch.bool)
+        for report, start, b in ((one_report, 0, first), (two_report, first.length, second)):
+            place = (b.inputs["input_ids"][0] == IMAGE).nonzero().flatten() + start
+            kept = report.images[0].cuts[0 if layer < 2 else 1].kept
+            seen[0, place] = False
+            seen[0, place[torch.tensor(kept)]] = True
+        SEEN[layer] = seen
+    try:
+        with torch.no_grad():
+            want = _MODELS[name](input_ids=torch.cat((ids, torch.tensor([[33]])), 1), **inputs).logits
+    finally:
+        SEEN.clear()
+    assert_close(turn.logits[0, -1], want[0, -2], rtol=1e-4, atol=2e-5)
+    assert_close(after.logits[0, -1], want[0, -1], rtol=1e-4, atol=2e-5)
+
+
+def test_two_models_two_threads():
+    """Each thread prunes its own model by its own plan, with the answers of a quiet run."""
+    jobs = [("llava", method("divprune", keep=0.3)), ("qwen2_vl", method("fastv", keep=0.5))]
+    models = [build(name) for name, _ in jobs]
+    inputs = [pair(name) for name, _ in jobs]
+    quiet, loud, failed = [], [None, None], []
+    for model, b, (_, plan) in zip(models, inputs, jobs, strict=True):
+        with torch.no_grad(), attach(model, plan):
+            quiet.append(model.generate(**b.inputs, max_new_tokens=6, do_sample=False))
+
+    attached = [attach(m, plan) for m, (_, plan) in zip(models, jobs, strict=True)]
+
+    def work(i):
+        try:
+            with torch.no_grad():
+                for _ in range(4):
+                    loud[i] = models[i].generate(**inputs[i].inputs, max_new_tokens=6, do_sample=False)
+                    assert torch.equal(loud[i], quiet[i])
+        except Exception as e:
+            failed.append(e)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in (0, 1)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for a in attached:
+        a.detach()
+    assert not failed
+    assert attached[0].report.images[0].tokens == 36
+
+
+def test_one_model_from_two_threads():
+    model, plan = build("llava"), TWO_STAGES
+    inputs = [one("llava", s, 9 + s) for s in (1, 2)]
+    with torch.no_grad(), attach(model, plan):
+        quiet = [model.generate(**b.inputs, max_new_tokens=5, do_sample=False) for b in inputs]
+        loud, threads = [[], []], []
+        for i in (0, 1):
+
+            def work(i=i):
+                with torch.no_grad():
+                    for _ in range(4):
+                        loud[i].append(model.generate(**inputs[i].inputs, max_new_tokens=5, do_sample=False))
+
+            threads.append(threading.Thread(target=work))
+        for t in threads:
+            t.start()
+        for t in threads:
+            t.join()
+    assert all(torch.equal(x, quiet[i]) for i in (0, 1) for x in loud[i])
+    assert len(loud[0]) == len(loud[1]) == 4
+
+
+# -- kernels and devices
+
+
+def varlen(module, query, key, value, attention_mask, scaling, is_causal=None, position_ids=None, **_):
+    """Reads what FlashAttention reads: a 2-D mask or None, lower-right causal, positions for packed sequences."""
+    assert attention_mask is None or attention_mask.ndim == 2
+    if position_ids is not None and attention_mask is None and query.shape[0] == 1:
+        assert bool((position_ids.diff() == 1).all()), "gaps would be taken for packed sequences"
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    q, k = query.shape[2], key.shape[2]
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    see = torch.ones(q, k, dtype=torch.bool).tril(k - q) if causal else torch.ones(q, k, dtype=torch.bool)
+    see = see.expand(query.shape[0], 1, q, k)
+    if attention_mask is not None:
+        assert attention_mask.shape[1] == k
+        see = see & attention_mask[:, None, None].bool()
+    score = (query @ key.transpose(2, 3) * scaling).masked_fill(~see, torch.finfo(query.dtype).min)
+    return (score.softmax(-1) @ value).transpose(1, 2).contiguous(), None
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in QWEN])
+@pytest.mark.parametrize("kernel", ["eager", "like_fa"])
+def test_kernels_agree(name, kernel):
+    """FlashAttention's conventions (2-D masks, packed-sequence detection), kept by a CPU stand-in."""
+    AttentionInterface.register("like_fa", varlen)
+    AttentionMaskInterface.register("like_fa", flash_attention_mask)
+    b = pair(name)
+    lonely = one(name)
+    other = build(name, kernel)
+    for plan in (TWO_STAGES, METHODS["tops"](keep=0.5, depth=DEPTH)):
+        out = []
+        for model in (shared(name), other):
+            with torch.no_grad(), attach(model, plan):
+                out.append(
+                    [
+                        torch.stack(model.generate(**x.inputs, max_new_tokens=4, do_sample=False, output_logits=True,
+                                                   return_dict_in_generate=True).logits)
+                        for x in (b, lonely)
+                    ]
+                )  # fmt: skip
+        for x, y in zip(*out, strict=True):
+            assert_close(x, y, rtol=1e-4, atol=2e-5)
+
+
+def test_offloaded_model():
+    """accelerate moves weights in and out around every module; nothing here may go around it."""
+    accelerate = pytest.importorskip("accelerate")
+    model, b = build("llava"), pair("llava")
+    with torch.no_grad(), attach(model, TWO_STAGES):
+        want = model.generate(**b.inputs, max_new_tokens=4, do_sample=False)
+    accelerate.cpu_offload(model, execution_device=torch.device("cpu"))
+    with torch.no_grad(), attach(model, TWO_STAGES):
+        got = model.generate(**b.inputs, max_new_tokens=4, do_sample=False)
+    assert torch.equal(want, got)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision(name):
+    model, b = build(name).to(torch.bfloat16), pair(name)
+    inputs = {k: v.to(torch.bfloat16) if v.is_floating_point() else v for k, v in b.inputs.items()}
+    for m in ("divprune", "tops", "pool"):
+        plan = method(m, keep=0.5, **({"depth": DEPTH} if m == "tops" else {}))
+        with torch.no_grad(), attach(model, plan):
+            out = model(**inputs)
+        assert out.logits.dtype == torch.bfloat16
+        assert bool(out.logits.isfinite().all())
+
+
+# -- other ways in
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen3_vl", "llava_onevision"])
+def test_embeddings_with_pixels(name):
+    model, b = shared(name), one(name)
+    embeds = model.get_input_embeddings()(b.inputs["input_ids"]).detach()
+    rest = {k: v for k, v in b.inputs.items() if k != "input_ids"}
+    if name in QWEN:
+        rest["position_ids"] = model.model.get_rope_index(**{k: v for k, v in b.inputs.items() if "pixel" not in k})[0]
+    with torch.no_grad(), attach(model, TWO_STAGES) as attached:
+        want = model(**b.inputs).logits
+        told = attached.report.to_dict(indices=True)["images"]
+        got = model(inputs_embeds=embeds, **rest).logits
+        assert attached.report.to_dict(indices=True)["images"] == told
+    assert_close(got, want)
+
+
+def test_embeddings_alone_are_refused():
+    model, b = shared("llava"), one("llava")
+    embeds = model.get_input_embeddings()(b.inputs["input_ids"])
+    with attach(model, TWO_STAGES), pytest.raises(ModelError, match="pass input_ids and pixel_values"):
+        model(inputs_embeds=embeds)
+
+
+def test_text_only_prompts_pass():
+    model = shared("llava")
+    b = batch("llava", [Row([9], 1), Row([4], 2)])
+    with torch.no_grad():
+        want = model.generate(**b.inputs, max_new_tokens=3, do_sample=False)
+        with attach(model, TWO_STAGES) as attached:
+            assert torch.equal(want, model.generate(**b.inputs, max_new_tokens=3, do_sample=False))
+            assert attached.report is None
+
+
+def test_features_encoded_elsewhere_are_refused():
+    model, b = shared("llava"), one("llava")
+    features = model.model.get_image_features(b.inputs["pixel_values"], return_dict=True)
+    ids = {k: b.inputs[k] for k in ("input_ids", "attention_mask")}
+    with attach(model, TWO_STAGES), pytest.raises(FoveateError, match="encode"):
+        model(**ids, mm_encoder_outputs={"image": features})
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_static_cache_is_refused_before_anything_runs(name):
+    model, b = shared(name), one(name)
+    ran = []
+    tower = getattr(model.model, "vision_tower", None) or model.model.visual
+    handle = tower.register_forward_hook(lambda *_: ran.append(1))
+    try:
+        with attach(model, TWO_STAGES):
+            with pytest.raises(ModelError, match="cache_implementation"):
+                model(**b.inputs, past_key_values=StaticCache(config=model.config.get_text_config(), max_cache_len=200))
+            assert not ran
+            with pytest.raises(ModelError, match="cache_implementation"), torch.no_grad():
+                model.generate(**b.inputs, max_new_tokens=2, cache_implementation="static", disable_compile=True)
+    finally:
+        handle.remove()
+
+
+def test_chunked_prefill_is_refused():
+    model, b = shared("llava"), one("llava")
+    with attach(model, TWO_STAGES), torch.no_grad(), pytest.raises(ValueError, match=r"(?i)chunk|prefill|match"):
+        model.generate(**b.inputs, max_new_tokens=2, prefill_chunk_size=8, do_sample=False)
+
+
+def test_prompt_lookup_decoding_agrees():
+    """Assisted decoding crops the cache after the prompt; with prompt lookup the answer must stay the greedy one."""
+    model, b = shared("llava"), one("llava", 5, 20)
+    with torch.no_grad(), attach(model, method("divprune", keep=0.5)):
+        want = model.generate(**b.inputs, max_new_tokens=8, do_sample=False)
+        got = model.generate(**b.inputs, max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=3)
+    assert torch.equal(want, got)
+    with (
+        torch.no_grad(),
+        attach(model, method("fastv", keep=0.5)),
+        pytest.raises(ModelError, match="assisted decoding"),
+    ):
+        model.generate(**b.inputs, max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=3)
+
+
+def test_a_4d_mask_is_refused():
+    model, b = shared("llava"), one("llava")
+    n = b.length
+    with attach(model, TWO_STAGES), pytest.raises(ModelError, match="2-D padding mask"):
+        model(**dict(b.inputs, attention_mask=torch.ones(1, 1, n, n, dtype=torch.bool)))
+
+
+def test_kernels_without_a_mask_are_refused():
+    AttentionInterface.register("maskless", varlen)
+    with pytest.raises(ModelError, match="AttentionMaskInterface"):
+        attach(build("llava", "maskless"), TWO_STAGES)
+
+
+def test_sliding_windows_are_refused():
+    model = build("llava")
+    model.model.language_model.config.layer_types = ["full_attention", "sliding_attention"] * 2
+    with pytest.raises(ModelError, match="sliding_window=None"):
+        attach(model, TWO_STAGES)
+
+
+def test_attaching_twice_is_refused():
+    model = build("llava")
+    with attach(model, TWO_STAGES), pytest.raises(ModelError, match="detach it first"):
+        attach(model, TWO_STAGES)
+    attach(model, TWO_STAGES).detach()
+
+
+def test_unknown_model_type_is_refused_with_the_list():
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    model = LlamaForCausalLM(
+        LlamaConfig(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=30, intermediate_size=16)
+    )
+    with pytest.raises(ModelError, match=r"'llama' is not supported; supported are internvl, llava"):
+        attach(model, TWO_STAGES)
+
+
+# -- plans that cannot apply
+
+
+@pytest.mark.parametrize(
+    ("plan", "error", "say"),
+    [
+        (Plan((Cut(DEPTH, method("uniform", keep=0.5).cuts[0].select, 0.5),)), PlanError, "layers 0 to 3"),
+        (Plan((Cut("input", Words(), 0.5),)), SignalError, "text_BN"),
+        (Plan((Cut(0, method("fastv", keep=0.5).cuts[0].select, 0.5),)), PlanError, "before layer 0"),
+        (Plan((Cut("input", method("fastv", keep=0.5).cuts[0].select, 0.5),)), SignalError, "no decoder layer has run"),
+        (
+            Plan((Cut("encoder", method("fastv", keep=0.5).cuts[0].select, 0.5),)),
+            SignalError,
+            "the encoder does not know",
+        ),
+    ],
+)
+def test_plans_that_cannot_apply(plan, error, say):
+    with pytest.raises(error, match=say):
+        attach(shared("llava"), plan)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("keeps", "say"), [((999, 5), "only .* tokens"), ((2, 0.9), "keep grows")])
+def test_counts_are_checked_before_the_encoder(name, keeps, say):
+    model, b = shared(name), one(name)
+    ran = []
+    tower = getattr(model.model, "vision_tower", None) or model.model.visual
+    handle = tower.register_forward_hook(lambda *_: ran.append(1))
+    uniform = method("uniform", keep=0.5).cuts[0].select
+    try:
+        with attach(model, Plan((Cut("input", uniform, keeps[0]), Cut(2, uniform, keeps[1])))), torch.no_grad():
+            with pytest.raises(PlanError, match=say):
+                model(**b.inputs)
+            with pytest.raises(PlanError, match=say):
+                model.generate(**b.inputs, max_new_tokens=2)
+        assert not ran
+    finally:
+        handle.remove()
+
+
+def test_a_liar_is_caught():
+    @dataclass(frozen=True)
+    class Liar(Threshold):
+        adaptive: ClassVar[bool] = False
+
+    with attach(shared("llava"), Plan((Cut("input", Liar(), 0.9),))), pytest.raises(SignalError, match="must keep"):
+        shared("llava")(**one("llava").inputs)
+
+
+# -- cuts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_encoder_cut_is_an_input_cut_by_the_same_choice(name):
+    """Choosing by tower signals before the projector gives what it gives after it."""
+    model, b = shared(name), one(name) if name != "internvl" else batch(name, [Row([3, ("image", 1), 9], 5)])
+    select = method("fastervlm", keep=0.5).cuts[0].select
+    rows = []
+    family_projector = model.model.visual.merger if name in QWEN else model.model.multi_modal_projector
+    with torch.no_grad():
+        handle = family_projector.register_forward_hook(lambda m, a, o: rows.append(o.shape[:-1].numel()))
+        with attach(model, Plan((Cut("input", select, 0.4),))) as attached:
+            want = model.generate(
+                **b.inputs, max_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+            told = attached.report.images[0]
+        handle.remove()
+        with attach(model, Plan((Cut("encoder", select, 0.4),))) as attached:
+            handle = family_projector.register_forward_pre_hook(lambda m, a: rows.append(a[0].shape))
+            got = model.generate(
+                **b.inputs, max_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+            handle.remove()
+            image = attached.report.images[0]
+    assert image.cuts[0].kept == told.cuts[0].kept
+    assert image.cuts[0].at == "encoder"
+    for x, y in zip(got.logits, want.logits, strict=True):
+        assert_close(x, y, rtol=1e-4, atol=2e-5)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Merges every token into the first two, by fixed weights."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND"})
+    adaptive: ClassVar[bool] = True
+
+    def __call__(self, view, k):
+        b, n = view.shape
+        mix = torch.zeros(b, 2, n)
+        mix[:, 0, : n // 2] = 1 / (n // 2)
+        mix[:, 1, n // 2 :] = 2 / n
+        return Selection(Selection.of(torch.tensor([[0, n - 1]]).expand(b, 2), n).keep_BN, mix)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_merging(name):
+    """Merged tokens are the weighted sums, at the places kept, and so are DeepStack's planes."""
+    model, b = shared(name), one(name)
+    place = (b.inputs["input_ids"][0] == IMAGE).nonzero().flatten()
+    n = len(place)
+    seen = {}
+    lm = model.model.language_model
+
+    def spy(m, a, k):
+        seen.update(k)
+
+    with torch.no_grad():
+        handle = lm.register_forward_pre_hook(spy, with_kwargs=True)
+        model(**b.inputs)
+        handle.remove()
+        embeds = seen["inputs_embeds"]
+        weights = Halves()(type("V", (), {"shape": (1, n)})(), n).mix_BKN[0]
+        merged = embeds.clone()
+        merged[0, place[[0, -1]]] = weights @ embeds[0, place]
+        alive = torch.ones(b.length, dtype=torch.bool)
+        alive[place[1:-1]] = False
+        extra = {}
+        if seen.get("deepstack_visual_embeds") is not None:
+            visual = torch.zeros(1, b.length, dtype=torch.bool)
+            visual[0, place] = True
+            extra = {
+                "visual_pos_masks": visual[:, alive],
+                "deepstack_visual_embeds": [weights @ p for p in seen["deepstack_visual_embeds"]],
+            }
+        ids = seen["position_ids"] if seen["position_ids"] is not None else torch.arange(b.length)[None]
+        out = lm(
+            inputs_embeds=merged[:, alive],
+            position_ids=ids[..., alive],
+            attention_mask=torch.ones(1, int(alive.sum())),
+            **extra,
+        )
+        want = model.lm_head(out.last_hidden_state[:, -1])
+        with attach(model, Plan((Cut("input", Halves(), 0.9),), positions="original")):
+            got = model(**b.inputs).logits[:, -1]
+    assert_close(got, want, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_5_vl"])
+def test_merging_before_the_projector(name):
+    model, b = shared(name), one(name) if name != "internvl" else batch(name, [Row([3, ("image", 1), 9], 5)])
+    projector = model.model.visual.merger if name in QWEN else model.model.multi_modal_projector
+    plain, cut = [], []
+    with torch.no_grad():
+        handle = projector.register_forward_pre_hook(lambda m, a: plain.append(a[0]))
+        model(**b.inputs)
+        handle.remove()
+        with attach(model, Plan((Cut("encoder", Halves(), 0.9),))) as attached:
+            original = projector.forward
+            projector.forward = lambda x, *a: cut.append(x) or original(x, *a)
+            try:
+                model(**b.inputs)
+            finally:
+                del projector.forward
+            n = attached.report.images[0].tokens
+            assert attached.report.images[0].cuts[0].kept == (0, n - 1)
+    rows = plain[0].reshape(n, -1)
+    if name == "qwen2_5_vl":
+        from foveate.families import FAMILIES
+
+        rows = FAMILIES[name].pack(model.model, "image", b.inputs, rows)[0]
+    weights = Halves()(type("V", (), {"shape": (1, n)})(), n).mix_BKN[0]
+    want = weights @ rows
+    got = cut[0].reshape(2, -1)
+    if not torch.allclose(got, want, atol=1e-5):
+        got = got.flip(0)
+    assert_close(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cuts_over_the_prompt(name):
+    """Text may go, but never template, BOS or the last tokens; batch = singles holds as ever."""
+    model, b = shared(name), pair(name)
+    plan = Plan((Cut(2, Words(), 0.4, over="prompt"),))
+    with torch.no_grad(), attach(model, plan) as attached:
+        together = model.generate(
+            **b.inputs, max_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True
+        )
+        report = attached.report
+        assert sum(report.text_dropped) > 0
+        assert min(len(i.cuts[0].kept) for i in report.images) < report.images[0].tokens
+        held = {layer.keys.shape[2] for layer in together.past_key_values.layers}
+        assert len(held) == 2
+        for r, row in enumerate(b.rows):
+            single = batch(name, [row])
+            alone = model.generate(
+                **single.inputs, max_new_tokens=4, do_sample=False, output_logits=True, return_dict_in_generate=True
+            )
+            for x, y in zip(alone.logits, together.logits, strict=True):
+                assert_close(x[0], y[r], rtol=1e-4, atol=2e-5)
+            cache = alone.past_key_values.layers[2]
+            kept = cache.kept.index_BP[0].tolist()
+            ids = single.inputs["input_ids"][0]
+            assert ids[kept[0]] == BOS
+            assert kept[-5:] == list(range(single.length - 5, single.length))
+            assert kept[1:4] == [1, 2, 3][: len(kept[1:4])] or row.parts[0] < 3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cut_at_every_layer(name):
+    from foveate.methods.fastv import TextAttention
+
+    model, b = shared(name), pair(name)
+    for layer in ("previous", "own"):
+        select = TextAttention(Attention("text", layer))
+        cuts = [Cut(i, select, 1.0 - 0.2 * i) for i in range(int(layer == "previous"), DEPTH)]
+        with torch.no_grad(), attach(model, Plan(tuple(cuts))) as attached:
+            told = model.generate(**b.inputs, max_new_tokens=3, do_sample=False)
+            counts = [i.per_layer for i in attached.report.images]
+            for r, row in enumerate(b.rows):
+                single = batch(name, [row])
+                alone = model.generate(**single.inputs, max_new_tokens=3, do_sample=False)
+                assert torch.equal(alone[0, single.length :], told[r, b.length :])
+        assert all(c == tuple(sorted(c, reverse=True)) and c[-1] < c[0] for c in counts)
+
+
+# -- the report
+
+
+def test_report_counts():
+    model = shared("llava")
+    b = batch("llava", [Row([3, ("image", (24, 24)), 9], 1)])
+    plan = Plan(
+        (
+            Cut("input", method("uniform", keep=18).cuts[0].select, 18),
+            Cut(2, method("uniform", keep=9).cuts[0].select, 9),
+        )
+    )
+    with torch.no_grad(), attach(model, plan) as attached:
+        assert attached.report is None
+        assert "18 at input" in repr(attached)
+        out = model(**b.inputs)
+        report = attached.report
+    image = report.images[0]
+    assert image.per_layer == (18, 18, 9, 9)
+    assert report.budget == 13.5
+    assert report.budget_fraction == 13.5 / 36
+    assert set(image.cuts[1].kept) < set(image.cuts[0].kept) < set(range(36))
+    assert report.cache_tokens_full == DEPTH * b.length
+    assert report.cache_tokens == sum(layer.keys.shape[2] for layer in out.past_key_values.layers)
+    assert report.cache_bytes_saved == (report.cache_tokens_full - report.cache_tokens) * 2 * 2 * 8 * 4
+    assert report.select_seconds > 0
+    data = report.to_dict(indices=True)
+    assert data["images"][0]["cuts"][1] == {"at": 2, "asked": 9, "kept": 9, "indices": list(image.cuts[1].kept)}
+    assert "36 -> 18 at input -> 9 at 2" in repr(report)
+
+
+def test_cache_follows_rows():
+    """Selecting, repeating and cropping rows of a pruned cache keeps its story straight."""
+    model, b = shared("llava"), pair("llava")
+    plan = Plan((Cut("input", Threshold(), 0.9),))
+    with torch.no_grad(), attach(model, plan):
+        cache = model(**b.inputs, use_cache=True).past_key_values
+        rows = torch.tensor([1, 0, 1])
+        token = torch.tensor([[7], [7], [7]])
+        mask = torch.cat((b.inputs["attention_mask"], torch.ones(2, 1, dtype=torch.long)), 1)
+        base = model(input_ids=token[:2], attention_mask=mask, past_key_values=cache, use_cache=True).logits
+        cache.crop(-1)
+        cache.batch_select_indices(rows)
+        again = model(input_ids=token, attention_mask=mask[rows], past_key_values=cache, use_cache=True).logits
+        assert_close(again, base[rows], rtol=1e-4, atol=2e-5)
+        cache.crop(-1)
+        cache.batch_repeat_interleave(2)
+        twice = model(
+            input_ids=token.repeat_interleave(2, 0),
+            attention_mask=mask[rows].repeat_interleave(2, 0),
+            past_key_values=cache,
+        ).logits
+        assert_close(twice, base[rows].repeat_interleave(2, 0), rtol=1e-4, atol=2e-5)
+        with pytest.raises(ModelError, match="reach into a pruned prompt"):
+            cache.crop(-20)
+        assert isinstance(cache, DynamicCache)
+        cache.reset()
+        assert cache.get_seq_length() == 0
+
+
+def test_importing_changes_nothing():
+    import subprocess
+    import sys
+
+    code = (
+        "import transformers.modeling_utils as m, transformers.masking_utils as k, transformers.cache_utils as c\n"
+        "before = dict(m.AttentionInterface._global_mapping), dict(k.AttentionMaskInterface._global_mapping), "
+        "dict(vars(c.DynamicLayer))\n"
+        "import foveate\n"
+        "assert before == (m.AttentionInterface._global_mapping, k.AttentionMaskInterface._global_mapping, "
+        "dict(vars(c.DynamicLayer)))"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_padding_token_does_not_matter():
+    """What stands at padded places changes nothing."""
+    model, b = shared("llava"), pair("llava")
+    other = b.inputs["input_ids"].clone()
+    other[b.inputs["attention_mask"] == 0] = 99
+    assert bool((b.inputs["input_ids"] == PAD).any())
+    with torch.no_grad(), attach(model, TWO_STAGES):
+        x = model(**b.inputs).logits[:, -1]
+        y = model(**dict(b.inputs, input_ids=other)).logits[:, -1]
+    assert_close(x, y)

@@ -1,0 +1,184 @@
+"""Signals are what the models' own eager attention says they are."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from foveate import Attention, Cut, Plan, Selection, attach
+from foveate.families import FAMILIES
+from zoo import DEPTH, NAMES, NO_CLS, QWEN, SIZES, Row, batch, build
+
+MODELS = {}
+
+
+def eager(name):
+    if name not in MODELS:
+        MODELS[name] = build(name, "eager")
+    return MODELS[name]
+
+
+class Spy:
+    """Keeps the first tokens, and what it was shown."""
+
+    adaptive = False
+
+    def __init__(self, *reads, attention=None):
+        self.reads, self.views = frozenset(reads), []
+        if attention:
+            self.attention = attention
+
+    def __call__(self, view, k):
+        self.views.append(view)
+        b, n = view.shape
+        return Selection.of(torch.arange(k).expand(b, k), n)
+
+
+def rows(name):
+    return [Row([3, ("image", SIZES[name][-1]), 9], 1), Row([2, ("image", SIZES[name][-1]), 14], 2)]
+
+
+def prompt_of(name, b):
+    places = [(ids == 110).nonzero().flatten() for ids in b.inputs["input_ids"]]
+    return [p[: p.diff().gt(1).nonzero().flatten()[0] + 1] if (p.diff() > 1).any() else p for p in places]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("raters", ["last", "text", "received"])
+@pytest.mark.parametrize("layer", ["previous", "own"])
+def test_text_attention_is_the_models_own(name, cached, raters, layer):
+    model, b = eager(name), batch(name, rows(name))
+    at = 2
+    spy = Spy("text_attn_BN", attention=Attention(raters, layer))
+    with torch.no_grad():
+        maps = model(**b.inputs, output_attentions=True).attentions
+        attn = maps[at if layer == "own" else at - 1].mean(1)
+        with attach(model, Plan((Cut(at, spy, 0.5),))):
+            model(**b.inputs, use_cache=cached)
+    shown = torch.cat([v.text_attn_BN for v in spy.views])
+    real = b.inputs["attention_mask"].bool()
+    for row, place in enumerate(prompt_of(name, b)):
+        ids = b.inputs["input_ids"][row]
+        if raters == "last":
+            want = attn[row, -1, place]
+        elif raters == "received":
+            column = attn[row][real[row]][:, place].sum(0)
+            want = column / (b.length - place)
+        else:
+            # Qwen's config names the vision markers, the others' do not.
+            word = (ids < 100) if name in QWEN else (ids != 110)
+            text = torch.arange(b.length)[word & (ids > 2) & (torch.arange(b.length) > place.max())][:-5]
+            want = attn[row, text][:, place].mean(0)
+        assert_close(shown[row], want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in QWEN])
+def test_cls_attention_is_the_towers_own(name):
+    model, b = eager(name), batch(name, rows(name))
+    spy = Spy("cls_attn_BN", "encoder_BNC", "keys_BNC")
+    base, family = model.model, FAMILIES[name]
+    seen = {}
+    layer = family.tap(base, spy.reads).layer
+    attn = layer.self_attn if hasattr(layer, "self_attn") else layer.attention
+    handles = [
+        attn.register_forward_hook(lambda m, a, o: seen.update(attn=o[1])),
+        layer.register_forward_hook(lambda m, a, o: seen.update(out=o[0] if isinstance(o, tuple) else o)),
+    ]
+    with torch.no_grad(), attach(model, Plan((Cut("input", spy, 0.5),))):
+        model(**b.inputs)
+    for h in handles:
+        h.remove()
+    cls = name not in NO_CLS
+    tiles = seen["attn"].mean(1)
+    per_patch = tiles[:, 0, 1:] if cls else tiles.mean(1)
+    features = seen["out"][:, int(cls) :]
+    if name == "internvl":
+        per_patch = per_patch.unflatten(1, (4, 2, 4, 2)).mean((2, 4)).flatten(1)
+        features = features.unflatten(1, (4, 2, 4, 2)).mean((2, 4)).flatten(1, 2)
+    shown = torch.cat([v.cls_attn_BN for v in spy.views])
+    shown_features = torch.cat([v.encoder_BNC for v in spy.views])
+    if name in ("llava", "internvl"):
+        assert_close(shown.flatten(), per_patch.flatten(), rtol=1e-4, atol=1e-6)
+        assert_close(shown_features.flatten(0, 1), features.flatten(0, 1), rtol=1e-4, atol=1e-5)
+        return
+    # AnyRes: the thumbnail comes first, tile 0 of each image.
+    n = features.shape[1]
+    per_image = len(per_patch) // len(shown)
+    assert_close(shown[:, :n], per_patch[::per_image], rtol=1e-4, atol=1e-6)
+    assert_close(shown_features[:, :n], features[::per_image], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", QWEN)
+def test_attention_received_is_the_towers_own(name):
+    model, b = eager(name), batch(name, rows(name))
+    spy = Spy("cls_attn_BN", "encoder_BNC")
+    family, base = FAMILIES[name], model.model
+    block = base.visual.blocks[family.full_block(base)]
+    module = __import__(type(base.visual).__module__, fromlist=["x"])
+    maps = []
+    original = module.eager_attention_forward
+
+    def record(mod, *args, **kwargs):
+        out = original(mod, *args, **kwargs)
+        if mod is block.attn:
+            maps.append(out[1].mean((0, 1)).mean(0))
+        return out
+
+    module.eager_attention_forward = record
+    try:
+        with torch.no_grad(), attach(model, Plan((Cut("input", spy, 0.5),))):
+            out = base.get_image_features(b.inputs["pixel_values"], b.inputs["image_grid_thw"])
+            maps.clear()
+            model(**b.inputs)
+    finally:
+        module.eager_attention_forward = original
+    want = torch.cat(maps).unflatten(0, (-1, 4)).mean(1)
+    features = out.last_hidden_state.unflatten(0, (-1, 4)).mean(1)
+    if name == "qwen2_5_vl":
+        order = family.pack(base, "image", b.inputs, torch.arange(len(want), dtype=torch.float64)[:, None])
+        order = torch.cat(order).flatten().long()
+        want, features = want[order], features[order]
+    assert_close(torch.cat([v.cls_attn_BN for v in spy.views]).flatten(), want, rtol=1e-4, atol=1e-6)
+    assert_close(torch.cat([v.encoder_BNC for v in spy.views]).flatten(0, 1), features, rtol=1e-4, atol=1e-5)
+
+
+def test_window_order_is_undone():
+    """Qwen2.5-VL's cells come out in the order of its own features, whatever its windows do."""
+    model = eager("qwen2_5_vl")
+    family, base = FAMILIES["qwen2_5_vl"], model.model
+    b = batch("qwen2_5_vl", [Row([1, ("image", (32, 32)), 6], 1)])
+    seen = {}
+    handle = base.visual.merger.register_forward_hook(lambda m, a, o: seen.update(rows=o))
+    with torch.no_grad():
+        out = base.get_image_features(b.inputs["pixel_values"], b.inputs["image_grid_thw"])
+    handle.remove()
+    packed = family.pack(base, "image", b.inputs, seen["rows"])
+    assert torch.equal(torch.cat(packed), torch.cat(list(out.pooler_output)))
+    assert not torch.equal(seen["rows"], torch.cat(packed))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hidden_is_what_the_llm_receives(name):
+    model, b = eager(name), batch(name, rows(name))
+    spy, deep = Spy("hidden_BND", "text_BTD", "grid"), Spy("hidden_BND")
+    seen = {}
+    lm = model.model.language_model
+    with torch.no_grad():
+        handle = lm.register_forward_pre_hook(lambda m, a, k: seen.update(e=k["inputs_embeds"]), with_kwargs=True)
+        states = model(**b.inputs, output_hidden_states=True).hidden_states
+        handle.remove()
+        with attach(model, Plan((Cut("input", spy, 1.0), Cut(DEPTH - 1, deep, 0.5)))):
+            model(**b.inputs)
+        with attach(model, Plan((Cut("input", spy, 0.5),))):
+            model(**b.inputs)
+    places = prompt_of(name, b)
+    shown = [h for v in spy.views for h in v.hidden_BND]
+    for h, want, row in zip(shown, places, range(2), strict=True):
+        assert torch.equal(h, seen["e"][row, want])
+    shown = [h for v in deep.views for h in v.hidden_BND]
+    for h, want, row in zip(shown, places, range(2), strict=True):
+        assert_close(h, states[DEPTH - 1][row, want], rtol=1e-5, atol=1e-6)
+    # The questions differ in length: 9 and 14 tokens, five of them the template's tail. Configs other than
+    # Qwen's do not say that the marker after the image is one.
+    marker = name not in QWEN
+    assert sorted(v.text_BTD.shape[1] for v in spy.views) == [4 + marker, 9 + marker]

@@ -1,0 +1,172 @@
+"""What a picture shows: kept cells untouched, dropped cells dimmed, each block over the part of the picture it sees."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from foveate import FoveateError, files, viz
+from foveate.report import CutReport, ImageReport, Report
+from foveate.selection import Block, Grid
+
+CLIP = SimpleNamespace(
+    do_resize=True, do_center_crop=True, size={"shortest_edge": 100}, crop_size={"height": 100, "width": 100}
+)
+
+
+def noise(width: int, height: int) -> Image.Image:
+    values = np.random.default_rng(0).integers(90, 255, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(values)
+
+
+def report(*images: tuple[int, Grid, dict[Any, list[int]]], kind: str = "image") -> Report:
+    entries = tuple(
+        ImageReport(0, i, kind, n, grid, tuple(CutReport(at, len(k), tuple(k)) for at, k in cuts.items()), (n,))
+        for i, (n, grid, cuts) in enumerate(images)
+    )
+    return Report(entries, (0,), 1, 1, 1, lambda: 0.0)
+
+
+def cells(panel: Image.Image, rows: int, columns: int) -> np.ndarray:
+    """[rows, columns, height, width, 3]"""
+    a = np.asarray(panel, dtype=int)
+    return a.reshape(rows, a.shape[0] // rows, columns, a.shape[1] // columns, 3).swapaxes(1, 2)
+
+
+def test_kept_cells_are_untouched_and_dropped_ones_dimmed() -> None:
+    picture, kept = noise(120, 120), [0, 5, 6, 15]
+    panel = viz.dim(picture, viz.place(picture, (Block(0, 4, 4),)), kept)
+    before, after = cells(viz.fit(picture), 4, 4), cells(panel, 4, 4)
+    for i in range(16):
+        was, now = before[i // 4, i % 4], after[i // 4, i % 4]
+        if i in kept:
+            assert np.array_equal(was, now)
+        else:
+            # The border of a kept neighbour may be drawn on a dropped cell's outermost pixels.
+            assert now[2:-2, 2:-2].mean() < 0.4 * was[2:-2, 2:-2].mean()
+            assert now[2:-2, 2:-2].max() < 90
+
+
+def test_all_kept_is_the_picture_itself() -> None:
+    picture = noise(100, 60)
+    panel = viz.dim(picture, viz.place(picture, (Block(0, 3, 5),)), range(15))
+    assert np.array_equal(np.asarray(panel), np.asarray(viz.fit(picture)))
+
+
+def test_newline_tokens_are_no_cells() -> None:
+    picture = noise(120, 120)
+    grid = (Block(0, 2, 2), Block(4, 2, 3, newline=True))
+    placed = viz.place(picture, grid)
+    assert [p.block for p in placed] == [grid[1]]
+    # 4..6 and 8..10 are cells, 7 and 11 end the rows; token 8 begins the second row.
+    panel = viz.dim(picture, placed, [7, 8, 11])
+    same = (np.asarray(panel) == np.asarray(viz.fit(picture))).all(-1)
+    assert same[168:, :112].all()
+    assert not same[:160].any()
+    assert not same[:, 120:].any()
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((200, 100), (50, 0, 150, 100)),
+        ((100, 300), (0, 100, 100, 200)),
+        ((50, 50), (0, 0, 50, 50)),
+        ((400, 200), (100, 0, 300, 200)),
+    ],
+)
+def test_a_cropping_processor_shows_the_centre(size: tuple[int, int], box: tuple[int, ...]) -> None:
+    assert viz.seen_box(size, CLIP) == pytest.approx(box)
+
+
+def test_processors_that_show_all_of_it() -> None:
+    for processor in (
+        None,
+        SimpleNamespace(**vars(CLIP) | {"do_center_crop": False}),
+        SimpleNamespace(**vars(CLIP), image_grid_pinpoints=[[1, 1]]),
+    ):
+        assert viz.seen_box((200, 100), processor) == (0, 0, 200, 100)
+    padded = SimpleNamespace(do_pad=True, do_resize=True, do_center_crop=False, size={"height": 9, "width": 9})
+    assert viz.seen_box((200, 100), padded) == (0, -50, 200, 150)
+
+
+def test_what_the_model_never_saw_fades() -> None:
+    picture = noise(200, 100)
+    panel = np.asarray(viz.dim(picture, viz.place(picture, (Block(0, 2, 2),), CLIP), range(4)), dtype=int)
+    assert panel.shape == (168, 336, 3)
+    assert panel[:, :83].min() > 200
+    assert panel[:, 253:].min() > 200
+    assert np.array_equal(panel[:, 84:252], np.asarray(viz.fit(picture))[:, 84:252])
+
+
+@pytest.mark.parametrize(
+    ("size", "tiles", "columns"),
+    [((400, 100), 4, 4), ((100, 100), 4, 2), ((100, 200), 2, 1), ((300, 200), 6, 3), ((100, 100), 1, 1)],
+)
+def test_tiles_fill_the_picture_and_the_thumbnail_is_left_out(size: tuple[int, int], tiles: int, columns: int) -> None:
+    picture = noise(*size)
+    placed = viz.place(picture, tuple(Block(4 * i, 2, 2) for i in range(tiles + 1)))
+    assert len(placed) == tiles
+    area = sum((p.box[2] - p.box[0]) * (p.box[3] - p.box[1]) for p in placed)
+    assert area == pytest.approx(size[0] * size[1])
+    assert len({p.box[0] for p in placed}) == columns
+
+
+def test_one_row_an_image_and_one_panel_a_cut() -> None:
+    one = (16, (Block(0, 4, 4),), {"input": [1, 2], 3: [2]})
+    pictures = [noise(60, 60), noise(120, 60)]
+    sheet = viz.overlay(pictures, report(one, one), title="what color is the star?   blue")
+    # Three panels of 336 with gaps of 16 and margins of 24; rows of 336 and 168 with 44 of text; a title of 40.
+    assert sheet.size == (3 * 336 + 2 * 16 + 2 * 24, 40 + 336 + 168 + 2 * 44 + 16 + 2 * 24)
+    assert viz.overlay(pictures[:1], report(one)).height == 336 + 44 + 48
+
+
+def test_video_frames_at_most_eight() -> None:
+    grid = tuple(Block(4 * i, 2, 2) for i in range(20))
+    frames = [noise(40, 40)] * 40
+    sheet = viz.overlay([frames], report((80, grid, {"input": list(range(40))}), kind="video"))
+    assert sheet.width == 8 * 168 + 7 * 16 + 2 * 24
+    few = viz.overlay([noise(40, 40)], report((12, grid[:3], {"input": [0]}), kind="video"))
+    assert few.width == 3 * 168 + 2 * 16 + 2 * 24
+
+
+def test_a_report_needs_its_pictures() -> None:
+    with pytest.raises(FoveateError, match="2 pictures for a report about 1"):
+        viz.overlay([noise(8, 8)] * 2, report((4, (Block(0, 2, 2),), {"input": [0]})))
+
+
+def test_long_text_is_cut_not_spilled() -> None:
+    sheet = viz.sheet([[viz.Panel(noise(20, 20), "t" * 500, "s" * 500)]], "w" * 500)
+    assert sheet.width == 168 + 48
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.JPG", "a.webp"])
+def test_saved_pictures_open_again(tmp_path: Path, name: str) -> None:
+    viz.save(noise(30, 20), tmp_path / name)
+    assert Image.open(tmp_path / name).size == (30, 20)
+    assert [f.name for f in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"), [("a.txt", "picture format"), ("a", "picture format"), ("no/a.png", "no folder"), (".", "folder")]
+)
+def test_names_that_cannot_be_written(tmp_path: Path, name: str, says: str) -> None:
+    with pytest.raises(FoveateError, match=says):
+        viz.check_name(tmp_path / name)
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.bin"
+    files.write(file, b"old")
+
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files.os, "replace", fail)
+    with pytest.raises(FoveateError, match="No space left"):
+        files.write(file, b"new")
+    assert file.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [file]
