@@ -7,7 +7,7 @@ from typing import ClassVar
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import StaticCache
+from transformers import GenerationMixin, StaticCache
 from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 from transformers.modeling_utils import AttentionInterface
@@ -63,10 +63,15 @@ def one(name, seed=5, words=9):
 @pytest.mark.parametrize("plan", [TWO_STAGES, Plan((Cut("input", Threshold(), 0.9), *method("fastv", keep=0.3).cuts))])
 def test_beams_are_singles(name, plan):
     model, b = shared(name), pair(name)
+    if not hasattr(GenerationMixin, "_expand_multimodal_outputs"):
+        # Older transformers repeat the images of a prompt one by one, which mixes them up in the stock model too.
+        s = SIZES[name]
+        b = batch(name, [Row([3, ("image", s[-1]), 11], 2), Row([2, ("image", s[0]), 8], 3)])
     ask = {"max_new_tokens": 5, "do_sample": False, "num_beams": 3, "num_return_sequences": 2}
     with torch.no_grad(), attach(model, plan) as attached:
         together = model.generate(**b.inputs, **ask)
-        assert len(attached.report.images) == 3 * 3
+        images = sum(not isinstance(p, int) for r in b.rows for p in r.parts)
+        assert len(attached.report.images) == 3 * images
         for r, row in enumerate(b.rows):
             single = batch(name, [row])
             alone = model.generate(**single.inputs, **ask)
@@ -466,7 +471,7 @@ def test_a_static_cache_is_refused_before_anything_runs(name):
 
 def test_chunked_prefill_is_refused():
     model, b = shared("llava"), one("llava")
-    with attach(model, TWO_STAGES), torch.no_grad(), pytest.raises(ValueError, match=r"(?i)chunk|prefill|match"):
+    with attach(model, TWO_STAGES), torch.no_grad(), pytest.raises(ModelError, match="prefill_chunk_size unset"):
         model.generate(**b.inputs, max_new_tokens=2, prefill_chunk_size=8, do_sample=False)
 
 
@@ -796,7 +801,7 @@ def test_cache_follows_rows():
             cache.crop(-20)
         assert isinstance(cache, DynamicCache)
         cache.reset()
-        assert cache.get_seq_length() == 0
+        assert cache.layers[0].kept is None
 
 
 def test_importing_changes_nothing():

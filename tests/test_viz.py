@@ -170,3 +170,9 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         files.write(file, b"new")
     assert file.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_caption_owns_up_to_what_is_not_drawn() -> None:
+    placed = viz.place(noise(60, 60), (Block(0, 2, 2), Block(4, 2, 3, newline=True)))
+    assert viz._share([4, 5], 12, placed) == "2 of 12 kept (16.7%)"
+    assert viz._share([0, 4, 7], 12, placed) == "3 of 12 kept (25.0%), 1 shown"

@@ -1,5 +1,6 @@
 """Foveate drops the visual tokens a multimodal LLM does not need, before it pays for them."""
 
+from foveate import families, methods
 from foveate.attach import Attachment, attach
 from foveate.errors import FoveateError, ModelError, PlanError, SignalError
 from foveate.plan import Cut, Plan
@@ -20,4 +21,6 @@ __all__ = [
     "TokenView",
     "__version__",
     "attach",
+    "families",
+    "methods",
 ]

@@ -24,14 +24,17 @@ from torch import Tensor, nn
 
 from foveate.cache import check_cache, kept_of, length
 from foveate.checks import check_counts, check_model, check_plan
+from foveate.clock import Seconds
+from foveate.cutting import Cutting
 from foveate.encode import EncoderCut, Encoding
 from foveate.errors import ModelError
 from foveate.families import family
 from foveate.families.base import Kind
 from foveate.plan import Cut, Plan
 from foveate.prompt import Encoded, Prompt, last_real, locate, placeholders, question
-from foveate.report import CutReport, ImageReport, Report
-from foveate.step import Segment, Step, total
+from foveate.report import Report, account
+from foveate.selection import Attention
+from foveate.step import Step
 
 MARK = "_foveate"
 
@@ -39,11 +42,13 @@ MARK = "_foveate"
 class Run:
     """One call of the base model: what its pre-hook saw, and what was encoded since."""
 
-    def __init__(self) -> None:
+    def __init__(self, alone: bool = False) -> None:
+        self.alone = alone
         self.ids: Tensor | None = None
         self.encoded: dict[Kind, list[Encoded]] = {}
-        self.seconds: list[Callable[[], float]] = []
+        self.seconds: list[Seconds] = []
         self.step: Step | None = None
+        self.cutting: Cutting | None = None
         self.dropped_BL: Tensor | None = None
 
 
@@ -52,8 +57,9 @@ class Attachment:
 
     def __init__(self, model: nn.Module, plan: Plan, tail: int | None = None) -> None:
         """See `attach`."""
-        self.model, self.plan, self.family = model, plan, family(model)
+        self.model, self.family = model, family(model)
         check_model(model, self.family)
+        self.plan = plan = plan.at_depth(self.family.depth(model))
         check_plan(plan, model, self.family)
         self.tail = self.family.tail if tail is None else tail
         self.report: Report | None = None
@@ -184,6 +190,11 @@ class Attachment:
                 )
             ids = self._ids(base, embeds) if raw or given else None
         run.ids = ids
+        if ids is not None and ids.shape[1] > 1 and not raw and not given and bool(self._visual(ids).any()):
+            raise ModelError(
+                f"{int(self._visual(ids).sum())} image placeholders in input_ids, but no pixel_values with them; "
+                "pass both in one call, and leave prefill_chunk_size unset (chunked prefill parts them)"
+            )
         for kind, output in given.items():
             if output is None:
                 continue
@@ -257,7 +268,8 @@ class Attachment:
         if kwargs.get("inputs_embeds") is None or not (cut_before or images):
             return None
         if run is None:
-            run = self._local.run = Run()
+            # The language model was called by itself, on a cache that was cut.
+            run = self._local.run = Run(alone=True)
         if lm.training and getattr(lm, "gradient_checkpointing", False) and self.layer_cuts:
             raise ModelError(
                 "gradient checkpointing runs decoder layers twice, and cuts inside the LLM cannot follow; call "
@@ -267,25 +279,28 @@ class Attachment:
         step.seconds += run.seconds
         hidden = step.embeds
         if images:
-            with step.clock():
-                step.prompt = self._prompt(run, step)
-                if not bool((step.prompt.alive_BL == step.prompt.real_BL).all()):
-                    hidden = step.shorten(hidden, step.slots(), [])
-                for cut in self.input_cuts:
-                    hidden = step.cut(cut, hidden, None)
-                step.base = step.segment
+            cutting = run.cutting = Cutting(step, self._prompt(run, step))
+            if not torch.equal(cutting.prompt.alive_BL, cutting.prompt.real_BL):
+                hidden = cutting.shorten(hidden, step.slots(), [])
+            for cut in self.input_cuts:
+                hidden = cutting.cut(cut, hidden, None)
+            step.base = step.segment
         new = dict(kwargs) | step.arguments()
         new["inputs_embeds"] = hidden
         return args, new
+
+    def _visual(self, ids: Tensor) -> Tensor:
+        """Placeholders of either kind."""
+        config = self.base.config
+        return placeholders(ids, self.family.token_id(config, "image")) | placeholders(
+            ids, self.family.token_id(config, "video")
+        )
 
     def _prompt(self, run: Run, step: Step) -> Prompt:
         assert run.ids is not None
         ids = run.ids.to(step.embeds.device)
         real = step.real_BL
-        kinds: tuple[Kind, ...] = ("image", "video")
-        visual = functools.reduce(
-            torch.logical_or, (placeholders(ids, self.family.token_id(self.base.config, k)) for k in kinds)
-        )
+        visual = self._visual(ids)
         images = locate(self.family, ids, self.base.config, run.encoded)  # type: ignore[arg-type]
         special = torch.isin(ids, self.special.to(ids.device))
         asks = question(real, visual, special, self.tail)
@@ -300,18 +315,17 @@ class Attachment:
 
     def _layer_in(self, number: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         run = self._run
-        step = run.step if run is not None else None
-        if step is None:
+        if run is None or run.step is None:
             return None
+        step, cutting = run.step, run.cutting
         hidden = args[0] if args else kwargs["hidden_states"]
         kwargs = dict(kwargs)
         cut = self.layer_cuts.get(number)
-        if cut is not None and step.prompt is not None:
-            with step.clock():
-                hidden = self._cut_layer(step, cut, number, layer, hidden, kwargs)
+        if cut is not None and cutting is not None:
+            hidden = self._cut_layer(cutting, cut, number, layer, hidden, kwargs)
         step.enter(number, hidden, kwargs)
-        if number + 1 in self.layer_cuts and step.prompt is not None:
-            step.previous = hidden, kwargs["position_embeddings"]
+        if number + 1 in self.layer_cuts and cutting is not None:
+            cutting.previous = hidden, kwargs["position_embeddings"]
         if args:
             return (hidden, *args[1:]), kwargs
         kwargs["hidden_states"] = hidden
@@ -330,64 +344,36 @@ class Attachment:
         return add
 
     def _cut_layer(
-        self, step: Step, cut: Cut, number: int, layer: Any, hidden: Tensor, kwargs: dict[str, Any]
+        self, cutting: Cutting, cut: Cut, number: int, layer: Any, hidden: Tensor, kwargs: dict[str, Any]
     ) -> Tensor:
-        def attention(asked: Any) -> Tensor:
+        step = cutting.step
+
+        def attention(asked: Attention) -> Tensor:
             if asked.layer == "own":
                 own = step.segment is step.base and kept_of(step.cache, number) is kept_of(step.cache, 0)
                 table = kwargs["position_embeddings"] if own else step.table(kept_of(step.cache, number), hidden)
-                return step.rater_attention(asked, number, layer, hidden, table)
-            assert step.previous is not None
-            before, table = step.previous
-            return step.rater_attention(asked, number - 1, self.lm.layers[number - 1], before, table)
+                return cutting.rater_attention(asked, number, layer, hidden, table)
+            assert cutting.previous is not None
+            before, table = cutting.previous
+            return cutting.rater_attention(asked, number - 1, self.lm.layers[number - 1], before, table)
 
-        return step.cut(cut, hidden, attention)
+        return cutting.cut(cut, hidden, attention)
 
     def _lm_out(self, _lm: Any, _args: Any, output: Any) -> Any:
         run = self._run
-        step = run.step if run is not None else None
-        if run is None or step is None:
+        if run is None or run.step is None:
             return None
-        run.step = None
-        last = step.segment
+        step, run.step = run.step, None
+        if run.alone:
+            self._local.run = None
         cut = any(s.index_BM is not None for s in step.of_layer)
         cache = output.past_key_values if not isinstance(output, tuple) else step.cache
         if cut and cache is not None:
             step.remember(cache)
-        if step.prompt is not None:
-            run.dropped_BL = ~step.prompt.alive_BL if cut else None
-            self.report = self._reported(step, cache)
-        if not cut:
-            return None
-        return restore(step, last, output)
-
-    def _reported(self, step: Step, cache: Any) -> Report:
-        prompt = step.prompt
-        assert prompt is not None
-        images = []
-        for image in prompt.images:
-            cuts = tuple(CutReport(at, asked, tuple(alive.tolist())) for at, asked, alive in image.cuts)
-            layers, count = [], image.tokens
-            left = {at: len(alive) for at, _, alive in image.cuts}
-            count = left.get("input", left.get("encoder", count))
-            for i in range(len(step.of_layer)):
-                count = left.get(i, count)
-                layers.append(count)
-            images.append(
-                ImageReport(image.row, image.number, image.kind, image.tokens, image.grid, cuts, tuple(layers))
-            )
-        asked = prompt.question_BL & prompt.real_BL
-        lost = (asked & ~prompt.alive_BL).sum(1).tolist()
-        held = sum(step.b * (step.l if s.index_BM is None else s.index_BM.shape[1]) for s in step.of_layer)
-        size = cache_entry_bytes(cache)
-        return Report(
-            tuple(images),
-            tuple(lost),
-            step.b * step.l * len(step.of_layer),
-            held,
-            size,
-            functools.partial(total, step.seconds),
-        )
+        if run.cutting is not None:
+            run.dropped_BL = ~run.cutting.prompt.alive_BL if cut else None
+            self.report = account(step, run.cutting.prompt, cache)
+        return step.restore(output) if cut else None
 
 
 def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:
@@ -423,28 +409,3 @@ def special_ids(model: Any) -> Tensor:
             value = getattr(config, name, None)
             ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
     return torch.tensor(sorted(ids), dtype=torch.long)
-
-
-def cache_entry_bytes(cache: Any) -> int:
-    """Bytes of one token's keys and values in one layer; 0 without a cache."""
-    layer = cache.layers[0] if cache is not None and cache.layers else None
-    keys = getattr(layer, "keys", None)
-    if keys is None:
-        return 0
-    return 2 * keys.shape[1] * keys.shape[3] * keys.element_size()
-
-
-def restore(step: Step, last: Segment, output: Any) -> Any:
-    """Bring the language model's output back to the length of its input; dropped places are 0."""
-    if isinstance(output, tuple):
-        return (step.scatter(output[0], last), *output[1:])
-    output["last_hidden_state"] = step.scatter(output["last_hidden_state"], last)
-    if output.get("hidden_states") is not None:
-        # The first entry goes into layer 0; each later one comes out of a layer.
-        segments = [step.of_layer[0], *step.of_layer]
-        output["hidden_states"] = tuple(
-            step.scatter(h, s) for h, s in zip(output["hidden_states"], segments, strict=True)
-        )
-    if output.get("attentions") is not None:
-        output["attentions"] = tuple(step.scatter_map(a, i) for i, a in enumerate(output["attentions"]))
-    return output

@@ -52,16 +52,13 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
     """Refuse a plan that can never apply to this model.
 
     Raises:
-        PlanError: a layer that does not exist, or attention of a layer before the first.
+        PlanError: attention of a layer before the first.
         SignalError: a signal that this model or this cut cannot give.
     """
-    depth = family.depth(model)
     if plan.reads & TOWER_FIELDS or any(c.at == "encoder" for c in plan.cuts):
         family.has_cls(family.base(model))
     for cut in plan.cuts:
         who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
-        if isinstance(cut.at, int) and cut.at >= depth:
-            raise PlanError(f"cut at layer {cut.at}, but this model has layers 0 to {depth - 1}; choose an earlier one")
         if "relevance_BN" in reads:
             raise SignalError(
                 f"{who} reads relevance_BN, the image-text similarity of a joint space, but {family.model_type} comes "

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate.clock import Clock, Seconds
 from foveate.errors import ModelError
 from foveate.families.base import Call, Kind, Tap, Unit
 from foveate.prompt import Encoded, Image
-from foveate.step import Clock
 from foveate.views import TOWER, choose
 
 NAMES = ("cls_attn", "encoder", "keys")
@@ -24,7 +24,7 @@ class Encoding:
     def __init__(self, owner: Any, units: list[Unit]) -> None:
         self.owner, self.units = owner, units
         self.images = [Encoded(u) for u in units]
-        self.seconds: list[Any] = []
+        self.seconds: list[Seconds] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "Encoding":
         """Outputs may be copied; what is known of them stays one object."""
@@ -90,10 +90,10 @@ class EncoderCut:
         self._collect()
         with Clock(self.encoding.seconds, args[0].device):
             chosen, mixed = self._choose()
-            if not any(e.kept is not None for e in chosen):
-                return args
-            self.encoding.images = chosen
-            return (self._rows(args[0], chosen, mixed), *args[1:])
+        if not any(e.kept is not None for e in chosen):
+            return args
+        self.encoding.images = chosen
+        return (self._rows(args[0], chosen, mixed), *args[1:])
 
     def _choose(self) -> tuple[list[Encoded], dict[int, Tensor]]:
         images = [

@@ -10,7 +10,7 @@ from foveate.errors import PlanError
 from foveate.selection import Selector
 
 VERSION = 1
-Place = Literal["encoder", "input"] | int
+Place = Literal["encoder", "input"] | int | float
 Positions = Literal["original", "contiguous"]
 
 
@@ -29,7 +29,8 @@ class Cut:
     """One place where tokens are dropped.
 
     Args:
-        at: "encoder" (before the projector), "input" (as the LLM receives them), or i: before decoder layer i.
+        at: "encoder" (before the projector), "input" (as the LLM receives them), i: before decoder layer i, or a float
+            in (0, 1): before the layer at that fraction of the depth, which `Plan.at_depth` turns into a number.
         select: which tokens stay.
         keep: how many of the ORIGINAL visual tokens may stay: a fraction (float) or a number (int). 1 is one token,
             1.0 is all of them.
@@ -44,8 +45,12 @@ class Cut:
 
     def __post_init__(self) -> None:
         _check_keep(self.keep)
-        if isinstance(self.at, bool) or not (self.at in ("encoder", "input") or isinstance(self.at, int)):
+        if isinstance(self.at, bool) or not (self.at in ("encoder", "input") or isinstance(self.at, int | float)):
             raise PlanError(f'cut at {self.at!r}; it must be "encoder", "input" or the number of a decoder layer')
+        if isinstance(self.at, float) and not 0 < self.at < 1:
+            raise PlanError(
+                f"cut at {self.at}; a fraction of the depth lies between 0 and 1, and a layer is a whole number"
+            )
         if isinstance(self.at, int) and self.at < 0:
             raise PlanError(f"cut at layer {self.at}; layers count from 0, the first decoder layer")
         if self.over not in ("visual", "prompt"):
@@ -72,10 +77,13 @@ class Cut:
         # Half up, not banker's rounding: the count must not depend on whether n is odd.
         return max(1, int(self.keep * n + 0.5))
 
-    @property
-    def order(self) -> int:
-        """Where the cut comes in a forward pass."""
-        return self.at if isinstance(self.at, int) else {"encoder": -2, "input": -1}[self.at]
+    def after(self, other: "Cut") -> bool:
+        """Whether the cut comes later in a forward pass; of a layer and a fraction nobody can tell before the depth."""
+        if isinstance(self.at, str) or isinstance(other.at, str):
+            stages = ("encoder", "input")
+            mine, theirs = (stages.index(c.at) if isinstance(c.at, str) else 2 for c in (self, other))
+            return mine > theirs
+        return type(self.at) is not type(other.at) or self.at > other.at
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ class Plan:
             if not isinstance(cut, Cut):
                 raise PlanError(f"{cut!r} is no Cut; write Cut(at, select, keep)")
         for a, b in zip(self.cuts, self.cuts[1:], strict=False):
-            if a.order >= b.order:
+            if not b.after(a):
                 raise PlanError(f"cut at {b.at!r} comes after {a.at!r}; list cuts in forward order, one a place")
             if a.over == b.over and type(a.keep) is type(b.keep) and b.keep > a.keep:
                 raise PlanError(
@@ -117,6 +125,30 @@ class Plan:
         if len(keeps) != len(self.cuts):
             raise PlanError(f"{len(keeps)} keeps for {len(self.cuts)} cuts; give one for each")
         return replace(self, cuts=tuple(replace(c, keep=k) for c, k in zip(self.cuts, keeps, strict=True)))
+
+    def at_depth(self, depth: int) -> "Plan":
+        """The plan for a model of so many decoder layers: fractions become layers, the first possible being 1.
+
+        In a model too shallow to keep two of them apart, the later one stands for both.
+
+        Raises:
+            PlanError: a layer that does not exist, or cuts out of order.
+        """
+        cuts: list[Cut] = []
+        for cut in self.cuts:
+            relative = isinstance(cut.at, float)
+            # A hair above, so that 24 / 32 of 32 layers is 24 whatever the rounding.
+            at = max(1, int(cut.at * depth + 1e-9)) if isinstance(cut.at, float) else cut.at
+            if isinstance(at, int) and at >= depth:
+                raise PlanError(f"cut at layer {at}, but this model has layers 0 to {depth - 1}; choose an earlier one")
+            if relative and cuts and cuts[-1].at == at:
+                cuts.pop()
+            cuts.append(replace(cut, at=at))
+        return replace(self, cuts=tuple(cuts))
+
+    def relative(self, depth: int) -> "Plan":
+        """The plan with its layers as fractions of this depth, so that it fits models of any."""
+        return replace(self, cuts=tuple(replace(c, at=c.at / depth) if isinstance(c.at, int) else c for c in self.cuts))
 
     @property
     def reads(self) -> frozenset[str]:

@@ -1,12 +1,15 @@
 """What a pruned prefill did: counts, budget, cache, time. Readable as a repr, plain data as a dict."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
+from foveate.clock import Seconds, total
 from foveate.plan import Place
+from foveate.prompt import Image, Prompt
 from foveate.selection import Grid
+from foveate.step import Step
 
 
 @dataclass(frozen=True)
@@ -52,11 +55,11 @@ class Report:
     """Cache entries as they are."""
     bytes_per_token: int
     """Bytes of one cache entry in one layer: keys and values."""
-    _seconds: Callable[[], float]
+    _seconds: Seconds
 
     @property
     def select_seconds(self) -> float:
-        """Time spent choosing tokens: taps, selectors and gathering. On a GPU this waits for the device."""
+        """Time spent choosing tokens: taps and selectors. On a GPU this waits for the device."""
         return self._seconds()
 
     @property
@@ -119,3 +122,41 @@ class Report:
             steps = "".join(f" -> {len(c.kept)} at {c.at}" for c in i.cuts)
             lines.append(f"  prompt {i.row}, {i.kind} {i.image}: {i.tokens}{steps}; budget {i.budget:.1f}")
         return "\n".join(lines)
+
+
+def account(step: Step, prompt: Prompt, cache: Any) -> Report:
+    """The report of a pass that has just ended."""
+    depth = len(step.of_layer)
+    images = tuple(
+        ImageReport(
+            image.row,
+            image.number,
+            image.kind,
+            image.tokens,
+            image.grid,
+            tuple(CutReport(at, asked, tuple(alive.tolist())) for at, asked, alive in image.cuts),
+            per_layer(image, depth),
+        )
+        for image in prompt.images
+    )
+    lost = (prompt.question_BL & prompt.real_BL & ~prompt.alive_BL).sum(1).tolist()
+    held = sum(step.b * (step.l if s.index_BM is None else s.index_BM.shape[1]) for s in step.of_layer)
+    return Report(images, tuple(lost), step.b * step.l * depth, held, entry_bytes(cache), partial(total, step.seconds))
+
+
+def per_layer(image: Image, depth: int) -> tuple[int, ...]:
+    """How many of an image's tokens each decoder layer sees."""
+    left = {at: len(alive) for at, _, alive in image.cuts}
+    count = left.get("input", left.get("encoder", image.tokens))
+    counts = []
+    for layer in range(depth):
+        count = left.get(layer, count)
+        counts.append(count)
+    return tuple(counts)
+
+
+def entry_bytes(cache: Any) -> int:
+    """Bytes of one token's keys and values in one layer; 0 without a cache."""
+    layer = cache.layers[0] if cache is not None and cache.layers else None
+    keys = getattr(layer, "keys", None)
+    return 0 if keys is None else 2 * keys.shape[1] * keys.shape[3] * keys.element_size()

@@ -220,15 +220,21 @@ def _rows(picture: Picture, report: ImageReport, image_processor: Any) -> list[l
     image = picture if isinstance(picture, Image.Image) else picture[0]
     placed = place(image, report.grid, image_processor)
     first = Panel(fit(image), f"image {report.image + 1}", f"{report.tokens} visual tokens")
-    cuts = [
-        Panel(
-            dim(image, placed, c.kept),
-            where(c.at),
-            f"{len(c.kept)} of {report.tokens} kept ({len(c.kept) / report.tokens:.1%})",
-        )
-        for c in report.cuts
-    ]
+    cuts = [Panel(dim(image, placed, c.kept), where(c.at), _share(c.kept, report.tokens, placed)) for c in report.cuts]
     return [[first, *cuts]]
+
+
+def _share(kept: Sequence[int], tokens: int, placed: Sequence[Placed]) -> str:
+    """How many stay, and how many of them are not in the picture: thumbnails and newlines."""
+    text = f"{len(kept)} of {tokens} kept ({len(kept) / tokens:.1%})"
+    blocks = [p.block for p in placed]
+    shown = sum(any(_is_cell(b, k) for b in blocks) for k in kept)
+    return text if shown == len(kept) else f"{text}, {shown} shown"
+
+
+def _is_cell(block: Block, token: int) -> bool:
+    place = token - block.start
+    return 0 <= place < block.size and place % block.row_stride < block.columns
 
 
 def _video_rows(picture: Picture, report: ImageReport) -> list[list[Panel]]:

@@ -105,10 +105,11 @@ class TestFastV:
 
 class TestPyramidDrop:
     def test_the_papers_ratio(self):
-        plan = METHODS["pyramiddrop"](ratio=0.5)
+        plan = METHODS["pyramiddrop"](ratio=0.5, depth=32)
         assert places(plan) == [8, 16, 24] and keeps(plan) == [0.5, 0.25, 0.125]
         assert mean(plan, 32) == pytest.approx(0.46875)
-        assert METHODS["pyramiddrop"](keep=0.46875) == plan.with_keep(*keeps(METHODS["pyramiddrop"](keep=0.46875)))
+        assert keeps(METHODS["pyramiddrop"](keep=0.46875)) == pytest.approx(keeps(plan))
+        assert METHODS["pyramiddrop"](ratio=0.5).at_depth(32) == plan
         assert plan.cuts[0].select.attention == Attention("last", "own")
 
     @pytest.mark.parametrize("depth", [2, 3, 6, 28, 32, 40, 80])
@@ -118,7 +119,7 @@ class TestPyramidDrop:
 
     @pytest.mark.parametrize("keep", [2 / 9, 1 / 9, 1 / 18])
     def test_small_budgets_move_the_stages_forward(self, keep):
-        plan = METHODS["pyramiddrop"](keep)
+        plan = METHODS["pyramiddrop"](keep).at_depth(32)
         assert mean(plan, 32) == pytest.approx(keep) and plan.cuts[0].at < 8
 
     def test_a_number_is_what_the_last_stage_keeps(self):

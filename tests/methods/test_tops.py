@@ -25,10 +25,11 @@ def test_a_fraction_is_the_mean_over_layers_at_every_depth(keep, depth):
 
 
 def test_the_paper_s_schedules():
-    assert places(make(128)) == ["input", 12, 24]
+    assert places(make(128, depth=32)) == ["input", 12, 24]
+    assert places(make(128)) == ["input", 0.375, 0.75] and make(128).at_depth(32) == make(128, depth=32)
     assert [keeps(make(t)) for t in (128, 64, 32)] == [[256, 64, 32], [128, 32, 16], [64, 16, 8]]
     assert [keeps(make(t, budget="table")) for t in (128, 64)] == [[256, 128, 32], [128, 64, 16]]
-    assert mean(make(128), 32) == 128 and mean(make(128, budget="table"), 32) == 152
+    assert mean(make(128, depth=32), 32) == 128 and mean(make(128, budget="table", depth=32), 32) == 152
     assert keeps(make(128 / 576)) == pytest.approx([256 / 576, 64 / 576, 32 / 576])
     assert places(make(0.2, schedule="llava-1.5-13b")) == ["input", 15, 30]
     qwen = make(256, schedule="qwen2.5-vl-7b", budget="table")
@@ -61,7 +62,7 @@ def test_weights_of_stage_two_follow_the_schedule_unless_given():
 
 def test_stages_alone():
     assert [(c.at, c.keep) for c in make(0.2, stages=1).cuts] == [("input", 0.2)]
-    inside = make(0.6, stages=2)
+    inside = make(0.6, stages=2, depth=32)
     assert places(inside) == [12, 24] and mean(inside, 32) == pytest.approx(0.6)
     assert mean(make(0.1, stages=2, layers=(2, 6)), 32) == pytest.approx(0.1)
 

@@ -32,7 +32,7 @@ class LlavaOnevision(LlavaNext):
     def rows(self, base: Any, kind: Kind, call: Call) -> int:
         """Tiles x patches, or frames x patches."""
         if kind == "video":
-            videos, frames = call["pixel_values_videos"].shape[:2]
+            videos, frames = pixels(call).shape[:2]
             return videos * frames * self.patches(base)
         return super().rows(base, kind, call)
 
@@ -40,7 +40,7 @@ class LlavaOnevision(LlavaNext):
         """The model's own packing or pooling, on whatever the rows hold."""
         if kind == "image":
             return super().pack(base, kind, call, rows_RC, newline)
-        frames = call["pixel_values_videos"].shape[1]
+        frames = pixels(call).shape[1]
         pooled = base.apply_pooling(rows_RC.unflatten(0, (-1, self.patches(base))))
         videos = pooled.reshape(-1, frames * pooled.shape[1], pooled.shape[2])
         end = torch.full((1, rows_RC.shape[1]), newline, dtype=rows_RC.dtype, device=rows_RC.device)
@@ -64,6 +64,11 @@ class LlavaOnevision(LlavaNext):
         """A video is one block a frame; its newline lies outside them all."""
         if kind == "image":
             return super().grid(base, kind, call, source_N)
-        frames = call["pixel_values_videos"].shape[1]
+        frames = pixels(call).shape[1]
         side = math.ceil(round(self.patches(base) ** 0.5) / 2)
         return tuple(Block(f * side * side, side, side) for f in range(frames))
+
+
+def pixels(call: Call) -> Tensor:
+    """The video's frames; older transformers name them as they name an image's."""
+    return call["pixel_values_videos"] if "pixel_values_videos" in call else call["pixel_values"]

@@ -27,7 +27,7 @@ def pyramiddrop(
     keep: float | int | None = None,
     ratio: float | None = None,
     layers: tuple[int, ...] | None = None,
-    depth: int = 32,
+    depth: int | None = None,
 ) -> Plan:
     """PyramidDrop: attention top-k at several layers inside the LLM.
 
@@ -38,13 +38,16 @@ def pyramiddrop(
             a fraction as keep it is solved for, so give one or the other. For a number as keep it is 0.5 if not given.
         layers: stages come before these decoder layers, counted from 0. By default at 1/4, 1/2 and 3/4 of the depth, or
             earlier as said above.
-        depth: decoder layers of the LLM.
+        depth: decoder layers of the LLM. Without it (and without layers) the plan is laid out for 32 and its places are
+            fractions of the depth: it fits any model, with the stated mean to within rounding of layers.
 
     Raises:
         PlanError: neither keep nor ratio, both, a ratio outside (0, 1], layers outside the model, or a mean below
             what the layers before the first stage cost.
     """
     select = TextAttention(Attention("last", "own"))
+    any_depth = depth is None and layers is None
+    depth = 32 if depth is None else depth
     if keep is not None:
         Cut(0, select, keep)  # refuses a keep out of range
     if ratio is not None and not 0 < ratio <= 1:
@@ -71,7 +74,8 @@ def pyramiddrop(
     if not layers:
         raise PlanError(f"depth is {depth}; PyramidDrop cuts inside the LLM and needs at least 2 decoder layers")
     spans(layers, depth)
-    return Plan(tuple(Cut(layer, select, k) for layer, k in zip(layers, keeps, strict=True)))
+    plan = Plan(tuple(Cut(layer, select, k) for layer, k in zip(layers, keeps, strict=True)))
+    return plan.relative(depth) if any_depth else plan
 
 
 def _stages(step: float, depth: int) -> tuple[int, ...]:

@@ -136,7 +136,8 @@ def tops(
             `tops_schedules.SCHEDULES`.
         stages: "both"; 1, Stage I alone with exactly keep; 2, the stages inside the LLM alone (keep as a fraction).
         layers: Stage II comes before these decoder layers, counted from 0; by default 3/8 and 3/4 of the depth.
-        depth: decoder layers of the LLM; 32 where no schedule says otherwise.
+        depth: decoder layers of the LLM. Without it (and without a schedule or layers) the plan is laid out for 32 and
+            its places are fractions of the depth: it fits any model, with the stated mean to within rounding of layers.
         budget: "mean", 256-64-32 of 576 for 128, scaled to the depth; "table", 256-128-32 as printed.
         alpha: Stage I's weight of diversity.
         lam: Stage I's weight of coverage.
@@ -165,6 +166,7 @@ def tops(
     if stages == 1:
         return Plan((alone,), positions)
     model = SCHEDULES.get(schedule or "")
+    any_depth = depth is None and model is None and layers is None
     depth = depth or (model.depth if model else 32)
     if layers is None:
         layers = model.layers if model and model.depth == depth else default_layers(depth)
@@ -182,4 +184,5 @@ def tops(
     )
     outside = () if stages == 2 else (Cut("input", first, keeps[0]),)
     later = keeps[len(outside) :]
-    return Plan((*outside, *(Cut(at, inside, k) for at, k in zip(layers, later, strict=True))), positions)
+    plan = Plan((*outside, *(Cut(at, inside, k) for at, k in zip(layers, later, strict=True))), positions)
+    return plan.relative(depth) if any_depth else plan

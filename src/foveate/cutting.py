@@ -1,0 +1,163 @@
+"""Asks selectors and drops what they do not keep, at one cut after another of a forward pass."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.cache import kept_of
+from foveate.plan import Cut
+from foveate.prompt import Image, Prompt, squeeze_index
+from foveate.segment import Segment, gather
+from foveate.selection import Attention
+from foveate.step import Step
+from foveate.taps import dynamic_raters, text_attention
+from foveate.views import choose, choose_in_prompt
+
+Mixed = list[tuple[int, Tensor, Tensor]]
+"""(row, places, states) of merged tokens."""
+
+
+class Cutting:
+    """The cuts of one prompt in one pass."""
+
+    def __init__(self, step: Step, prompt: Prompt) -> None:
+        self.step, self.prompt = step, prompt
+        self.previous: tuple[Tensor, Any] | None = None
+        """Input and rotary tables of the layer that ran last, where the next cut may ask for its attention."""
+
+    def cut(self, cut: Cut, hidden: Tensor, attention: Any) -> Tensor:
+        """Ask the selector and drop what it does not keep.
+
+        Args:
+            cut: where and how many.
+            hidden: [B, M, D], the current segment's states.
+            attention: asked-for Attention -> [B, M], for selectors that read it.
+
+        Returns:
+            The states of the tokens that stay. Nothing to drop: `hidden` itself.
+        """
+        prompt, step = self.prompt, self.step
+        slots = step.slots().to(hidden.device)
+        reads = cut.select.reads
+        step.by_text |= cut.over == "prompt" or bool(reads & {"text_BTD", "text_attn_BN"})
+        select: Any = cut.select
+        with step.clock():
+            attn_BM = attention(select.attention) if "text_attn_BN" in reads else None
+            ask = self._ask_prompts if cut.over == "prompt" else self._ask_images
+            drop = ask(cut, hidden, slots, attn_BM)
+        mixed = drop()
+        for image in prompt.images:
+            image.cuts.append((cut.at, cut.count(self.total(cut, image)), image.alive))
+        return hidden if mixed is None else self.shorten(hidden, slots, mixed)
+
+    def _ask_images(self, cut: Cut, hidden: Tensor, slots: Tensor, attn_BM: Any) -> Callable[[], Mixed | None]:
+        """Choose among each image's tokens; what comes back does the dropping."""
+        prompt, step = self.prompt, self.step
+        questions: dict[int, Tensor] = {}
+
+        def text(image: Image) -> Tensor:
+            if image.row not in questions:
+                questions[image.row] = step.embeds[image.row, prompt.question_BL[image.row]]
+            return questions[image.row]
+
+        def at(image: Image) -> tuple[int, Tensor]:
+            return image.row, slots[image.row, image.place_N[image.alive].to(slots.device)]
+
+        answers = choose(cut, prompt.images, lambda i: hidden[at(i)], text, lambda i: attn_BM[at(i)])
+
+        def drop() -> Mixed | None:
+            mixed: Mixed = []
+            for image, kept, mix in answers:
+                before, places = at(image), image.place_N[image.alive]
+                prompt.alive_BL[image.row, places] = False
+                image.alive = image.alive[kept.to(image.alive.device)]
+                stays = image.place_N[image.alive]
+                prompt.alive_BL[image.row, stays] = True
+                if mix is not None:
+                    mixed.append((image.row, stays, mix.to(hidden.dtype) @ hidden[before]))
+                    step.mixes.append((image.row, places, stays, mix))
+            return mixed if answers else None
+
+        return drop
+
+    def _ask_prompts(self, cut: Cut, hidden: Tensor, slots: Tensor, attn_BM: Any) -> Callable[[], Mixed | None]:
+        """Choose among the image tokens and the question of each prompt."""
+        prompt, step = self.prompt, self.step
+        answers = choose_in_prompt(
+            cut,
+            prompt,
+            lambda row, places: hidden[row, slots[row, places]],
+            lambda row: step.embeds[row, prompt.question_BL[row]],
+            lambda row, places: attn_BM[row, slots[row, places]],
+        )
+
+        def drop() -> Mixed | None:
+            for row, stays in answers:
+                prompt.alive_BL[row, prompt.visual_BL[row] | prompt.question_BL[row]] = False
+                prompt.alive_BL[row, stays] = True
+                for image in prompt.images:
+                    if image.row == row:
+                        image.alive = image.alive[prompt.alive_BL[row, image.place_N[image.alive]]]
+            return [] if answers else None
+
+        return drop
+
+    def total(self, cut: Cut, image: Image) -> int:
+        """What a cut's keep is relative to: the image's tokens, or all candidates of its prompt."""
+        if cut.over == "visual":
+            return image.tokens
+        return int((self.prompt.visual_BL[image.row] | self.prompt.question_BL[image.row]).sum())
+
+    def shorten(self, hidden: Tensor, slots: Tensor, mixed: Mixed) -> Tensor:
+        """Start the segment of what is alive, and give its states. Mixed tokens are written into the new tensor."""
+        index = squeeze_index(self.prompt.alive_BL)
+        out = gather(hidden, gather(slots, index))
+        self.step.segment = Segment(index, new=True)
+        if mixed:
+            out = out.clone()
+            now = self.step.slots().to(out.device)
+            for row, stays, states in mixed:
+                out[row, now[row, stays.to(now.device)]] = states
+        return out
+
+    def rater_attention(self, asked: Attention, number: int, layer: Any, hidden: Tensor, table: Any) -> Tensor:
+        """Attention from the raters in decoder layer `number`, whose input and rotary tables these are: [B, M]."""
+        step = self.step
+        kept = kept_of(step.cache, number)
+        raters = self.raters(asked, hidden)
+        real = step.mask2d(kept, step.segment)[:, (kept.dropped if kept else 0) :]
+        past = real.shape[1] - hidden.shape[1]
+        keys = step.cache.layers[number].keys[..., :past, :] if past else None
+        cos, sin = (t.to(hidden.device) for t in table)
+        with torch.no_grad():
+            return text_attention(layer, hidden, cos, sin, raters.to(hidden.device), real.to(hidden.device), keys)
+
+    def raters(self, asked: Attention, hidden: Tensor) -> Tensor:
+        """Which tokens of the current segment are asked: [B, M]."""
+        prompt, slots = self.prompt, self.step.slots()
+        b = slots.shape[0]
+        out = torch.zeros(b, hidden.shape[1], dtype=torch.bool, device=slots.device)
+        rows = torch.arange(b, device=slots.device)
+        if asked.raters == "last":
+            out[rows, slots[rows, prompt.last_B]] = True
+        elif asked.raters == "received":
+            out.scatter_(1, torch.where(prompt.alive_BL, slots, slots[rows, prompt.last_B][:, None]), True)
+        else:
+            for row in range(b):
+                text = slots[row, prompt.question_BL[row] & prompt.alive_BL[row]]
+                visual = slots[row, prompt.visual_BL[row] & prompt.alive_BL[row]]
+                if len(visual):
+                    # Words before the image cannot see it.
+                    text = text[text > visual.min()]
+                if not len(text):
+                    text = slots[row, prompt.last_B[row]][None]
+                if asked.raters == "dynamic" and len(visual):
+                    text = text[
+                        dynamic_raters(hidden[row, visual.to(hidden.device)], hidden[row, text.to(hidden.device)]).to(
+                            text.device
+                        )
+                    ]
+                out[row, text] = True
+        return out

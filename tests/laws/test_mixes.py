@@ -1,0 +1,64 @@
+"""Hypothesis draws the batch: how many prompts, their texts and pictures, the padding side, the method, the keep."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from foveate import attach
+from foveate.methods import METHODS
+from laws.test_laws import places, plan
+from masked import masked
+from zoo import DEPTH, NAMES, SIZES, Row, batch, shared
+
+KEEP_ONLY = [m for m in METHODS if m != "pool"]
+
+
+@st.composite
+def rows(draw, name):
+    """One to four prompts with zero to two pictures each, never touching."""
+    out = []
+    for _ in range(draw(st.integers(1, 4))):
+        parts = [draw(st.integers(1, 6))]
+        for _ in range(draw(st.integers(0, 2))):
+            parts += [("image", draw(st.sampled_from(SIZES[name]))), draw(st.integers(1, 4))]
+        out.append(Row([*parts, draw(st.integers(6, 14))], draw(st.integers(0, 50))))
+    return out
+
+
+@pytest.mark.parametrize("name", NAMES)
+@settings(max_examples=8, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_any_mix(name, data):
+    """batch = singles and drop = mask, at every place that survives, whatever stands beside it."""
+    lines = data.draw(rows(name))
+    method = data.draw(st.sampled_from(KEEP_ONLY))
+    keep = data.draw(st.sampled_from([0.1, 0.3, 0.5, 0.8]))
+    left = data.draw(st.booleans())
+    chosen = replace(plan(method, keep), positions="original")
+    model, b = shared(name), batch(name, lines, left=left)
+    real = b.inputs["attention_mask"].bool()
+    with torch.no_grad(), attach(model, chosen) as attached:
+        got = model(**b.inputs).logits
+        report = attached.report
+        if report is None:
+            assert all(len(r.parts) < 3 for r in lines)
+            return
+        where = places(name, b)
+        alive = real.clone()
+        for image in report.images:
+            spot = where[image.row, image.image]
+            alive[image.row, spot] = False
+            alive[image.row, spot[torch.tensor(image.cuts[-1].kept)]] = True
+        singles = [batch(name, [row], left=left) for row in lines]
+        for r, one in enumerate(singles):
+            alone = model(**one.inputs).logits[0]
+            here = real[r].nonzero().flatten()
+            stays = alive[r, here]
+            assert_close(got[r, here][stays], alone[stays], rtol=1e-4, atol=2e-5)
+    with torch.no_grad(), masked(name, report, real, where, DEPTH) as yardstick:
+        want = yardstick(**b.inputs).logits
+    assert_close(got[alive], want[alive], rtol=1e-4, atol=2e-5)

@@ -1,0 +1,34 @@
+"""Imports run one way."""
+
+import ast
+from pathlib import Path
+
+import foveate
+
+ROOT = Path(foveate.__file__).parent
+ORDER = ["errors", "clock", "ops", "selection", "plan", "methods", "families", "taps", "cache", "prompt", "views",
+         "segment",
+         "step", "cutting", "encode", "checks", "report", "attach"]  # fmt: skip
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foveate"):
+            names |= {node.module} if node.module != "foveate" else {f"foveate.{a.name}" for a in node.names}
+    return {n.split(".")[1] for n in names}
+
+
+def test_imports_run_one_way():
+    for path in ROOT.rglob("*.py"):
+        mine = path.relative_to(ROOT).with_suffix("").parts[0]
+        if mine not in ORDER:
+            continue
+        later = {n for n in imported(path) - {mine} if n not in ORDER or ORDER.index(n) > ORDER.index(mine)}
+        assert not later, f"{path.name} imports {later}, which comes after it"
+
+
+def test_methods_know_no_model():
+    for path in (ROOT / "methods").glob("*.py"):
+        assert imported(path) <= {"errors", "ops", "selection", "plan", "methods"}, path.name
+        assert "transformers" not in path.read_text(), path.name

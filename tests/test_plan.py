@@ -1,0 +1,124 @@
+"""Plans are plain data: they refuse nonsense, go to JSON and back, and fit any depth."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from foveate import Cut, FoveateError, Plan, PlanError
+from foveate.methods import METHODS, method
+from foveate.methods.uniform import Uniform
+
+U = Uniform()
+
+
+@pytest.mark.parametrize("keep", [0, -1, 0.0, 1.5, -0.2, True, "a", None, float("nan")])
+def test_keeps_that_mean_nothing(keep):
+    with pytest.raises(PlanError, match="keep is"):
+        Cut("input", U, keep)
+
+
+def test_a_number_written_as_a_fraction_is_told_the_way_out():
+    with pytest.raises(PlanError, match="write keep=64"):
+        Cut("input", U, 64.0)
+
+
+@pytest.mark.parametrize("at", ["output", -1, True, None, 1.0, 1.5])
+def test_places_that_do_not_exist(at):
+    with pytest.raises(PlanError, match="cut at"):
+        Cut(at, U, 0.5)
+
+
+def test_the_type_of_one_decides():
+    assert Cut("input", U, 1).count(576) == 1
+    assert Cut("input", U, 1.0).count(576) == 576
+    assert Cut("input", U, 0.222).count(576) == 128
+    assert Cut("input", U, 0.001).count(36) == 1
+    with pytest.raises(PlanError, match="at most 36"):
+        Cut("input", U, 37).count(36)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "say"),
+    [
+        ([("input", 0.2), (2, 0.5)], "keep grows from 0.2 at 'input' to 0.5 at 2"),
+        ([(4, 8), (8, 16)], "dropped tokens cannot return"),
+        ([(8, 0.5), (4, 0.2)], "list cuts in forward order"),
+        ([("input", 0.5), ("input", 0.2)], "one a place"),
+        ([("input", 0.5), ("encoder", 0.2)], "forward order"),
+        ([(0.75, 0.5), (0.25, 0.2)], "forward order"),
+    ],
+)
+def test_cuts_that_contradict_each_other(cuts, say):
+    with pytest.raises(PlanError, match=say):
+        Plan(tuple(Cut(at, U, keep) for at, keep in cuts))
+
+
+def test_with_keep_copies():
+    plan = Plan((Cut("input", U, 0.5), Cut(2, U, 0.2)))
+    assert [c.keep for c in plan.with_keep(0.3, 0.1).cuts] == [0.3, 0.1]
+    assert [c.keep for c in plan.cuts] == [0.5, 0.2]
+    with pytest.raises(PlanError, match="3 keeps for 2 cuts"):
+        plan.with_keep(0.3, 0.2, 0.1)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_json_and_back(name):
+    plan = replace(METHODS[name](keep=0.5), note="from a test")
+    again = Plan.from_json(plan.to_json())
+    assert again == plan
+    assert again.note == "from a test"
+    assert again.to_json() == plan.to_json()
+    assert [type(c.keep) for c in again.cuts] == [type(c.keep) for c in plan.cuts]
+
+
+def edit(**changes):
+    return json.dumps(json.loads(method("divprune", keep=0.5).to_json()) | changes)
+
+
+@pytest.mark.parametrize(
+    ("text", "say"),
+    [
+        ("{", "not JSON"),
+        ("[]", "foveate_plan"),
+        ("{}", "foveate_plan"),
+        (edit(foveate_plan=99), "version 99"),
+        (edit(cuts=[{}]), "incomplete"),
+        (edit(cuts=[{"at": "input", "keep": 0.5, "select": {"kind": "os:system"}}]), "Foveate's own selectors only"),
+        (edit(cuts=[{"at": "input", "keep": 0.5, "select": {"kind": "foveate.plan:Nothing"}}]), "does not have"),
+        (edit(cuts=[{"at": "input", "keep": 0.5, "select": {"kind": "foveate.plan:json"}}]), "no selector"),
+        (
+            edit(cuts=[{"at": "input", "keep": 7.5, "select": {"kind": "foveate.methods.uniform:Uniform"}}]),
+            "keep is 7.5",
+        ),
+        (edit(positions="sideways"), "positions"),
+    ],
+)
+def test_plan_files_that_are_refused(text, say):
+    with pytest.raises(PlanError, match=say):
+        Plan.from_json(text)
+
+
+def test_selectors_that_cannot_be_written():
+    class Mine:
+        reads, adaptive = frozenset(), False
+
+    with pytest.raises(PlanError, match="plan file"):
+        Plan((Cut("input", Mine(), 0.5),)).to_json()
+
+
+def test_fractions_of_the_depth():
+    plan = Plan((Cut("input", U, 0.9), Cut(0.375, U, 0.5), Cut(0.75, U, 0.2)))
+    assert [c.at for c in plan.at_depth(32).cuts] == ["input", 12, 24]
+    assert [c.at for c in plan.at_depth(28).cuts] == ["input", 10, 21]
+    # Too shallow to keep both apart: the later one stands.
+    assert [(c.at, c.keep) for c in plan.at_depth(2).cuts] == [("input", 0.9), (1, 0.2)]
+    assert plan.at_depth(32).relative(32) == plan
+    with pytest.raises(PlanError, match="layers 0 to 0"):
+        plan.at_depth(1)
+    with pytest.raises(PlanError, match="forward order"):
+        Plan((Cut(10, U, 0.9), Cut(0.25, U, 0.5))).at_depth(8 * 2)
+
+
+def test_every_error_is_a_value_error():
+    assert issubclass(PlanError, FoveateError) and issubclass(FoveateError, ValueError)
