@@ -5,6 +5,7 @@ An attention function of its own, registered under a name of its own, reads whic
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -38,7 +39,11 @@ def attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any
 AttentionInterface.register("yardstick", attention)
 AttentionMaskInterface.register("yardstick", eager_mask)
 
-_MODELS: dict[str, Any] = {}
+
+@cache
+def yardstick(name: str) -> Any:
+    """The unpatched model of a family, under that attention function."""
+    return build(name, "yardstick")
 
 
 @contextmanager
@@ -50,8 +55,6 @@ def masked(name: str, report: Any, real: torch.Tensor, prompt: Any, depth: int) 
         real: [B, L] padding mask.
         prompt: places of each image's tokens: (row, image) -> [N].
     """
-    if name not in _MODELS:
-        _MODELS[name] = build(name, "yardstick")
     for layer in range(depth):
         seen = torch.ones_like(real, dtype=torch.bool)
         for image in report.images:
@@ -64,6 +67,6 @@ def masked(name: str, report: Any, real: torch.Tensor, prompt: Any, depth: int) 
             seen[image.row, place[left]] = True
         SEEN[layer] = seen
     try:
-        yield _MODELS[name]
+        yield yardstick(name)
     finally:
         SEEN.clear()

@@ -182,3 +182,28 @@ def test_hidden_is_what_the_llm_receives(name):
     # Qwen's do not say that the marker after the image is one.
     marker = name not in QWEN
     assert sorted(v.text_BTD.shape[1] for v in spy.views) == [4 + marker, 9 + marker]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("layer", ["previous", "own"])
+def test_attention_shares_with_earlier_turns(name, layer):
+    """In a later turn the raters' attention is a share of all there is, what the cache holds included."""
+    model = eager(name)
+    first, second = batch(name, [Row([12], 3)]), batch(name, [Row([2, ("image", SIZES[name][-1]), 9], 4)])
+    ids = torch.cat((first.inputs["input_ids"], second.inputs["input_ids"]), 1)
+    joint = dict(second.inputs, input_ids=ids, attention_mask=torch.ones_like(ids))
+    extra = {}
+    if name in QWEN:
+        joint["mm_token_type_ids"] = torch.nn.functional.pad(second.inputs["mm_token_type_ids"], (first.length, 0))
+        places = {k: v for k, v in joint.items() if "pixel" not in k}
+        extra = {"position_ids": model.model.get_rope_index(**places)[0][..., first.length :]}
+    spy = Spy("text_attn_BN", attention=Attention("last", layer))
+    with torch.no_grad():
+        maps = model(**joint, output_attentions=True).attentions
+        attn = maps[2 if layer == "own" else 1].mean(1)[0, -1]
+        with attach(model, Plan((Cut(2, spy, 0.5),))):
+            text = {k: v for k, v in first.inputs.items() if k in ("input_ids", "attention_mask")}
+            cache = model(**text, use_cache=True).past_key_values
+            model(**dict(second.inputs, attention_mask=torch.ones_like(ids)), past_key_values=cache, **extra)
+    want = attn[(ids[0] == 110).nonzero().flatten()]
+    assert_close(torch.cat([v.text_attn_BN for v in spy.views])[0], want, rtol=1e-4, atol=1e-6)

@@ -61,7 +61,7 @@ class Attachment:
         check_model(model, self.family)
         self.plan = plan = plan.at_depth(self.family.depth(model))
         check_plan(plan, model, self.family)
-        self.tail = self.family.tail if tail is None else tail
+        self.tail = getattr(model.config, "template_tail", self.family.tail) if tail is None else tail
         self.report: Report | None = None
         """What the last prefill did; None before the first."""
         self.contiguous = (plan.positions or self.family.positions) == "contiguous"
@@ -276,7 +276,6 @@ class Attachment:
                 "model.gradient_checkpointing_disable(), or cut at the input alone"
             )
         step = run.step = Step(self.family, lm, kwargs, self.contiguous)
-        step.seconds += run.seconds
         hidden = step.embeds
         if images:
             cutting = run.cutting = Cutting(step, self._prompt(run, step))
@@ -372,8 +371,9 @@ class Attachment:
             step.remember(cache)
         if run.cutting is not None:
             run.dropped_BL = ~run.cutting.prompt.alive_BL if cut else None
-            self.report = account(step, run.cutting.prompt, cache)
-        return step.restore(output) if cut else None
+            self.report = account(step, run.cutting.prompt, cache, run.seconds)
+        maps = not isinstance(output, tuple) and output.get("attentions") is not None
+        return step.restore(output) if cut or maps else None
 
 
 def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:
@@ -386,7 +386,7 @@ def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:
         model: a model of a supported type (`foveate list`), e.g. LlavaForConditionalGeneration.
         plan: what to drop where; from `foveate.methods.METHODS`, from a file, or your own.
         tail: how many tokens close the prompt after the question ("ASSISTANT:"); they are never dropped, and are no
-            question. None is the family's usual count.
+            question. None is `template_tail` of the model's config, or the family's usual count.
 
     Returns:
         The attachment: a context manager with `.report` and `.detach()`.

@@ -1,7 +1,7 @@
 """Seconds spent choosing, on the device's own clock where it has one, so that measuring does not stop it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -36,6 +36,6 @@ class Clock:
         self.into.append(seconds)
 
 
-def total(seconds: list[Seconds]) -> float:
+def total(seconds: Iterable[Seconds]) -> float:
     """Sum of what clocks measured."""
     return float(sum(s() for s in seconds))

@@ -1,7 +1,7 @@
 """What a pruned prefill did: counts, budget, cache, time. Readable as a repr, plain data as a dict."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -55,12 +55,18 @@ class Report:
     """Cache entries as they are."""
     bytes_per_token: int
     """Bytes of one cache entry in one layer: keys and values."""
-    _seconds: Seconds
+    _encoding: tuple[Seconds, ...]
+    _choosing: tuple[Seconds, ...]
 
     @property
     def select_seconds(self) -> float:
         """Time spent choosing tokens: taps and selectors. On a GPU this waits for the device."""
-        return self._seconds()
+        return total(self._encoding) + total(self._choosing)
+
+    @property
+    def encode_select_seconds(self) -> float:
+        """The part of it spent while images were encoded: tower signals, and cuts before the projector."""
+        return total(self._encoding)
 
     @property
     def tokens(self) -> int:
@@ -124,8 +130,8 @@ class Report:
         return "\n".join(lines)
 
 
-def account(step: Step, prompt: Prompt, cache: Any) -> Report:
-    """The report of a pass that has just ended."""
+def account(step: Step, prompt: Prompt, cache: Any, encoding: Iterable[Seconds]) -> Report:
+    """The report of a pass that has just ended; `encoding` is what encoding spent on choosing."""
     depth = len(step.of_layer)
     images = tuple(
         ImageReport(
@@ -141,7 +147,9 @@ def account(step: Step, prompt: Prompt, cache: Any) -> Report:
     )
     lost = (prompt.question_BL & prompt.real_BL & ~prompt.alive_BL).sum(1).tolist()
     held = sum(step.b * (step.l if s.index_BM is None else s.index_BM.shape[1]) for s in step.of_layer)
-    return Report(images, tuple(lost), step.b * step.l * depth, held, entry_bytes(cache), partial(total, step.seconds))
+    return Report(
+        images, tuple(lost), step.b * step.l * depth, held, entry_bytes(cache), tuple(encoding), tuple(step.seconds)
+    )
 
 
 def per_layer(image: Image, depth: int) -> tuple[int, ...]:

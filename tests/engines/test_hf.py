@@ -12,6 +12,7 @@ from foveate import FoveateError, ModelError, PlanError, images, samples, tiny
 from foveate.engines import hf
 from foveate.engines.stopwatch import Stopwatch
 from foveate.methods import METHODS
+from foveate.report import Report
 
 SAMPLE = samples.load()[0]
 
@@ -60,9 +61,9 @@ def test_the_split_adds_up(engine: hf.Engine, picture: Any, method: str | None) 
 
 
 def test_selection_is_taken_out_of_the_part_it_happened_in(engine: hf.Engine, picture: Any) -> None:
-    clock = Stopwatch(engine.model, None)
-    clock._stamps, clock._encoding = [0.0, 10.0, 30.0, 70.0], [lambda: 3.0]
-    times = clock.times(select=8.0)
+    clock = Stopwatch(engine.model)
+    clock._stamps = [0.0, 10.0, 30.0, 70.0]
+    times = clock.times(Report((), (), 0, 0, 0, (lambda: 3.0,), (lambda: 5.0,)))
     assert (times.encode, times.select, times.prefill, times.decode) == (7.0, 8.0, 15.0, 40.0)
 
 

@@ -96,7 +96,7 @@ def _run(engine: Engine, prompt: Prompt, plan: Plan | None, max_new_tokens: int)
     model = engine.model
     with ExitStack() as stack:
         attachment = stack.enter_context(attach(model, plan, tail=prompt.tail)) if plan else None
-        clock = stack.enter_context(Stopwatch(model, attachment))
+        clock = stack.enter_context(Stopwatch(model))
         with torch.inference_mode():
             # Greedy, whatever generation_config says: sampling would compare dice. None silences its warnings.
             output = model.generate(
@@ -112,7 +112,7 @@ def _run(engine: Engine, prompt: Prompt, plan: Plan | None, max_new_tokens: int)
         report = attachment.report if attachment else None
     new = output[0, prompt.tokens :]
     text = engine.processor.tokenizer.decode(new, skip_special_tokens=True).strip()
-    times = clock.times(report.select_seconds if report else 0.0)
+    times = clock.times(report)
     return Answer(text, len(new), prompt.tokens, _visual_tokens(model, prompt), times, report)
 
 

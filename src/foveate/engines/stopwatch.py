@@ -6,22 +6,19 @@ from typing import Any
 
 import torch
 
-from foveate.attach import Attachment
-from foveate.clock import total
 from foveate.engines.answer import Times
 from foveate.errors import ModelError
 from foveate.families import family
+from foveate.report import Report
 
 
 class Stopwatch:
     """Stamps the begin and end of the language model's first call."""
 
-    def __init__(self, model: Any, attachment: Attachment | None) -> None:
+    def __init__(self, model: Any) -> None:
         self._module = family(model).language_model(model)
-        self._attachment = attachment
         self._now = _timer(model.device)
         self._stamps: list[float] = []
-        self._encoding: list[Any] = []
 
     def __enter__(self) -> "Stopwatch":
         # First of all hooks on the way in, last on the way out: what a plan does in between is its own cost.
@@ -40,20 +37,19 @@ class Stopwatch:
         """The answer is complete."""
         self._stamps.append(self._now())
 
-    def times(self, select: float) -> Times:
-        """The split; `select` is all selection time, whichever part it happened in."""
+    def times(self, report: Report | None) -> Times:
+        """The split; `report` says how long choosing took, None without a plan."""
         if len(self._stamps) != 4:
             raise ModelError("generate() never called the language model; this model cannot be timed part by part")
         start, begin, end, stop = self._stamps
-        early = total(self._encoding)
+        # Selection is taken out of the part that it happened in.
+        select = report.select_seconds if report else 0.0
+        early = report.encode_select_seconds if report else 0.0
         return Times(begin - start - early, select, end - begin - (select - early), stop - end)
 
     def _begin(self, *_: object) -> None:
         if len(self._stamps) == 1:
             self._stamps.append(self._now())
-            # What ran so far ran inside the encoder: taps, and cuts before the projector.
-            run = self._attachment._run if self._attachment else None
-            self._encoding = list(run.seconds) if run else []
 
     def _end(self, *_: object) -> None:
         if len(self._stamps) == 2:
