@@ -341,8 +341,16 @@ def test_two_models_two_threads():
     assert attached[0].report.images[0].tokens == 36
 
 
-def test_one_model_from_two_threads():
-    model, plan = build("llava"), TWO_STAGES
+@pytest.mark.parametrize(
+    "plan",
+    [
+        TWO_STAGES,
+        method("fastervlm", keep=0.4),
+        Plan((Cut("encoder", method("fastervlm", keep=0.4).cuts[0].select, 0.4),)),
+    ],
+)
+def test_one_model_from_two_threads(plan):
+    model = build("llava")
     inputs = [one("llava", s, 9 + s) for s in (1, 2)]
     with torch.no_grad(), attach(model, plan):
         quiet = [model.generate(**b.inputs, max_new_tokens=5, do_sample=False) for b in inputs]

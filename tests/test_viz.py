@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from foveate import FoveateError, files, viz
@@ -24,7 +25,7 @@ def noise(width: int, height: int) -> Image.Image:
 
 def report(*images: tuple[int, Grid, dict[Any, list[int]]], kind: str = "image") -> Report:
     entries = tuple(
-        ImageReport(0, i, kind, n, grid, tuple(CutReport(at, len(k), tuple(k)) for at, k in cuts.items()), (n,))
+        ImageReport(0, i, kind, n, grid, tuple(CutReport(at, len(k), torch.tensor(k)) for at, k in cuts.items()), (n,))
         for i, (n, grid, cuts) in enumerate(images)
     )
     return Report(entries, (0,), 1, 1, 1, (), ())

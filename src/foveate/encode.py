@@ -4,6 +4,7 @@ An encoder cut puts only the kept rows through the projector and leaves zeros fo
 out as long as the model expects; the language model's pre-hook then drops those places before anything reads them.
 """
 
+import threading
 from typing import Any
 
 import torch
@@ -54,6 +55,7 @@ class EncoderCut:
         self.rows: Tensor | None = None
         self.handles: list[Any] = []
         self.done = False
+        self.thread = threading.get_ident()
 
     def __enter__(self) -> None:
         if self.tap is not None:
@@ -72,7 +74,7 @@ class EncoderCut:
     def _collect(self) -> None:
         """Bring the tower's signals to the tokens."""
         assert self.tap is not None
-        device = self.family.device(self.base, self.call)
+        device = next(v for v in self.call.values() if isinstance(v, Tensor)).device
         with torch.no_grad(), Clock(self.encoding.seconds, device):
             signals = self.tap.signals()
             found: list[dict[str, Tensor]] = [{} for _ in self.encoding.units]
@@ -87,6 +89,8 @@ class EncoderCut:
 
     def _in(self, projector: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Choose, and let only the chosen rows through."""
+        if threading.get_ident() != self.thread:
+            return args
         self._collect()
         with Clock(self.encoding.seconds, args[0].device):
             chosen, mixed = self._choose()
@@ -125,11 +129,11 @@ class EncoderCut:
         total = f.rows(base, self.kind, self.call)
         self.shape = x.shape
         flat = x.reshape(total, -1)
-        index = torch.arange(total, dtype=torch.float64, device=x.device).unsqueeze(1)
+        index = torch.arange(total, dtype=torch.float64).unsqueeze(1)
         self.rows = torch.zeros(total, dtype=torch.bool, device=x.device)
         new = flat
         for i, (e, source) in enumerate(zip(chosen, f.pack(base, self.kind, self.call, index, -1.0), strict=True)):
-            source = source.squeeze(1).long()
+            source = source.squeeze(1).long().to(x.device)
             kept = source if e.kept is None else source[e.kept.to(source.device)]
             self.rows[kept[kept >= 0]] = True
             if i in mixed:
@@ -141,7 +145,7 @@ class EncoderCut:
 
     def _out(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         """Give the projected rows their places back, zeros elsewhere."""
-        if self.rows is None:
+        if self.rows is None or threading.get_ident() != self.thread:
             return None
         full = output.new_zeros(len(self.rows), output.shape[-1])
         full[self.rows] = output.reshape(-1, output.shape[-1])
@@ -150,7 +154,7 @@ class EncoderCut:
 
 def sums(output: Any) -> Tensor:
     """One number an image, from its features."""
-    return torch.stack([x.detach().double().sum() for x in output.pooler_output])
+    return torch.stack([x.detach().sum(dtype=torch.float64) for x in output.pooler_output])
 
 
 def _none(_image: Image) -> Tensor:

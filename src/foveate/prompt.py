@@ -108,7 +108,7 @@ def locate(family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequ
             here = rows[start : start + n]
             if len(here) < n or here[0] != here[-1]:
                 raise ModelError(
-                    f"an {kind} of {n} tokens does not fit its placeholders; check the processor's image token count"
+                    f"the {kind} of {n} tokens does not fit its placeholders; check the processor's image token count"
                 )
             place = torch.tensor(places[start : start + n], device=ids_BL.device)
             start += n

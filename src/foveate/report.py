@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import fmean
 from typing import Any
+
+from torch import Tensor
 
 from foveate.clock import Seconds, total
 from foveate.plan import Place
@@ -12,13 +15,24 @@ from foveate.selection import Grid
 from foveate.step import Step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CutReport:
-    """What one cut left of one image: original indices of the surviving tokens, ascending."""
+    """What one cut left of one image."""
 
     at: Place
     asked: int
-    kept: tuple[int, ...]
+    alive: Tensor
+    """Original indices of the surviving tokens, ascending. Left on its device until somebody looks."""
+
+    @property
+    def count(self) -> int:
+        """How many are left."""
+        return len(self.alive)
+
+    @cached_property
+    def kept(self) -> tuple[int, ...]:
+        """Their original indices."""
+        return tuple(self.alive.tolist())
 
 
 @dataclass(frozen=True)
@@ -100,8 +114,7 @@ class Report:
                     "budget": i.budget,
                     "per_layer": list(i.per_layer),
                     "cuts": [
-                        {"at": c.at, "asked": c.asked, "kept": len(c.kept)}
-                        | ({"indices": list(c.kept)} if indices else {})
+                        {"at": c.at, "asked": c.asked, "kept": c.count} | ({"indices": list(c.kept)} if indices else {})
                         for c in i.cuts
                     ],
                 }
@@ -125,7 +138,7 @@ class Report:
             f"{self.cache_bytes_saved / 2**20:.2f} MiB saved; selection {self.select_seconds * 1e3:.2f} ms"
         ]
         for i in self.images:
-            steps = "".join(f" -> {len(c.kept)} at {c.at}" for c in i.cuts)
+            steps = "".join(f" -> {c.count} at {c.at}" for c in i.cuts)
             lines.append(f"  prompt {i.row}, {i.kind} {i.image}: {i.tokens}{steps}; budget {i.budget:.1f}")
         return "\n".join(lines)
 
@@ -140,7 +153,7 @@ def account(step: Step, prompt: Prompt, cache: Any, encoding: Iterable[Seconds])
             image.kind,
             image.tokens,
             image.grid,
-            tuple(CutReport(at, asked, tuple(alive.tolist())) for at, asked, alive in image.cuts),
+            tuple(CutReport(at, asked, alive) for at, asked, alive in image.cuts),
             per_layer(image, depth),
         )
         for image in prompt.images

@@ -178,7 +178,7 @@ class Step:
             ids = self.positions(kept, self.segment)
             if self.family.mrope:
                 ids = ids.expand(3, -1, -1) if ids.ndim == 2 else ids[-3:]
-            self.segment.tables[key] = self.lm.rotary_emb(hidden, position_ids=ids)
+            self.segment.tables[key] = self.lm.rotary_emb(hidden, position_ids=ids.to(hidden.device))
         return self.segment.tables[key]
 
     # -- afterwards

@@ -169,7 +169,7 @@ def _sheet(pictures: Sequence[Image.Image], asked: Sequence[Any], series: Sequen
                 continue
             image = answer.report.images[0]
             last = image.cuts[-1]
-            title = f"{s.name}, {len(last.kept)} left {viz.where(last.at)}"
+            title = f"{s.name}, {last.count} left {viz.where(last.at)}"
             row.append(viz.Panel(viz.dim(picture, viz.place(picture, image.grid), last.kept, 224), title, text, colour))
         rows.append(row)
     return viz.sheet(rows, f"What stays at keep {_KEEPS[-1]}, and what the model answers")

@@ -71,7 +71,7 @@ def cuts(report: Report) -> list[str]:
     """One line an image: how many tokens each cut left."""
     lines = []
     for image in report.images:
-        steps = "".join(f" -> {len(c.kept)} {where(c.at)}" for c in image.cuts)
+        steps = "".join(f" -> {c.count} {where(c.at)}" for c in image.cuts)
         lines.append(f"{image.kind} {image.image + 1}: {image.tokens}{steps}")
     return lines
 

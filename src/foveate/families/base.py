@@ -5,6 +5,7 @@ A tower speaks in *rows*: what goes into the projector, all images of a call in 
 out of step with the tokens it describes.
 """
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -110,7 +111,8 @@ class Family:
     def units(self, base: Any, kind: Kind, call: Call) -> list[Unit]:
         """Counts and grids of the images of a call, known before anything is encoded."""
         r = self.rows(base, kind, call)
-        index = torch.arange(r, dtype=torch.float64, device=self.device(base, call)).unsqueeze(1)
+        # On the CPU: this is bookkeeping, and must not wait for a device.
+        index = torch.arange(r, dtype=torch.float64).unsqueeze(1)
         return [
             Unit(kind, len(t), self.grid(base, kind, call, t.squeeze(1)))
             for t in self.pack(base, kind, call, index, -1.0)
@@ -120,10 +122,6 @@ class Family:
         """Where the tokens of one image lie; `source_N` is the row of each token, negative where there is none."""
         side = round(len(source_N) ** 0.5)
         return (Block(0, side, side),)
-
-    def device(self, base: Any, call: Call) -> torch.device:
-        """Where packing should run."""
-        return next(v for v in call.values() if isinstance(v, Tensor)).device
 
     # -- what the tower gives
 
@@ -146,6 +144,8 @@ class Tap:
     def __init__(self, reads: frozenset[str]) -> None:
         self.reads = reads
         self.seen: dict[str, Any] = {}
+        # One tower may run in several threads at once, and hooks are the module's, not the thread's.
+        self.thread = threading.get_ident()
 
     def hooks(self) -> Sequence[Any]:
         """Register on the tower; returns the removable handles."""
@@ -159,7 +159,8 @@ class Tap:
         """A forward hook that stores a module's output."""
 
         def hook(_module: nn.Module, _args: Any, output: Any) -> None:
-            self.seen[name] = output[0] if isinstance(output, tuple) else output
+            if threading.get_ident() == self.thread:
+                self.seen[name] = output[0] if isinstance(output, tuple) else output
 
         return hook
 

@@ -56,7 +56,7 @@ class LlavaOnevision(LlavaNext):
         if kind == "video":
             return False
         side = round(self.patches(base) ** 0.5)
-        index = torch.arange(self.rows(base, kind, call), dtype=torch.float64, device=self.device(base, call))
+        index = torch.arange(self.rows(base, kind, call), dtype=torch.float64)
         packed = torch.cat(self.pack(base, kind, call, index[:, None], -1.0))
         return bool(side and torch.equal(packed, packed.round()))
 

@@ -4,6 +4,7 @@
 that the whole N x N map never exists.
 """
 
+import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -107,7 +108,8 @@ class PackedTap(Tap):
         return out
 
     def _keep_call(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        self.seen["call"] = (kwargs["cu_seqlens"], kwargs["position_embeddings"])
+        if threading.get_ident() == self.thread:
+            self.seen["call"] = (kwargs["cu_seqlens"], kwargs["position_embeddings"])
 
     def signals(self) -> TowerSignals:
         """Per patch, then averaged over each merged cell."""
