@@ -127,9 +127,8 @@ def main() -> None:
         "attached, keep=1.0 / plain": (full, 1.02),
         "input cut to 64 of 576, without selection / never sent": (cut, 1.05),
     }
-    table = Table(
-        title=f"Overhead, {args.dtype}, {args.threads} threads, {args.repeats} repeats, {STEPS} decoding steps"
-    )
+    how = f"{args.dtype}, {args.threads} thread(s), {args.clock} time, {args.repeats} repeats, {STEPS} decoding steps"
+    table = Table(title=f"Overhead: {how}")
     for name in ("ratio of times", "lower quartile", "median", "upper quartile", "limit"):
         table.add_column(name, justify="left" if name.startswith("ratio") else "right")
     options = " ".join(f"--{k} {v}" for k, v in vars(args).items() if k != "out")
