@@ -85,8 +85,11 @@ def edit(**changes):
         (edit(foveate_plan=99), "version 99"),
         (edit(cuts=[{}]), "incomplete"),
         (edit(cuts=[{"at": "input", "keep": 0.5, "select": {"kind": "os:system"}}]), "Foveate's own selectors only"),
-        (edit(cuts=[{"at": "input", "keep": 0.5, "select": {"kind": "foveate.plan:Nothing"}}]), "does not have"),
-        (edit(cuts=[{"at": "input", "keep": 0.5, "select": {"kind": "foveate.plan:json"}}]), "no selector"),
+        (
+            edit(cuts=[{"at": "input", "keep": 0.5, "select": {"kind": "foveate.methods.uniform:Nothing"}}]),
+            "does not have",
+        ),
+        (edit(cuts=[{"at": "input", "keep": 0.5, "select": {"kind": "foveate.methods.uniform:torch"}}]), "no selector"),
         (
             edit(cuts=[{"at": "input", "keep": 7.5, "select": {"kind": "foveate.methods.uniform:Uniform"}}]),
             "keep is 7.5",
@@ -118,6 +121,45 @@ def test_fractions_of_the_depth():
         plan.at_depth(1)
     with pytest.raises(PlanError, match="forward order"):
         Plan((Cut(10, U, 0.9), Cut(0.25, U, 0.5))).at_depth(8 * 2)
+
+
+@pytest.mark.parametrize("depth", [4, 6, 28, 32, 36])
+@pytest.mark.parametrize("name", ["tops", "pyramiddrop"])
+def test_a_fraction_stays_the_mean_at_any_depth(name, depth):
+    plan = METHODS[name](keep=0.5).at_depth(depth)
+    held = []
+    for layer in range(depth):
+        done = [c.keep for c in plan.cuts if c.at == "input" or (isinstance(c.at, int) and c.at <= layer)]
+        held.append(done[-1] if done else 1.0)
+    assert sum(held) / depth == pytest.approx(0.5, rel=1e-6)
+
+
+def test_selectors_from_elsewhere_are_not_written():
+    from dataclasses import dataclass
+
+    @dataclass(frozen=True)
+    class Mine:
+        reads = frozenset({"hidden_BND"})
+        adaptive = False
+
+    with pytest.raises(PlanError, match="nobody could read it back"):
+        Plan((Cut("input", Mine(), 0.5),)).to_json()
+
+
+@pytest.mark.parametrize("reads", [["hidden_BND"], "hidden_BND", None])
+def test_reads_must_be_a_set(reads):
+    class Mine:
+        adaptive = False
+
+    Mine.reads = reads
+    with pytest.raises(PlanError, match="'reads' must be"):
+        Cut("input", Mine(), 0.5)
+
+
+@pytest.mark.parametrize("text", [None, 3, b"{}"])
+def test_from_json_takes_text(text):
+    with pytest.raises(PlanError, match="takes text"):
+        Plan.from_json(text)
 
 
 def test_every_error_is_a_value_error():

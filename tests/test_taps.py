@@ -78,7 +78,7 @@ def test_cls_attention_is_the_towers_own(name):
     spy = Spy("cls_attn_BN", "encoder_BNC", "keys_BNC")
     base, family = model.model, FAMILIES[name]
     seen = {}
-    layer = family.tap(base, spy.reads).layer
+    layer = family.tap(base, spy.reads, {}).layer
     attn = layer.self_attn if hasattr(layer, "self_attn") else layer.attention
     handles = [
         attn.register_forward_hook(lambda m, a, o: seen.update(attn=o[1])),

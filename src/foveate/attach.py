@@ -27,11 +27,11 @@ from foveate.checks import check_counts, check_model, check_plan
 from foveate.clock import Seconds
 from foveate.cutting import Cutting
 from foveate.encode import EncoderCut, Encoding
-from foveate.errors import ModelError
+from foveate.errors import ModelError, PlanError
 from foveate.families import family
 from foveate.families.base import Kind
 from foveate.plan import Cut, Plan
-from foveate.prompt import Encoded, Prompt, last_real, locate, placeholders, question
+from foveate.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, question, runs
 from foveate.report import Report, account
 from foveate.selection import Attention
 from foveate.step import Step
@@ -57,13 +57,19 @@ class Attachment:
 
     def __init__(self, model: nn.Module, plan: Plan, tail: int | None = None) -> None:
         """See `attach`."""
+        if not isinstance(plan, Plan):
+            raise PlanError(
+                f"attach takes a Plan, not {plan!r}; make one with foveate.methods, e.g. divprune(keep=0.25)"
+            )
         self.model, self.family = model, family(model)
         check_model(model, self.family)
         self.plan = plan = plan.at_depth(self.family.depth(model))
         check_plan(plan, model, self.family)
         self.tail = getattr(model.config, "template_tail", self.family.tail) if tail is None else tail
+        if isinstance(self.tail, bool) or not isinstance(self.tail, int) or self.tail < 1:
+            raise PlanError(f"tail is {self.tail!r}; it counts the tokens that close the prompt, at least 1")
         self.report: Report | None = None
-        """What the last prefill did; None before the first."""
+        """What the last prefill did, on whichever thread; None before the first, and after one without images."""
         self.contiguous = (plan.positions or self.family.positions) == "contiguous"
         self.base = self.family.base(model)
         self.lm = self.family.language_model(model)
@@ -84,6 +90,9 @@ class Attachment:
 
     def __exit__(self, *_: object) -> None:
         self.detach()
+
+    def __reduce__(self) -> Any:
+        raise ModelError("an attached model cannot be copied or pickled whole; detach first (save_pretrained works)")
 
     def __repr__(self) -> str:
         cuts = ", ".join(f"{c.keep} at {c.at}" for c in self.plan.cuts)
@@ -128,8 +137,9 @@ class Attachment:
 
     # -- the whole model
 
-    def _guard(self, _model: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+    def _guard(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Refuse what cannot be cut before anything heavy runs."""
+        kwargs = named(model, args, kwargs)
         check_cache(kwargs.get("past_key_values"))
         mask = kwargs.get("attention_mask")
         if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
@@ -174,11 +184,10 @@ class Attachment:
             self._local.pending = {}
         return self._local.pending
 
-    def _begin(
-        self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+    def _begin(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run = self._local.run = Run()
-        ids = kwargs.get("input_ids", args[0] if args else None)
+        kwargs = named(base, args, kwargs)
+        ids = kwargs.get("input_ids")
         embeds = kwargs.get("inputs_embeds")
         given = kwargs.get("mm_encoder_outputs") or {}
         raw = any(kwargs.get(k) is not None for k in ("pixel_values", "pixel_values_videos"))
@@ -190,6 +199,8 @@ class Attachment:
                 )
             ids = self._ids(base, embeds) if raw or given else None
         run.ids = ids
+        if raw and ids is not None and self.family.joins_units:
+            check_counts(self.plan, runs(self._visual(ids)))
         if ids is not None and ids.shape[1] > 1 and not raw and not given and bool(self._visual(ids).any()):
             raise ModelError(
                 f"{int(self._visual(ids).sum())} image placeholders in input_ids, but no pixel_values with them; "
@@ -208,7 +219,6 @@ class Attachment:
                 )
             run.encoded[kind] = encoding.images
             run.seconds += encoding.seconds
-        return None
 
     def _ids(self, base: Any, embeds: Tensor) -> Tensor:
         """Stand-in ids for a prompt given as embeddings: placeholders are found as the model itself finds them."""
@@ -216,9 +226,8 @@ class Attachment:
         table = base.get_input_embeddings()
         for kind in ("image", "video"):
             token = self.family.token_id(base.config, kind)  # type: ignore[arg-type]
-            if token is not None:
-                want = table(torch.tensor(token, device=embeds.device))
-                out[(embeds == want).all(-1)] = token
+            for i in (*self.special.tolist(), *([] if token is None else [token])):
+                out[(embeds == table(torch.tensor(i, device=embeds.device))).all(-1)] = i
         return out
 
     def _end(self, _base: Any, _args: Any, _output: Any) -> None:
@@ -237,7 +246,12 @@ class Attachment:
             call = signature.bind_partial(*args, **kwargs).arguments
             call |= call.pop("kwargs", {})
             encoding = Encoding(self, self.family.units(self.base, kind, call))
-            check_counts(self.plan, [u.tokens for u in encoding.units])
+            if not self.family.joins_units:
+                check_counts(self.plan, [u.tokens for u in encoding.units])
+            elif self._run is None:
+                # Which tiles make one image is not known yet; but no image has more tokens than all of them.
+                for cut in self.plan.cuts:
+                    cut.count(sum(u.tokens for u in encoding.units))
             self._local.encoding = True
             try:
                 with EncoderCut(self, encoding, kind, call):
@@ -265,6 +279,8 @@ class Attachment:
         check_cache(cache)
         cut_before = cache is not None and any(kept_of(cache, i) is not None for i in range(len(cache.layers)))
         images = run is not None and run.ids is not None and bool(run.encoded) and bool(self.plan.cuts)
+        if not images and length(cache) == 0:
+            self.report = None
         if kwargs.get("inputs_embeds") is None or not (cut_before or images):
             return None
         if run is None:
@@ -302,15 +318,21 @@ class Attachment:
         visual = self._visual(ids)
         images = locate(self.family, ids, self.base.config, run.encoded)  # type: ignore[arg-type]
         special = torch.isin(ids, self.special.to(ids.device))
-        asks = question(real, visual, special, self.tail)
-        alive = real.clone()
+        asks, loose = question(real, visual, special, self.tail)
+        alive, last = real.clone(), last_real(real)
+        check_counts(self.plan, [i.tokens for i in images])
+        ends = visual.gather(1, last.unsqueeze(1)).flatten().tolist()
         for image in images:
+            if ends[image.row] and bool((here := image.place_N == last[image.row]).any()):
+                image.anchor = int(here.nonzero())
+                image.alive = anchored(image)
             if len(image.alive) < image.tokens:
                 alive[image.row, image.place_N] = False
                 alive[image.row, image.place_N[image.alive]] = True
             if self.encoder_cut is not None:
-                image.cuts.append(("encoder", self.encoder_cut.count(image.tokens), image.alive))
-        return Prompt(images, real, visual, asks, last_real(real), alive)
+                asked = sum(self.encoder_cut.count(n) for n in image.units)
+                image.cuts.append(("encoder", asked, image.alive))
+        return Prompt(images, real, visual, asks, loose, last, alive)
 
     def _layer_in(self, number: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         run = self._run
@@ -383,7 +405,8 @@ def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:
     any mix of prompts and images in a batch, and chats that go on from a cache. What goes in and out keeps its length.
 
     Args:
-        model: a model of a supported type (`foveate list`), e.g. LlavaForConditionalGeneration.
+        model: a model of a supported type (`foveate list`), e.g. LlavaForConditionalGeneration: the one you call. (A
+            loss computed by a head outside of it cannot leave out positions that are gone.)
         plan: what to drop where; from `foveate.methods.METHODS`, from a file, or your own.
         tail: how many tokens close the prompt after the question ("ASSISTANT:"); they are never dropped, and are no
             question. None is `template_tail` of the model's config, or the family's usual count.
@@ -397,6 +420,14 @@ def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:
         SignalError: the plan reads a signal that the model cannot give.
     """
     return Attachment(model, plan, tail)
+
+
+def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """A call's arguments by name, however they were passed."""
+    if not args:
+        return kwargs
+    given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
+    return given | given.pop("kwargs", {})
 
 
 def special_ids(model: Any) -> Tensor:

@@ -93,8 +93,11 @@ class CutLayer(DynamicLayer):
         self.kept = None
 
     def crop(self, tokens_to_remove: int) -> None:
-        """Remove the last tokens; into a cut only where nothing of it was dropped."""
-        n = abs(tokens_to_remove)
+        """Remove the last tokens; into a cut only where nothing of it was dropped.
+
+        A positive number is the length to come down to, as older transformers take it.
+        """
+        n = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self.get_seq_length() - tokens_to_remove)
         if self.kept and n and (into := self.kept.index_BP.shape[1] + n - super().get_seq_length()) > 0:
             self.kept = self.kept.crop(into)
         super().crop(-n)

@@ -39,7 +39,8 @@ def check_model(model: nn.Module, family: Family) -> None:
             f"attention implementation {kernel!r} has no mask function, so padding would be attended to; register one "
             "with AttentionMaskInterface, or use 'sdpa'"
         )
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+    kinds = getattr(config, "layer_types", None)
+    if "sliding_attention" in kinds if kinds else getattr(config, "sliding_window", None):
         raise ModelError(
             "some decoder layers attend in a sliding window, which counts tokens that pruning removes; set "
             "sliding_window=None (or use_sliding_window=False) in the text config"
@@ -55,8 +56,7 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
         PlanError: attention of a layer before the first.
         SignalError: a signal that this model or this cut cannot give.
     """
-    if plan.reads & TOWER_FIELDS or any(c.at == "encoder" for c in plan.cuts):
-        family.has_cls(family.base(model))
+    family.check_tower(family.base(model))
     for cut in plan.cuts:
         who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
         if "relevance_BN" in reads:
@@ -70,6 +70,16 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
             )
         if cut.over == "visual" and "text_BN" in reads:
             raise SignalError(f'{who} reads text_BN, which is filled for cuts with over="prompt" only')
+        if cut.at == "encoder" and family.joins_units and isinstance(cut.keep, int):
+            raise PlanError(
+                f"keep={cut.keep} tokens at the encoder, but {family.model_type} encodes an image as tiles and cannot "
+                'tell how many make one; give a fraction, or cut at "input"'
+            )
+        if cut.over == "prompt" and (visual := reads - ROW_FIELDS):
+            raise SignalError(
+                f"{who} reads {', '.join(sorted(visual))}, which text tokens do not have; "
+                f'over="prompt" gives {", ".join(sorted(ROW_FIELDS))}'
+            )
         if cut.at == "encoder" and (early := reads - ENCODER_FIELDS):
             raise SignalError(
                 f'{who} reads {", ".join(sorted(early))}, which the encoder does not know; cut at "input" or at a layer'
@@ -81,7 +91,9 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
 def _check_attention(at: Any, select: Any, layers: nn.ModuleList, who: str) -> None:
     asked = getattr(select, "attention", None)
     if not isinstance(asked, Attention):
-        raise SignalError(f"{who} reads text_attn_BN, but has no field `attention` that says whose (foveate.Attention)")
+        raise SignalError(
+            f"{who} reads text_attn_BN, and its field `attention` must say whose: a foveate.Attention, not {asked!r}"
+        )
     if not isinstance(at, int):
         raise SignalError(
             f'{who} reads LLM attention, but at {at!r} no decoder layer has run; cut at 0 with layer="own", or later'

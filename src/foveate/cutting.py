@@ -8,12 +8,12 @@ from torch import Tensor
 
 from foveate.cache import kept_of
 from foveate.plan import Cut
-from foveate.prompt import Image, Prompt, squeeze_index
+from foveate.prompt import Image, Prompt, anchored, squeeze_index
 from foveate.segment import Segment, gather
 from foveate.selection import Attention
 from foveate.step import Step
 from foveate.taps import dynamic_raters, text_attention
-from foveate.views import choose, choose_in_prompt
+from foveate.views import candidates, choose, choose_in_prompt
 
 Mixed = list[tuple[int, Tensor, Tensor]]
 """(row, places, states) of merged tokens."""
@@ -74,7 +74,8 @@ class Cutting:
                 prompt.alive_BL[image.row, places] = False
                 image.alive = image.alive[kept.to(image.alive.device)]
                 stays = image.place_N[image.alive]
-                prompt.alive_BL[image.row, stays] = True
+                image.alive = anchored(image)
+                prompt.alive_BL[image.row, image.place_N[image.alive]] = True
                 if mix is not None:
                     mixed.append((image.row, stays, mix.to(hidden.dtype) @ hidden[before]))
                     step.mixes.append((image.row, places, stays, mix))
@@ -95,7 +96,7 @@ class Cutting:
 
         def drop() -> Mixed | None:
             for row, stays in answers:
-                prompt.alive_BL[row, prompt.visual_BL[row] | prompt.question_BL[row]] = False
+                prompt.alive_BL[row, candidates(prompt, row)] = False
                 prompt.alive_BL[row, stays] = True
                 for image in prompt.images:
                     if image.row == row:
@@ -108,7 +109,7 @@ class Cutting:
         """What a cut's keep is relative to: the image's tokens, or all candidates of its prompt."""
         if cut.over == "visual":
             return image.tokens
-        return int((self.prompt.visual_BL[image.row] | self.prompt.question_BL[image.row]).sum())
+        return int((self.prompt.visual_BL[image.row] | self.prompt.loose_BL[image.row]).sum())
 
     def shorten(self, hidden: Tensor, slots: Tensor, mixed: Mixed) -> Tensor:
         """Start the segment of what is alive, and give its states. Mixed tokens are written into the new tensor."""

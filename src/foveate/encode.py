@@ -51,7 +51,7 @@ class EncoderCut:
         reads = attachment.plan.reads & frozenset(TOWER)
         if self.cut is not None:
             reads |= {"hidden_BND"}
-        self.tap: Tap | None = self.family.tap(self.base, reads) if reads else None
+        self.tap: Tap | None = self.family.tap(self.base, reads, call) if reads else None
         self.rows: Tensor | None = None
         self.handles: list[Any] = []
         self.done = False

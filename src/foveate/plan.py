@@ -4,6 +4,7 @@ import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
+from itertools import pairwise
 from typing import Any, Literal
 
 from foveate.errors import PlanError
@@ -36,12 +37,15 @@ class Cut:
             1.0 is all of them.
         over: "visual" chooses among the tokens of each image; "prompt" among the image tokens and the question's text
             of each prompt, where `keep` is relative to both together. Template and last tokens are never candidates.
+        or_last: in a model without that layer, cut before its last one instead of refusing. For defaults, not for
+            numbers that somebody chose.
     """
 
     at: Place
     select: Selector
     keep: float | int
     over: Literal["visual", "prompt"] = "visual"
+    or_last: bool = False
 
     def __post_init__(self) -> None:
         _check_keep(self.keep)
@@ -57,9 +61,9 @@ class Cut:
             raise PlanError(f'over is {self.over!r}; it must be "visual" or "prompt"')
         if self.over == "prompt" and self.at == "encoder":
             raise PlanError('over="prompt" needs text beside the image: cut at "input" or at a decoder layer')
-        for name in ("reads", "adaptive"):
-            if not hasattr(self.select, name):
-                raise PlanError(f"{self.select!r} is no selector: it has no attribute {name!r}")
+        for name, kind in (("reads", set | frozenset), ("adaptive", bool)):
+            if not isinstance(getattr(self.select, name, None), kind):
+                raise PlanError(f"{self.select!r} is no selector: its {name!r} must be a {kind}")
 
     def count(self, n: int) -> int:
         """How many of n original tokens may stay here: known before the choice, from the number alone.
@@ -94,11 +98,13 @@ class Plan:
         cuts: sorted by place; two cuts cannot share one.
         positions: "original" leaves kept tokens their RoPE positions, "contiguous" renumbers them without gaps; None is
             what the model's family prefers.
+        mean: the mean keep over all layers that fractions of the depth are to meet; `at_depth` scales keeps to it.
         note: free text that travels with the plan, for the reader of a plan file.
     """
 
     cuts: tuple[Cut, ...]
     positions: Positions | None = None
+    mean: float | None = None
     note: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
@@ -124,7 +130,7 @@ class Plan:
         """
         if len(keeps) != len(self.cuts):
             raise PlanError(f"{len(keeps)} keeps for {len(self.cuts)} cuts; give one for each")
-        return replace(self, cuts=tuple(replace(c, keep=k) for c, k in zip(self.cuts, keeps, strict=True)))
+        return replace(self, cuts=tuple(replace(c, keep=k) for c, k in zip(self.cuts, keeps, strict=True)), mean=None)
 
     def at_depth(self, depth: int) -> "Plan":
         """The plan for a model of so many decoder layers: fractions become layers, the first possible being 1.
@@ -137,18 +143,22 @@ class Plan:
         cuts: list[Cut] = []
         for cut in self.cuts:
             relative = isinstance(cut.at, float)
+            last = isinstance(cut.at, int) and cut.or_last and cut.at >= depth > 1
             # A hair above, so that 24 / 32 of 32 layers is 24 whatever the rounding.
-            at = max(1, int(cut.at * depth + 1e-9)) if isinstance(cut.at, float) else cut.at
+            at = max(1, int(cut.at * depth + 1e-9)) if isinstance(cut.at, float) else depth - 1 if last else cut.at
             if isinstance(at, int) and at >= depth:
                 raise PlanError(f"cut at layer {at}, but this model has layers 0 to {depth - 1}; choose an earlier one")
             if relative and cuts and cuts[-1].at == at:
                 cuts.pop()
             cuts.append(replace(cut, at=at))
-        return replace(self, cuts=tuple(cuts))
+        if self.mean is not None:
+            cuts = _scaled(cuts, depth, self.mean)
+        return replace(self, cuts=tuple(cuts), mean=None)
 
-    def relative(self, depth: int) -> "Plan":
-        """The plan with its layers as fractions of this depth, so that it fits models of any."""
-        return replace(self, cuts=tuple(replace(c, at=c.at / depth) if isinstance(c.at, int) else c for c in self.cuts))
+    def relative(self, depth: int, mean: float | None = None) -> "Plan":
+        """The plan with its layers as fractions of this depth, so that it fits any model; `mean` as in the class."""
+        cuts = tuple(replace(c, at=c.at / depth) if isinstance(c.at, int) else c for c in self.cuts)
+        return replace(self, cuts=cuts, mean=mean)
 
     @property
     def reads(self) -> frozenset[str]:
@@ -161,8 +171,10 @@ class Plan:
         Raises:
             PlanError: a selector is no dataclass of plain values (a trained one is saved with `save_pretrained`).
         """
-        cuts = [{"at": c.at, "keep": c.keep, "over": c.over, "select": _dump(c.select)} for c in self.cuts]
-        data = {"foveate_plan": VERSION, "positions": self.positions, "note": self.note, "cuts": cuts}
+        plain = ("at", "keep", "over", "or_last")
+        cuts = [{name: getattr(c, name) for name in plain} | {"select": _dump(c.select)} for c in self.cuts]
+        own = {"positions": self.positions, "mean": self.mean, "note": self.note}
+        data = {"foveate_plan": VERSION, **own, "cuts": cuts}
         return json.dumps(data, indent=indent)
 
     @classmethod
@@ -172,28 +184,62 @@ class Plan:
         Raises:
             PlanError: not JSON, not a plan, of another version, or naming a selector outside Foveate.
         """
+        if not isinstance(text, str):
+            raise PlanError(f"this is no plan: from_json takes text, not {type(text).__name__}")
         try:
             data = json.loads(text)
         except json.JSONDecodeError as e:
             raise PlanError(f"this is no plan: not JSON at line {e.lineno}, column {e.colno} ({e.msg})") from None
         if not isinstance(data, dict) or "foveate_plan" not in data:
             raise PlanError('this is no plan: the key "foveate_plan" is missing; write plans with Plan.to_json()')
-        if (version := data["foveate_plan"]) != VERSION:
+        if type(version := data["foveate_plan"]) is not int or version != VERSION:
             raise PlanError(
                 f"plan file of version {version!r}, but this Foveate reads version {VERSION}; update one of them"
             )
         try:
-            cuts = [Cut(c["at"], _load(c["select"]), c["keep"], c.get("over", "visual")) for c in data["cuts"]]
-            return cls(tuple(cuts), data.get("positions"), data.get("note", ""))
+            cuts = [
+                Cut(c["at"], _load(c["select"]), c["keep"], c.get("over", "visual"), c.get("or_last", False))
+                for c in data["cuts"]
+            ]
+            return cls(tuple(cuts), data.get("positions"), data.get("mean"), data.get("note", ""))
         except (KeyError, TypeError) as e:
             raise PlanError(
                 f"this plan is incomplete: {type(e).__name__} {e}; write plans with Plan.to_json()"
             ) from None
 
 
+def _scaled(cuts: list[Cut], depth: int, mean: float) -> list[Cut]:
+    """The cuts with their keeps times one factor, capped at 1, so that the mean over the layers is `mean`.
+
+    Where even the smallest keeps exceed it, because layers before the first cut see everything, they stay as they are.
+    """
+    first = [c.at if isinstance(c.at, int) else 0 for c in cuts]
+    spans = [b - a for a, b in pairwise([*first, depth])]
+    before = first[0] if cuts else depth
+
+    def budget(factor: float) -> float:
+        return (before + sum(n * min(1.0, factor * c.keep) for n, c in zip(spans, cuts, strict=True))) / depth
+
+    low, high = 0.0, 1.0 / min((c.keep for c in cuts), default=1.0)
+    if not budget(0.0) < mean <= budget(high):
+        return cuts
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if budget(middle) < mean else (low, middle)
+    return [replace(c, keep=min(1.0, high * c.keep)) for c in cuts]
+
+
+# Only these hold selectors: a plan file may come from anyone, and importing a module runs it.
+_HOMES = ("foveate.methods.", "foveate.selection")
+
+
 def _dump(value: Any) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
+        if not kind.__module__.startswith(_HOMES):
+            raise PlanError(
+                f"{kind.__module__}.{kind.__qualname__} cannot go into a plan file: nobody could read it back"
+            )
         values = {f.name: _dump(getattr(value, f.name)) for f in fields(value) if f.init}
         return {"kind": f"{kind.__module__}:{kind.__qualname__}", **values}
     if value is None or isinstance(value, bool | int | float | str):
@@ -206,8 +252,7 @@ def _load(data: Any) -> Any:
         return data
     values = {name: _load(value) for name, value in data.items() if name != "kind"}
     module, _, name = str(data["kind"]).partition(":")
-    # A plan file may come from anyone: it may name our own dataclasses, and nothing else is imported.
-    if not module.startswith("foveate."):
+    if not module.startswith(_HOMES):
         raise PlanError(f"the plan names {data['kind']!r}; plan files hold Foveate's own selectors only")
     try:
         kind = getattr(importlib.import_module(module), name)

@@ -35,6 +35,10 @@ class Image:
     alive: Tensor
     """Original indices of the tokens that are still there, ascending."""
     signals: dict[str, Tensor]
+    units: tuple[int, ...] = ()
+    """Tokens of the encoder's units that make it up: one, or InternVL's tiles."""
+    anchor: int | None = None
+    """Index of the prompt's last token, where that is one of this image's: it always stays, outside the count."""
     cuts: list[tuple[Any, int, Tensor]] = field(default_factory=list)
     """(place, asked, original indices left), one a cut."""
 
@@ -56,7 +60,9 @@ class Prompt:
     """Not padding."""
     visual_BL: Tensor
     question_BL: Tensor
-    """Text that is neither template nor special: what selectors may read, and what cuts over the prompt may drop."""
+    """Text that asks, as far as can be told: what selectors may read."""
+    loose_BL: Tensor
+    """Text that cuts over the prompt may drop: never template, special ids, or the last token."""
     last_B: Tensor
     """Position of each prompt's last real token."""
     alive_BL: Tensor
@@ -66,6 +72,12 @@ class Prompt:
 def placeholders(ids_BL: Tensor, token: int | None) -> Tensor:
     """Where a placeholder stands."""
     return torch.zeros_like(ids_BL, dtype=torch.bool) if token is None else ids_BL == token
+
+
+def runs(mask_BL: Tensor) -> list[int]:
+    """Lengths of the stretches of True, row by row."""
+    edges = torch.nn.functional.pad(mask_BL, (1, 1)).int().diff(dim=1)
+    return ((edges == -1).nonzero()[:, 1] - (edges == 1).nonzero()[:, 1]).tolist()
 
 
 def spread(encoded: Sequence[Encoded], per_row: list[int]) -> list[Encoded]:
@@ -108,14 +120,16 @@ def locate(family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequ
             here = rows[start : start + n]
             if len(here) < n or here[0] != here[-1]:
                 raise ModelError(
-                    f"the {kind} of {n} tokens does not fit its placeholders; check the processor's image token count"
+                    f"the {kind} of {n} tokens does not fit its placeholders; check the processor's image token count "
+                    "(transformers before 5.18 also mixes up the images of a prompt that beams repeat: update it, or "
+                    "use one image a prompt)"
                 )
             place = torch.tensor(places[start : start + n], device=ids_BL.device)
             start += n
             alive = torch.arange(n, device=ids_BL.device)
             # To where the language model begins: towers may be on another device.
             signals = {name: s.to(ids_BL.device) for name, s in e.signals.items()}
-            image = Image(here[0], 0, kind, e.unit.grid, place, alive, signals)
+            image = Image(here[0], 0, kind, e.unit.grid, place, alive, signals, (n,))
             if e.kept is not None:
                 image.alive = e.kept.nonzero().flatten().to(alive.device)
             images.append(image)
@@ -129,6 +143,13 @@ def locate(family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequ
     return images
 
 
+def anchored(image: Image) -> Tensor:
+    """What is alive of an image, the prompt's last token always among it: the next token is predicted from there."""
+    if image.anchor is None or bool((image.alive == image.anchor).any()):
+        return image.alive
+    return torch.cat((image.alive, image.alive.new_tensor([image.anchor]))).sort().values
+
+
 def joined(images: list[Image]) -> list[Image]:
     """Merge images whose tokens follow each other without a gap."""
     out: list[Image] = []
@@ -140,24 +161,26 @@ def joined(images: list[Image]) -> list[Image]:
         n = last.tokens
         last.grid += tuple(Block(b.start + n, b.rows, b.columns, b.newline) for b in image.grid)
         last.alive = torch.cat((last.alive, image.alive + n))
+        last.units += image.units
         last.place_N = torch.cat((last.place_N, image.place_N))
         last.signals = {name: torch.cat((s, image.signals[name])) for name, s in last.signals.items()}
     return out
 
 
-def question(real_BL: Tensor, visual_BL: Tensor, special_BL: Tensor, tail: int) -> Tensor:
-    """The text that asks: not visual, not special, not the `tail` tokens that close the template.
+def question(real_BL: Tensor, visual_BL: Tensor, special_BL: Tensor, tail: int) -> tuple[Tensor, Tensor]:
+    """The text that asks, and the text that may be dropped: [B, L] each.
 
-    Text before the first image is the system prompt and the speaker's name, unless nothing else is left: then the
-    question stood before the image. Where that too is empty, all text that is not special.
+    Both are not visual, not special, and not the `tail` tokens that close the template. Text before the first image is
+    the system prompt and the speaker's name and never dropped; but where nothing else is left the question stood there,
+    and is read. Where that too is empty, all text that is not special is read.
     """
     text = real_BL & ~visual_BL & ~special_BL
     from_end = real_BL.flip(1).long().cumsum(1).flip(1)
     after_image = visual_BL.long().cumsum(1) > 0
-    best = text & (from_end > tail) & after_image
+    loose = best = text & (from_end > tail) & after_image
     for fallback in (text & (from_end > tail), text):
         best = torch.where(best.any(1, keepdim=True), best, fallback)
-    return best
+    return best, loose
 
 
 def last_real(real_BL: Tensor) -> Tensor:

@@ -158,7 +158,7 @@ def account(step: Step, prompt: Prompt, cache: Any, encoding: Iterable[Seconds])
         )
         for image in prompt.images
     )
-    lost = (prompt.question_BL & prompt.real_BL & ~prompt.alive_BL).sum(1).tolist()
+    lost = (prompt.loose_BL & ~prompt.alive_BL).sum(1).tolist()
     held = sum(step.b * (step.l if s.index_BM is None else s.index_BM.shape[1]) for s in step.of_layer)
     return Report(
         images, tuple(lost), step.b * step.l * depth, held, entry_bytes(cache), tuple(encoding), tuple(step.seconds)

@@ -77,12 +77,13 @@ class Step:
         axis = ids.ndim - 1
         if not (self.contiguous and segment.new):
             return gather(ids, index, axis)
-        # Renumber without gaps, on from where the first real token stands.
+        # Renumber without gaps, on from where the first real token stands; a row that lost nothing keeps its places.
         real = gather(self.real_BL, index) & (index >= 0)
+        whole = (real.sum(1) == self.real_BL.sum(1)).unsqueeze(1).to(ids.device)
         rank = (real.long().cumsum(1) - 1).clamp(min=0).to(ids.device)
         first = self.real_BL.long().argmax(1, keepdim=True)
         start = gather(ids, first, axis)
-        return start + rank
+        return torch.where(whole, gather(ids, index, axis), start + rank)
 
     def shift(self, kept: Kept | None, segment: Segment) -> Tensor | None:
         """How far positions after this pass move down, for the cache."""

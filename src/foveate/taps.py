@@ -4,6 +4,7 @@ Only the layer's norm and its query and key projections are used, queries for th
 kernel stays in place, nothing is registered globally, and no layer runs twice.
 """
 
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -25,6 +26,12 @@ def check_layer(layer: nn.Module) -> None:
         raise SignalError(
             f"{type(layer).__name__} does not show its queries and keys (q_proj, k_proj, input_layernorm), so its "
             "attention cannot be read; use a method that does not read text_attn_BN"
+        )
+    half = getattr(import_module(type(attn).__module__), "rotate_half", None)
+    if half is None or half(torch.arange(4.0)).tolist() != [-2.0, -3.0, 0.0, 1.0]:
+        raise SignalError(
+            f"{type(attn).__name__} does not rotate queries and keys as Llama and Qwen do, so its attention cannot be "
+            "read; use a method that does not read text_attn_BN"
         )
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from foveate.errors import SignalError
 from foveate.plan import Cut
 from foveate.prompt import Image, Prompt
-from foveate.selection import Selection, TokenView
+from foveate.selection import Block, Grid, Selection, TokenView
 
 TOWER = {"cls_attn_BN": "cls_attn", "encoder_BNC": "encoder", "keys_BNC": "keys"}
 ROW_FIELDS = frozenset({"hidden_BND", "text_BTD", "text_attn_BN", "text_BN"})
@@ -43,7 +43,7 @@ def choose(
         if k >= n:
             continue
         t = len(text(image)) if "text_BTD" in reads else 0
-        grid = image.grid if "grid" in reads else None
+        grid = regular(image.grid, image.tokens) if "grid" in reads else None
         groups[n, k, t, n == image.tokens, grid].append(image)
     out: list[tuple[Image, Tensor, Tensor | None]] = []
     for (_, k, _, whole, grid), group in groups.items():
@@ -64,6 +64,14 @@ def choose(
     return out
 
 
+def regular(grid: Grid, tokens: int) -> Grid | tuple[int, int, int]:
+    """(frames, rows, columns) where blocks are equal, without newlines, and all there is; else the blocks."""
+    first = grid[0]
+    n = first.rows * first.columns
+    same = all(b == Block(i * n, first.rows, first.columns) for i, b in enumerate(grid))
+    return (len(grid), first.rows, first.columns) if same and n * len(grid) == tokens else grid
+
+
 def _tower(name: str) -> Callable[[Image], Tensor]:
     def read(image: Image) -> Tensor:
         signal = image.signals[TOWER[name]]
@@ -79,6 +87,8 @@ def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:
         SignalError: wrong shape, more than k, none, or fewer than k without being adaptive.
     """
     who = f"{type(cut.select).__name__} at {cut.at!r}"
+    if not isinstance(answer, Selection):
+        raise SignalError(f"{who} answered a {type(answer).__name__}; it must answer a Selection")
     if answer.keep_BN.shape != (b, n) or answer.keep_BN.dtype != torch.bool:
         raise SignalError(
             f"{who} answered {tuple(answer.keep_BN.shape)} {answer.keep_BN.dtype}; keep_BN must be bool of shape "
@@ -89,11 +99,18 @@ def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:
     if high > k or low < 1 or (low < k and not cut.select.adaptive):
         some = "1 to " if cut.select.adaptive else ""
         raise SignalError(f"{who} kept {low} to {high} of {n} tokens; it must keep {some}{k}")
+    if answer.mix_BKN is not None and answer.mix_BKN.shape[:1] + answer.mix_BKN.shape[2:] != (b, n):
+        raise SignalError(f"{who} mixes by {tuple(answer.mix_BKN.shape)}; mix_BKN must be of shape ({b}, kept, {n})")
+    if answer.mix_BKN is not None and answer.mix_BKN.shape[1] < high:
+        raise SignalError(
+            f"{who} keeps {high} tokens but mixes {answer.mix_BKN.shape[1]}; each kept slot needs its weights"
+        )
 
 
 def candidates(prompt: Prompt, row: int) -> Tensor:
     """Places of a prompt that a cut over the whole prompt may drop, ascending."""
-    return (prompt.alive_BL[row] & (prompt.visual_BL[row] | prompt.question_BL[row])).nonzero().flatten()
+    places = (prompt.alive_BL[row] & (prompt.visual_BL[row] | prompt.loose_BL[row])).nonzero().flatten()
+    return places[places != prompt.last_B[row]]
 
 
 def choose_in_prompt(
@@ -106,17 +123,12 @@ def choose_in_prompt(
     """As `choose`, for cuts over the whole prompt: (row, places that stay) for each prompt that loses something.
 
     Raises:
-        SignalError: the selector reads what text tokens do not have, or mixes tokens.
+        SignalError: the selector mixes tokens.
     """
-    if strange := cut.select.reads - ROW_FIELDS:
-        raise SignalError(
-            f"{type(cut.select).__name__} reads {', '.join(sorted(strange))}, which text tokens do not have; "
-            f'over="prompt" gives {", ".join(sorted(ROW_FIELDS))}'
-        )
     out = []
     for row in sorted({i.row for i in prompt.images}):
         place = candidates(prompt, row)
-        total = int((prompt.visual_BL[row] | prompt.question_BL[row]).sum())
+        total = int((prompt.visual_BL[row] | prompt.loose_BL[row]).sum())
         k = cut.count(total)
         if k >= len(place):
             continue
@@ -124,7 +136,7 @@ def choose_in_prompt(
             "hidden_BND": lambda p=place, r=row: hidden(r, p)[None],
             "text_BTD": lambda r=row: text(r)[None],
             "text_attn_BN": lambda p=place, r=row: attention(r, p)[None],
-            "text_BN": lambda p=place, r=row: prompt.question_BL[r, p][None],
+            "text_BN": lambda p=place, r=row: prompt.loose_BL[r, p][None],
         }
         with torch.no_grad():
             answer = cut.select(TokenView(**{name: fields[name]() for name in cut.select.reads}), k)

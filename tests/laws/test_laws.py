@@ -103,7 +103,8 @@ def test_batch_is_singles(name, method, positions):
             assert torch.equal(alone.sequences[0, one.length :], together.sequences[r, b.length :])
             for a, c in zip(alone.logits, together.logits, strict=True):
                 assert_close(a[0], c[r], rtol=1e-4, atol=2e-5)
-            if attached.report.images and len(row.parts) > 1:
+            assert (attached.report is None) == (len(row.parts) == 1)
+            if attached.report is not None:
                 for image in attached.report.images:
                     assert [c.kept for c in image.cuts] == counts[r, image.image]
 

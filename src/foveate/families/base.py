@@ -125,9 +125,16 @@ class Family:
 
     # -- what the tower gives
 
-    def tap(self, base: Any, reads: frozenset[str]) -> "Tap":
-        """A recorder of the tower's feature layer, for these TokenView fields."""
+    def tap(self, base: Any, reads: frozenset[str], call: Call) -> "Tap":
+        """A recorder of the feature layer of one call, for these TokenView fields."""
         raise NotImplementedError
+
+    def check_tower(self, base: Any) -> None:
+        """Refuse towers whose rows this family cannot place.
+
+        Raises:
+            ModelError: another kind of tower, or settings that do not make one token a patch.
+        """
 
     def has_cls(self, base: Any) -> bool:
         """Whether the tower has a [CLS] token."""

@@ -4,8 +4,9 @@ from typing import Any
 
 from torch import Tensor
 
+from foveate.errors import ModelError
 from foveate.families.base import Call, Family, Kind, Tap, feature_layer
-from foveate.families.llava import SIGNALS
+from foveate.families.llava import SIGNALS, asked_layer
 from foveate.families.towers import TiledTap
 
 
@@ -47,8 +48,14 @@ class InternVL(Family):
         """InternViT has a class token."""
         return True
 
-    def tap(self, base: Any, reads: frozenset[str]) -> Tap:
+    def check_tower(self, base: Any) -> None:
+        """InternViT without its [CLS] in the features."""
+        if (strategy := base.config.vision_feature_select_strategy) != "default":
+            raise ModelError(f'vision_feature_select_strategy is {strategy!r}; only "default" makes one token a cell')
+        feature_layer(base.config.vision_feature_layer, len(base.vision_tower.encoder.layer))
+
+    def tap(self, base: Any, reads: frozenset[str], call: Call) -> Tap:
         """Queries and keys of the feature layer."""
         layers = base.vision_tower.encoder.layer
-        layer = layers[feature_layer(base.config.vision_feature_layer, len(layers))]
+        layer = layers[feature_layer(asked_layer(base, call), len(layers))]
         return TiledTap(reads, layer, layer.attention, self.has_cls(base), self.merge(base))

@@ -55,8 +55,19 @@ class Llava(Family):
             )
         return cls
 
-    def tap(self, base: Any, reads: frozenset[str]) -> Tap:
+    def check_tower(self, base: Any) -> None:
+        """CLIP and SigLIP, with their usual settings."""
+        self.has_cls(base)
+        feature_layer(base.config.vision_feature_layer, len(base.vision_tower.encoder.layers))
+
+    def tap(self, base: Any, reads: frozenset[str], call: Call) -> Tap:
         """Queries and keys of the feature layer."""
         layers = base.vision_tower.encoder.layers
-        layer = layers[feature_layer(base.config.vision_feature_layer, len(layers))]
+        layer = layers[feature_layer(asked_layer(base, call), len(layers))]
         return TiledTap(reads, layer, layer.self_attn, self.has_cls(base))
+
+
+def asked_layer(base: Any, call: Call) -> Any:
+    """The feature layer of a call: its own, or the config's."""
+    asked = call.get("vision_feature_layer")
+    return base.config.vision_feature_layer if asked is None else asked

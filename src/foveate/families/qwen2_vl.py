@@ -62,7 +62,7 @@ class Qwen2VL(Family):
         """There is none."""
         return False
 
-    def tap(self, base: Any, reads: frozenset[str]) -> Tap:
+    def tap(self, base: Any, reads: frozenset[str], call: Call) -> Tap:
         """Projections of the last block that sees the whole frame."""
         tower = base.visual
         module = import_module(type(tower).__module__)

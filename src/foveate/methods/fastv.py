@@ -37,22 +37,25 @@ class TextAttention:
         return Selection.top(view.need("text_attn_BN"), k)
 
 
-def fastv(keep: float | int, layer: int = 2, scoring: Literal["code", "paper"] = "code") -> Plan:
+def fastv(keep: float | int, layer: int | None = None, scoring: Literal["code", "paper"] = "code") -> Plan:
     """FastV: attention top-k, inside the LLM.
 
     Args:
         keep: a fraction (float) or a number (int) of tokens that stay from `layer` on, the paper's 1 - R. The layers
             before it see all tokens, so the budget (mean over layers) is larger: with depth L, (layer + keep * (L -
             layer)) / L.
-        layer: the cut comes before this decoder layer, counted from 0; the paper's K.
+        layer: the cut comes before this decoder layer, counted from 0; the paper's K. By default 2, or the last
+            layer of a model that has no layer 2.
         scoring: "code": the last prompt token's attention; "paper": attention received from all prompt tokens.
 
     Raises:
         PlanError: layer below 1, which has no attention before it, or an unknown scoring.
     """
+    or_last = layer is None
+    layer = 2 if layer is None else layer
     if layer < 1:
         raise PlanError(f"layer is {layer}, but FastV reads the attention of the layer before; the first possible is 1")
     if scoring not in ("code", "paper"):
         raise PlanError(f'scoring is {scoring!r}; it must be "code" or "paper"')
     attention = Attention("last" if scoring == "code" else "received", "previous")
-    return Plan((Cut(layer, TextAttention(attention), keep),))
+    return Plan((Cut(layer, TextAttention(attention), keep, or_last=or_last),))

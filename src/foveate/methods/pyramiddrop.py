@@ -39,7 +39,7 @@ def pyramiddrop(
         layers: stages come before these decoder layers, counted from 0. By default at 1/4, 1/2 and 3/4 of the depth, or
             earlier as said above.
         depth: decoder layers of the LLM. Without it (and without layers) the plan is laid out for 32 and its places are
-            fractions of the depth: it fits any model, with the stated mean to within rounding of layers.
+            fractions of the depth: it fits any model, and a fraction as keep stays the mean where it can be met.
 
     Raises:
         PlanError: neither keep nor ratio, both, a ratio outside (0, 1], layers outside the model, or a mean below
@@ -75,7 +75,9 @@ def pyramiddrop(
         raise PlanError(f"depth is {depth}; PyramidDrop cuts inside the LLM and needs at least 2 decoder layers")
     spans(layers, depth)
     plan = Plan(tuple(Cut(layer, select, k) for layer, k in zip(layers, keeps, strict=True)))
-    return plan.relative(depth) if any_depth else plan
+    if not any_depth:
+        return plan
+    return plan.relative(depth, keep if isinstance(keep, float) else None)
 
 
 def _stages(step: float, depth: int) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ def tops(
         stages: "both"; 1, Stage I alone with exactly keep; 2, the stages inside the LLM alone (keep as a fraction).
         layers: Stage II comes before these decoder layers, counted from 0; by default 3/8 and 3/4 of the depth.
         depth: decoder layers of the LLM. Without it (and without a schedule or layers) the plan is laid out for 32 and
-            its places are fractions of the depth: it fits any model, with the stated mean to within rounding of layers.
+            its places are fractions of the depth: it fits any model, and a fraction as keep stays the exact mean.
         budget: "mean", 256-64-32 of 576 for 128, scaled to the depth; "table", 256-128-32 as printed.
         alpha: Stage I's weight of diversity.
         lam: Stage I's weight of coverage.
@@ -185,4 +185,7 @@ def tops(
     outside = () if stages == 2 else (Cut("input", first, keeps[0]),)
     later = keeps[len(outside) :]
     plan = Plan((*outside, *(Cut(at, inside, k) for at, k in zip(layers, later, strict=True))), positions)
-    return plan.relative(depth) if any_depth else plan
+    if not any_depth:
+        return plan
+    exact = budget == "mean" and isinstance(keep, float)
+    return plan.relative(depth, float(keep) if exact else None)
