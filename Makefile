@@ -34,7 +34,7 @@ test-newest: $(VENV)/.ready-dev
 	$(PY) $(PYTEST)
 
 # What talks to transformers; pure tensor code does not depend on its version.
-OLDEST_TESTS ?= $(wildcard tests/laws tests/families tests/engines tests/test_attach*.py tests/test_tiny.py)
+OLDEST_TESTS ?= $(wildcard tests/laws tests/families tests/engines tests/test_attach*.py tests/tiny)
 
 test-oldest: $(OLD)/.ready
 	$(OLD)/bin/python $(PYTEST) $(OLDEST_TESTS)
@@ -59,7 +59,7 @@ $(VENV)/.torch:
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.torch pyproject.toml
-	$(PY) $(PIP) --editable .
+	$(PY) $(PIP) --editable '.[plot]'
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.torch pyproject.toml

@@ -46,7 +46,7 @@ def test_an_answer_for_a_program(tmp_path: Path) -> None:
     data = json.loads(result.stdout)
     assert data["plan"]["cuts"][0]["at"] == 3
     assert data["plain"]["answer"] == SAMPLE.answer
-    assert data["pruned"]["report"]["budget"] == (3 * 576 + 3 * 144) / 6
+    assert data["pruned"]["report"]["budget"] == (3 * 576 + 7 * 144) / 10
     assert len(data["pruned"]["report"]["images"][0]["cuts"][0]["indices"]) == 144
     assert set(data["pruned"]["seconds"]) == {"encode", "select", "prefill", "decode", "first_token", "total"}
     assert Image.open(picture).size == (2 * 336 + 16 + 48, 336 + 44 + 40 + 48)
@@ -136,7 +136,7 @@ def test_bad_words_are_found_before_a_model_is_loaded(tmp_path: Path, words: lis
     assert result.stderr.startswith("foveate: ")
 
 
-@pytest.mark.parametrize("words", [["--keep", "577"], ["--method", "fastv", "--set", "layer=6"]])
+@pytest.mark.parametrize("words", [["--keep", "577"], ["--method", "fastv", "--set", "layer=10"]])
 def test_what_only_the_model_can_know(words: list[str]) -> None:
     result = run(app, [*ASK, "--method", "divprune", *words])
     assert result.exit_code == 2
@@ -188,15 +188,35 @@ def test_list() -> None:
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "_METHODS", {"random": {}, "tops": {"transform": "rank"}})
+    monkeypatch.setattr(demo, "_METHODS", {"random": {}, "downsample": {}, "tops": {"transform": "rank"}})
+    monkeypatch.setattr(demo, "_KEEPS", ("0.111",))
     out = tmp_path / "deep" / "down"
-    result = run(app, ["demo", "--out", str(out), "--json"])
+    result = run(app, ["demo", "--questions", "24", "--out", str(out), "--json"])
     assert result.exit_code == 0, result.stderr
     data = json.loads(result.stdout)
     assert data == json.loads((out / "demo.json").read_text())
-    assert data["series"][0]["right"] == len(data["samples"]) == 8
-    assert [s["method"] for s in data["series"]] == ["all tokens", "random", "random", "tops", "tops"]
+    rows = {r["method"]: r for r in data["results"]}
+    assert list(rows) == ["all tokens", "random", "downsample", "tops"]
+    full, few = rows["all tokens"], rows["random"]
+    assert full["agreement"] == full["time_ratio"] == 1
+    assert full["tokens"] == full["budget"] == 576
+    # Two thirds is far below what it answers right, and far above guessing.
+    assert full["accuracy"] > 2 / 3
+    assert few["tokens"] == few["budget"] == rows["downsample"]["tokens"] == 64
+    assert rows["tops"]["budget"] == pytest.approx(64, abs=1)
+    assert all(low <= r["accuracy"] <= high for r in data["results"] for low, high in [r["interval_95"]])
+    assert len(data["questions"]) == len(few["answers"]) == 24
+    right = sum(a == q["answer"] for a, q in zip(few["answers"], data["questions"], strict=True))
+    assert few["accuracy"] == right / 24
     assert Image.open(out / "demo.png").width > 600
+    assert Image.open(out / "accuracy.png").width > 600
+
+
+@pytest.mark.parametrize("n", ["7", "2001"])
+def test_demo_of_too_few_or_too_many(n: str) -> None:
+    result = run(app, ["demo", "--questions", n])
+    assert result.exit_code == 2
+    assert f"--questions is {n}; give 8 to 2000" in result.stderr
 
 
 def test_demo_into_a_file(tmp_path: Path) -> None:

@@ -1,175 +1,182 @@
-"""`foveate demo`: eight pictures, a few methods, the embedded model; what it answers with how many tokens, and when."""
+"""`foveate demo`: held-out questions to the embedded model, a few methods, fewer and fewer visual tokens."""
 
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean, median
 from typing import Annotated, Any
 
 import typer
-from PIL import Image
-from rich.text import Text
+from rich.progress import Progress
 
 from foveate.cli import app, choose, show
 from foveate.errors import FoveateError
 
+_KEEPS = ("0.222", "0.111")
 # [CLS] attention has a heavy tail here, for which TOPS wants the rank transform: see the docstring of methods/tops.py.
-_METHODS: Mapping[str, Mapping[str, Any]] = {
+_METHODS: dict[str, dict[str, Any]] = {
     "random": {},
-    "divprune": {},
+    "uniform": {},
+    "pool": {},
+    "downsample": {},
     "fastervlm": {},
+    "divprune": {},
     "fastv": {},
     "tops": {"transform": "rank"},
 }
-_KEEPS = ("0.222", "0.056")
-_PARTS = ("encode", "select", "prefill", "first_token")
-_LONGEST = 8
-"""Tokens; right answers are one word."""
+_FEWEST, _MOST = 8, 2000
 _EXAMPLES = """
-[bold]Example[/bold]
+[bold]Examples[/bold]
 
-  foveate demo --out out/demo
+  foveate demo
+  foveate demo --questions 200 --out out/demo
 
-It takes well under two minutes on one CPU core, and needs no network.
+The default takes under two minutes on two CPU cores, and needs no network.
 """
-
-
-@dataclass
-class _Series:
-    """The answers of one method at one keep, a sample each."""
-
-    name: str
-    keep: str
-    plan: Any
-    answers: list[Any] = field(default_factory=list)
-
-    def right(self, asked: Sequence[Any]) -> int:
-        return sum(a.text == s.answer for a, s in zip(self.answers, asked, strict=True))
-
-    @property
-    def budget(self) -> float:
-        return fmean(a.report.budget if a.report else a.visual_tokens for a in self.answers)
-
-    def seconds(self, part: str) -> float:
-        return median(getattr(a.times, part) for a in self.answers)
 
 
 @app.command(epilog=_EXAMPLES)
 def demo(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the picture and the numbers go.")] = Path("out/demo"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures and the numbers go.")] = Path("out/demo"),
+    questions: Annotated[int, typer.Option(help="How many held-out questions to ask.")] = 48,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Ask the model that comes with the package about its sample pictures, with fewer and fewer visual tokens."""
-    from foveate import files, images, samples, viz
-    from foveate.engines import hf
+    """Ask the model that comes with the package about pictures it never saw, with fewer and fewer visual tokens."""
+    from foveate import files, tiny
+    from foveate.tiny import trial
 
+    if not _FEWEST <= questions <= _MOST:
+        raise FoveateError(f"--questions is {questions}; give {_FEWEST} to {_MOST}")
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise FoveateError(f"cannot make the folder {out}: {e.strerror}; name another with --out") from None
     begin = time.perf_counter()
     show.quiet()
-    engine = hf.load()
-    asked = samples.load()
-    pictures = [images.load(s.image) for s in asked]
-    depth = engine.facts.depth
-    series = [_Series("all tokens", "1.0", None)]
-    series += [
-        _Series(name, keep, choose.build(name, keep, v, depth)) for name, v in _METHODS.items() for keep in _KEEPS
-    ]
-    for s in series:
-        hf.ask(engine, [pictures[0]], asked[0].question, s.plan, _LONGEST)  # warm-up, not counted
-    for picture, sample in zip(pictures, asked, strict=True):
-        # Every way of answering in turn, so that a machine that slows down slows down all of them.
-        for s in series:
-            s.answers.append(hf.ask(engine, [picture], sample.question, s.plan, _LONGEST))
-
-    drawing, numbers = out / "demo.png", out / "demo.json"
-    viz.save(_sheet(pictures, asked, series), drawing)
+    model, processor = tiny.load()
+    ways = _ways(model.config.get_text_config().num_hidden_layers)
+    asked = trial.questions(questions)
+    with Progress(transient=True, disable=as_json, console=show.errors()) as bar:
+        task = bar.add_task(f"{len(asked)} questions, {len(ways)} ways", total=len(asked))
+        for done in trial.run(model, processor, asked, ways):
+            bar.update(task, completed=done)
+    figures = [w.figures(asked, ways[0]) for w in ways]
+    sheet, plot = _draw(out, asked, ways, figures)
     data = {
-        "model": hf.TINY,
-        "samples": [{"image": s.image.name, "question": s.question, "answer": s.answer} for s in asked],
-        "series": [_data(s, asked) for s in series],
+        "model": "tiny",
+        "split": "test",
+        "questions": [{"text": q.text, "answer": q.answer, "kind": q.kind, "tier": q.tier} for q in asked],
+        "settings": {name: options for name, options in _METHODS.items() if options},
+        "results": figures,
         "seconds": time.perf_counter() - begin,
-        "picture": str(drawing),
+        "sheet": str(sheet),
+        "plot": str(plot) if plot else None,
     }
-    files.write(numbers, (json.dumps(data, indent=2) + "\n").encode())
+    numbers = files.write(out / "demo.json", (json.dumps(data, indent=2) + "\n").encode())
     if as_json:
         show.as_json(data)
         return
-    _print(asked, series)
-    show.console().print(f"\nPicture: {drawing}\nNumbers: {numbers}\n[dim]{data['seconds']:.0f} s[/dim]")
+    _print(figures, len(asked))
+    drawn = f"Plot:    {plot}" if plot else "No plot: pip install 'foveate[plot]'"
+    show.console().print(f"\nSheet:   {sheet}\n{drawn}\nNumbers: {numbers}\n[dim]{data['seconds']:.0f} s[/dim]")
 
 
-def _data(s: _Series, asked: Sequence[Any]) -> dict[str, Any]:
-    return {
-        "method": s.name,
-        "settings": dict(_METHODS.get(s.name, {})),
-        "keep": float(s.keep),
-        "budget": s.budget,
-        "right": s.right(asked),
-        "of": len(asked),
-        "answers": [a.text for a in s.answers],
-        "median_seconds": {p: s.seconds(p) for p in (*_PARTS, "decode", "total")},
-    }
+def _ways(depth: int) -> list[Any]:
+    from foveate.tiny.trial import Way
+
+    ways = [Way("all tokens")]
+    for keep in _KEEPS:
+        for name, options in _METHODS.items():
+            if name == "downsample":
+                ways.append(Way(name, float(keep), scaled=True))
+            else:
+                ways.append(Way(name, float(keep), choose.build(name, keep, options, depth)))
+    return ways
 
 
-def _print(asked: Sequence[Any], series: Sequence[_Series]) -> None:
+def _print(figures: Sequence[dict[str, Any]], n: int) -> None:
     page = show.console()
-    plain = series[0]
+    page.print(f"\n[bold]{n} held-out questions to the embedded model[/bold]")
+    table = show.table("method", "keep", "tokens", "budget", "accuracy", "95%", "agree", "time")
+    for f in figures:
+        if f["keep"] != 1.0 and f["method"] == next(iter(_METHODS)):
+            table.add_section()
+        low, high = (f"{100 * x:.0f}" for x in f["interval_95"])
+        table.add_row(
+            f["method"],
+            f"{f['keep']:g}",
+            f"{f['tokens']:.0f}",
+            f"{f['budget']:.0f}",
+            f"{100 * f['accuracy']:.1f}",
+            f"{low}-{high}",
+            f"{100 * f['agreement']:.0f}",
+            show.times(f["time_ratio"]),
+        )
+    page.print(table)
     page.print(
-        f"\n[bold]{len(asked)} questions to the embedded model, {plain.budget:.0f} visual tokens a picture[/bold]"
-    )
-    answers = show.table("method", "keep", "budget", "right", "answers")
-    answers.columns[-1].justify, answers.columns[-1].no_wrap = "left", False
-    times = show.table("ms, median", "keep", "encode", "select", "prefill", "gain", "first token", "gain")
-    for s in series:
-        if s.keep == _KEEPS[0]:
-            answers.add_section()
-            times.add_section()
-        answers.add_row(s.name, s.keep, f"{s.budget:.1f}", f"{s.right(asked)} of {len(asked)}", _answers(s, asked))
-        encode, select, prefill, first = (f"{s.seconds(p) * 1e3:.1f}" for p in _PARTS)
-        gains = [show.times(plain.seconds(p) / s.seconds(p)) if s.plan else "" for p in _PARTS[2:]]
-        times.add_row(s.name, s.keep, encode, select, prefill, gains[0], first, gains[1])
-    page.print(answers)
-    page.print(
-        "[dim]Budget: mean visual tokens per LLM layer. Red: wrong. Eight questions show how, not how well.[/dim]"
-    )
-    page.print()
-    page.print(times)
-    page.print(
-        "[dim]Times of a model of 7 million parameters on this machine; they say nothing about large ones.[/dim]"
+        "[dim]Tokens: left in the last layer. Budget: mean per layer. Agree: % of answers as with all tokens.\n"
+        "Time: all tokens over the method, whole answers, choosing included; of this small model on this machine.\n"
+        "Intervals this wide separate little: foveate demo --questions 1000 narrows them.[/dim]"
     )
 
 
-def _answers(s: _Series, asked: Sequence[Any]) -> Text:
-    line = Text()
-    for answer, sample in zip(s.answers, asked, strict=True):
-        line.append(f"{answer.text or '(nothing)'} ", style="green" if answer.text == sample.answer else "red")
-    return line
-
-
-def _sheet(pictures: Sequence[Image.Image], asked: Sequence[Any], series: Sequence[_Series]) -> Image.Image:
-    """A row a sample: the picture, then what each method left at the lowest keep."""
+def _draw(out: Path, asked: Sequence[Any], ways: Sequence[Any], figures: Sequence[dict[str, Any]]) -> tuple[Path, Any]:
+    """The overlay sheet, and the plot where matplotlib is installed."""
     from foveate import viz
+    from foveate.selection import Block
+    from foveate.tiny.vocabulary import GRID
 
     green, red = (22, 128, 60), (196, 40, 40)
+    grid = (Block(0, GRID, GRID),)
+    keep = float(_KEEPS[-1])
     rows = []
-    for i, (picture, sample) in enumerate(zip(pictures, asked, strict=True)):
-        row = []
-        for s in (s for s in series if s.plan is None or s.keep == _KEEPS[-1]):
-            answer = s.answers[i]
-            colour = green if answer.text == sample.answer else red
-            text = answer.text or "(nothing)"
-            if answer.report is None:
-                whole = f"all {answer.visual_tokens} tokens: {text}"
-                row.append(viz.Panel(viz.fit(picture, 224), sample.question, whole, colour))
+    for tier in ("simple", "medium", "crowded"):
+        found = [i for i, q in enumerate(asked) if q.tier == tier]
+        if not found:
+            continue
+        # One that all tokens answer right and most ways of answering disagree on shows most.
+        i = max(found, key=lambda i: (ways[0].answers[i] == asked[i].answer, len({w.answers[i] for w in ways})))
+        q = asked[i]
+        colour = green if ways[0].answers[i] == q.answer else red
+        row = [viz.Panel(viz.fit(q.image, 224), q.text, f"all tokens: {ways[0].answers[i]}", colour)]
+        for w in ways:
+            if w.plan is None or w.keep != keep:
                 continue
-            image = answer.report.images[0]
-            last = image.cuts[-1]
-            title = f"{s.name}, {last.count} left {viz.where(last.at)}"
-            row.append(viz.Panel(viz.dim(picture, viz.place(picture, image.grid), last.kept, 224), title, text, colour))
+            text = w.answers[i] or "(nothing)"
+            picture = viz.dim(q.image, viz.place(q.image, grid), w.kept[i], 224)
+            row.append(viz.Panel(picture, f"{w.name}, {len(w.kept[i])} left", text, green if text == q.answer else red))
         rows.append(row)
-    return viz.sheet(rows, f"What stays at keep {_KEEPS[-1]}, and what the model answers")
+    sheet = viz.save(viz.sheet(rows, f"What is left at keep {keep}, and what the model answers"), out / "demo.png")
+    return sheet, _plot(figures, out / "accuracy.png")
+
+
+def _plot(figures: Sequence[dict[str, Any]], path: Path) -> Path | None:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    from io import BytesIO
+
+    from foveate import files
+
+    page = Figure(figsize=(8.5, 4.5), layout="constrained")
+    axes = page.subplots()
+    full = figures[0]
+    axes.axhline(100 * full["accuracy"], color="0.3", lw=1, ls="--", label=f"all {full['tokens']:.0f} tokens")
+    for j, name in enumerate(_METHODS):
+        points = sorted((f for f in figures if f["method"] == name), key=lambda f: f["budget"])
+        # Side by side where budgets are equal, so that bars do not hide each other.
+        x = [f["budget"] * (1 + 0.012 * (j - len(_METHODS) / 2)) for f in points]
+        y = [100 * f["accuracy"] for f in points]
+        low = [100 * (f["accuracy"] - f["interval_95"][0]) for f in points]
+        high = [100 * (f["interval_95"][1] - f["accuracy"]) for f in points]
+        axes.errorbar(x, y, yerr=[low, high], marker="o", ms=5, lw=1.2, elinewidth=0.8, capsize=2, label=name)
+    axes.set(xscale="log", xlabel="budget: mean visual tokens per LLM layer", ylabel="accuracy, % (bars: 95%)")
+    axes.set_xticks(ticks := [32, 64, 128, 256], labels=[str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.grid(alpha=0.25)
+    axes.set_ylim(0, 103)
+    page.legend(fontsize=8, loc="outside right upper", frameon=False)
+    buffer = BytesIO()
+    page.savefig(buffer, format="png", dpi=140)
+    return files.write(path, buffer.getvalue())

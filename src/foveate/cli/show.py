@@ -23,6 +23,11 @@ def console() -> Console:
     return Console(highlight=False)
 
 
+def errors() -> Console:
+    """Stderr: progress, which must not stand in what a program reads."""
+    return Console(stderr=True, highlight=False)
+
+
 def quiet() -> None:
     """No progress bars: the models are loaded for one question, and the answer is what a reader wants."""
     from transformers.utils import logging

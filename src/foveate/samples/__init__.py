@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture (192 x 192 PNG), a question about it, and the answer, one word."""
+    """A picture (192 x 192 PNG), a question about it, and the answer: a word, or three letters with spaces."""
 
     image: Path
     question: str
@@ -20,5 +20,5 @@ class Sample:
 @cache
 def load() -> tuple[Sample, ...]:
     """Every sample, in a fixed order. The embedded model answers all of them right when nothing is dropped."""
-    entries = json.loads((_FOLDER / "samples.json").read_text())
-    return tuple(Sample(_FOLDER / e["file"], e["question"], e["answer"]) for e in entries)
+    entries = json.loads((FOLDER / "samples.json").read_text())
+    return tuple(Sample(FOLDER / e["file"], e["question"], e["answer"]) for e in entries)

@@ -1,0 +1,42 @@
+"""The little statistics that the instrument's claims need."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+
+def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+    """The 95% interval of a share by Wilson's formula; (0, 1) for no trials."""
+    if total == 0:
+        return 0.0, 1.0
+    p = right / total
+    middle = (p + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired(a: Tensor, b: Tensor) -> float:
+    """Two-sided exact McNemar test of two bool vectors over the same questions: the chance of a split this uneven."""
+    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+    n, k = only_a + only_b, min(only_a, only_b)
+    if n == 0:
+        return 1.0
+    logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
+    return min(1.0, 2 * sum(math.exp(v) for v in logs))
+
+
+def auc(score: Tensor, wanted: Tensor) -> float:
+    """The chance that a wanted token scores above another, ties broken by place; NaN where one side is empty."""
+    ranks = score.argsort().argsort().double()
+    n, m = int(wanted.sum()), int((~wanted).sum())
+    if n == 0 or m == 0:
+        return math.nan
+    return float((ranks[wanted].sum() - n * (n - 1) / 2) / (n * m))
+
+
+def mean(values: list[float]) -> float:
+    """The mean of those that are numbers."""
+    known = [v for v in values if not math.isnan(v)]
+    return sum(known) / len(known) if known else math.nan

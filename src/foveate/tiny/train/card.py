@@ -1,0 +1,147 @@
+"""`python -m foveate.tiny.train.card --checkpoint DIR`: the model card, from the curves and the measured results."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from foveate.tiny.seeds import WORLD
+from foveate.tiny.train.answers import Lesson
+from foveate.tiny.train.recipe import RECIPE, Recipe
+from foveate.tiny.train.state import write_bytes
+from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS
+
+_CARD = """\
+# Foveate's instrument
+
+A LLaVA-1.5 in miniature, trained from nothing on a synthetic world by the code in `foveate.tiny.train`. It exists to
+measure methods that drop visual tokens. It knows nothing of photographs.
+
+| part | what it is |
+|---|---|
+| vision tower | CLIP ViT, 192 px, patch 8, 24 x 24 = 576 visual tokens and [CLS], 6 layers of width 192 |
+| projector | MLP, 192 to 256, reads the last vision layer but one |
+| decoder | Llama, 10 layers of width 256, tied embeddings, 96 words |
+| text tower | CLIP's, 2 layers of width 128, joint space of 128: `joint.safetensors`, by `foveate.tiny.load_joint` |
+
+`model.safetensors` loads with `AutoModelForImageTextToText` and `AutoProcessor`. The vision tower is stored once.
+Prompt: `USER: <image> what color is the circle? ASSISTANT:`, or the chat template.
+
+## Data
+
+`{world}`: scenes drawn from SHA-256 of split and number, so splits cannot overlap. No image is stored; the
+first 24 test scenes with their questions have the SHA-256 `{fingerprint}`.
+
+## Training
+
+{stages}
+
+Seed {seed}; Muon and AdamW; bfloat16 weights with a float32 master copy; two one-thread processes on a shared 2-core
+CPU, so the seconds are those of a busy machine. From `names` on the vision tower is frozen; up to 16 questions of a
+scene share one pass over its image. For speed, `names` to `hops` see a part of the 576 visual tokens, drawn at random
+with those of things first; the last {full} steps see all. In lessons that are "shown where to look" one head of layers
+0, 1, 2, 4 and 7 is trained to look where the question's boxes are (`foveate.tiny.train.pointing`).
+
+{lineage}
+
+## Held-out results
+
+{questions} questions about {scenes} test scenes, all 576 tokens, greedy, accuracy in % with 95% intervals.
+
+{accuracy}
+
+With the wrong image: {wrong}. With the image hidden from the last third of the layers: {hidden}.
+
+### Choices of visual tokens at the decoder's input
+
+{choices}
+
+Area under the curve: [CLS] attention, things against the rest {cls_thing}, needed against the rest {cls_needed};
+relevance to the question in the joint space, needed against the rest {text_needed}.
+
+## Limits
+
+One training seed. Its objects are small and its background is plain beside a photograph, so few tokens carry much.
+Part of its training saw a part of the visual tokens; `docs/instrument.md` shows what was left of that. A few attention
+heads were shown where to look, which may flatter methods that read the decoder's attention.
+"""
+
+
+def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None:
+    """Write `folder/README.md` from `curves.json` and `results.json` there. `lineage` says what else happened."""
+    curves = json.loads((folder / "curves.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    accuracy, auc = results["accuracy"], results["auc"]
+    card = _CARD.format(
+        world=WORLD,
+        fingerprint=results["world"],
+        stages=_stages(curves, recipe),
+        seed=recipe.seed,
+        full=recipe.full_steps,
+        lineage=lineage or "The run was unbroken.",
+        questions=results["questions"],
+        scenes=results["scenes"],
+        accuracy=_accuracy(accuracy["full"]),
+        wrong=_share(accuracy["wrong image"]["all"]),
+        hidden=_share(accuracy["image hidden from the last third of layers"]["all"]),
+        choices=_choices(accuracy),
+        **{name: f"{value:.3f}" for name, value in auc.items()},
+    )
+    write_bytes(folder / "README.md", card.encode())
+
+
+def _stages(curves: dict[str, list[dict[str, Any]]], recipe: Recipe) -> str:
+    rows = ["| stage | steps | scenes a step | rate | seconds | what is learned |", "|---|---|---|---|---|---|"]
+    whats = ["8 x 8 patches around things: what and where each is", "whole images: the same, and [CLS] against texts"]
+    whats += [_lesson(lesson) for lesson in recipe.lessons]
+    stages = (recipe.windows, recipe.images, *(lesson.stage for lesson in recipe.lessons))
+    for stage, what in zip(stages, whats, strict=True):
+        seconds = max(row.get("seconds", 0) for row in curves[stage.name])
+        size = stage.micro * stage.scenes
+        rows.append(f"| {stage.name} | {stage.steps} | {size} | {stage.rate:g} | {seconds:.0f} | {what} |")
+    return "\n".join(rows)
+
+
+def _lesson(lesson: Lesson) -> str:
+    if not lesson.answer:
+        return "projector and words alone: naming what patches show"
+    low, high = min(lesson.budgets), max(lesson.budgets)
+    tokens = f"{low}" if low == high else f"{low} to {high}"
+    said = f"answers; {' and '.join(lesson.tiers or ('all',))} scenes; {tokens} visual tokens"
+    said += f"; more {', '.join(lesson.favoured)}" if lesson.favoured else ""
+    return said + ("; shown where to look" if lesson.pointing else "")
+
+
+def _share(cell: dict[str, Any]) -> str:
+    return f"{cell['percent']:.1f} ({cell['interval'][0]:.1f} to {cell['interval'][1]:.1f})"
+
+
+def _accuracy(full: dict[str, Any]) -> str:
+    rows = ["| questions | n | accuracy |", "|---|---|---|"]
+    rows += [f"| {name} | {full[name]['n']} | {_share(full[name])} |" for name in ("all", *QUESTION_KINDS, *TIERS)]
+    return "\n".join(rows)
+
+
+def _choices(accuracy: dict[str, Any]) -> str:
+    budgets = list(dict.fromkeys(name.rsplit(" ", 1)[1] for name in accuracy if name.endswith("%")))
+    methods = list(dict.fromkeys(name.rsplit(" ", 1)[0] for name in accuracy if name.endswith("%")))
+    rows = ["| kept | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
+    for method in methods:
+        cells = " | ".join(_share(accuracy[f"{method} {budget}"]["all"]) for budget in budgets)
+        rows.append(f"| {method} | {cells} |")
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Read the command line and write the card."""
+    parser = argparse.ArgumentParser(prog="python -m foveate.tiny.train.card", description=__doc__)
+    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with curves.json and results.json")
+    parser.add_argument("--lineage", default="", help="a sentence on restarts and deviations, if there were any")
+    args = parser.parse_args()
+    write_card(args.checkpoint, args.lineage)
+
+
+if __name__ == "__main__":
+    main()

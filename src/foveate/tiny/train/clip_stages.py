@@ -1,0 +1,79 @@
+"""The two stages that make the CLIP: windows (patches only), then whole images (patches and [CLS])."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import CLIPModel
+
+from foveate.tiny import world
+from foveate.tiny.anatomy import build_clip
+from foveate.tiny.train.attention import register
+from foveate.tiny.train.batches import whole, windows
+from foveate.tiny.train.stage import Curve, Stage, run_stage
+from foveate.tiny.train.start import start_local
+from foveate.tiny.train.vision import Heads, forward_batch, image_losses, patch_losses
+from foveate.tiny.train.workers import Micro
+
+WINDOWS_ORIGIN, IMAGES_ORIGIN = 0, 10_000_000
+
+
+def new_clip(seed: int) -> tuple[CLIPModel, Heads]:
+    """A CLIP and its training heads before the first step, in bfloat16."""
+    torch.manual_seed(seed)
+    clip = build_clip(register())
+    start_local(clip)
+    return clip.bfloat16(), Heads().bfloat16()
+
+
+def parameters(clip: CLIPModel, heads: Heads) -> dict[str, nn.Parameter]:
+    """All that the CLIP stages train, by name."""
+    named = {f"clip.{n}": p for n, p in clip.named_parameters()}
+    return named | {f"heads.{n}": p for n, p in heads.named_parameters()}
+
+
+def train_clip(
+    clip: CLIPModel, heads: Heads, stages: tuple[Stage, Stage], region: float, folder: Path, processes: int
+) -> dict[str, Curve]:
+    """Both stages, each resumed if it was begun; the weights are changed in place."""
+    small, large = stages
+    named = parameters(clip, heads)
+    curves = {small.name: run_stage(small, named, _windows(clip, heads, small, region), folder, None, processes)}
+    curves[large.name] = run_stage(large, named, _images(clip, heads, large, region), folder, None, processes)
+    return curves
+
+
+def _windows(clip: CLIPModel, heads: Heads, stage: Stage, region: float) -> Micro:
+    def micro(step: int, number: int) -> dict[str, float]:
+        rng = _seed(stage, step, number)
+        scenes = [world.scene("train", i) for i in stage.numbers(step, number, WINDOWS_ORIGIN)]
+        batch = windows(scenes, rng)
+        losses, figures = patch_losses(clip, heads, batch, forward_batch(clip, batch), rng, region)
+        sum(losses.values()).backward()  # type: ignore[union-attr]
+        return {**{n: float(loss.detach()) for n, loss in losses.items()}, **figures}
+
+    return micro
+
+
+def _images(clip: CLIPModel, heads: Heads, stage: Stage, region: float) -> Micro:
+    def micro(step: int, number: int) -> dict[str, float]:
+        rng = _seed(stage, step, number)
+        scenes = [world.scene("train", i) for i in stage.numbers(step, number, IMAGES_ORIGIN)]
+        batch = whole(scenes)
+        states = forward_batch(clip, batch)
+        losses, figures = patch_losses(clip, heads, batch, states, rng, region)
+        losses |= image_losses(clip, scenes, states, rng)
+        sum(losses.values()).backward()  # type: ignore[union-attr]
+        return {**{n: float(loss.detach()) for n, loss in losses.items()}, **figures}
+
+    return micro
+
+
+def _seed(stage: Stage, step: int, number: int) -> np.random.Generator:
+    """A stream that depends on the stage and the place in it only, so that a resumed run draws what it would have."""
+    place = step * stage.micro + number
+    torch.manual_seed(place)
+    return np.random.Generator(np.random.PCG64([len(stage.name), place]))

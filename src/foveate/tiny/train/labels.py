@@ -1,0 +1,80 @@
+"""What each patch of a scene shows: the dense labels that teach the vision tower."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foveate.tiny.layout import Box
+from foveate.tiny.vocabulary import COLORS, GRID, KINDS, LETTERS, PATCH, SIZE
+from foveate.tiny.world import Scene
+
+NONE_KIND, NONE_COLOR, NONE_LETTER = len(KINDS), len(COLORS), len(LETTERS)
+IGNORE = -100
+_SHOWN, _TOUCHED = 0.12, 0.01
+_LETTER_SHOWN, _LETTER_TOUCHED = 0.3, 0.06
+_COLOR = list(COLORS)
+_SUB = 4
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Per patch of the 24 x 24 grid; IGNORE where a patch shows too little to say.
+
+    kind, color: index, or the NONE value for background and distractors. letters: for each of a plate's three places
+    the letter seen in this patch, or NONE_LETTER. mask: 4 x 4 coverage. offset: to the thing's centre in patches, and
+    the logarithm of its size. owner: index of the thing, or -1. cover: things x grid, share of each patch.
+    """
+
+    kind: NDArray[np.int64]
+    color: NDArray[np.int64]
+    letters: NDArray[np.int64]
+    mask: NDArray[np.float32]
+    offset: NDArray[np.float32]
+    owner: NDArray[np.int64]
+    cover: NDArray[np.float32]
+
+
+def label(scene: Scene) -> Labels:
+    """All labels of one scene."""
+    things = scene.layout.things
+    full = np.zeros((SIZE, SIZE), np.float32)
+    cover = np.zeros((len(things), GRID, GRID), np.float32)
+    for i, (thing, alpha) in enumerate(zip(things, scene.alphas, strict=True)):
+        own = np.zeros((SIZE, SIZE), np.float32)
+        own[thing.y : thing.y + thing.height, thing.x : thing.x + thing.width] = alpha / np.float32(255)
+        full += own
+        cover[i] = own.reshape(GRID, PATCH, GRID, PATCH).mean((1, 3))
+    most, owner = cover.max(0), cover.argmax(0)
+    shown = most >= _SHOWN
+    doubtful = (most > _TOUCHED) & ~shown
+    kind = np.where(shown, np.array([KINDS.index(t.kind) for t in things])[owner], NONE_KIND)
+    color = np.where(shown, np.array([_COLOR.index(t.color) for t in things])[owner], NONE_COLOR)
+    kind[doubtful] = color[doubtful] = IGNORE
+    letters = np.full((GRID, GRID, 3), NONE_LETTER, np.int64)
+    for thing in things:
+        for place, (letter, box) in enumerate(zip(thing.code, thing.letter_boxes, strict=True)):
+            share = _overlap(box)
+            letters[..., place][share >= _LETTER_TOUCHED] = IGNORE
+            letters[..., place][share >= _LETTER_SHOWN] = LETTERS.index(letter)
+    sub = PATCH // _SUB
+    fine = full.reshape(GRID, _SUB, sub, GRID, _SUB, sub).mean((2, 5))
+    mask = fine.transpose(0, 2, 1, 3).reshape(GRID, GRID, _SUB**2)
+    centers = np.array([(*t.center, math.log(max(t.width, t.height) / 24)) for t in things], np.float32)
+    y, x = np.mgrid[:GRID, :GRID].astype(np.float32) + 0.5
+    offset = centers[owner] / np.array([PATCH, PATCH, 1], np.float32)
+    offset[..., 0] -= x
+    offset[..., 1] -= y
+    return Labels(kind, color, letters, mask, offset, np.where(shown, owner, -1), cover)
+
+
+def _overlap(box: Box) -> NDArray[np.float64]:
+    """The share of `box` that falls into each patch."""
+    edges = np.arange(GRID) * PATCH
+    wide = np.clip(np.minimum(edges + PATCH, box[2]) - np.maximum(edges, box[0]), 0, None)
+    high = np.clip(np.minimum(edges + PATCH, box[3]) - np.maximum(edges, box[1]), 0, None)
+    share: NDArray[np.float64] = high[:, None] * wide[None, :] / ((box[2] - box[0]) * (box[3] - box[1]))
+    return share

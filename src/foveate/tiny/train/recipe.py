@@ -1,0 +1,94 @@
+"""The numbers of the run that made the embedded checkpoint. Change one and it is another checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from foveate.tiny.branches import TOKENS
+from foveate.tiny.train.answers import Lesson
+from foveate.tiny.train.stage import Stage
+
+WINDOWS = Stage("windows", steps=900, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.15)
+IMAGES = Stage("images", steps=500, micro=4, scenes=3, rate=0.8e-3, warmup=30, decay=0.3)
+NAMES = Lesson(Stage("names", steps=150, micro=4, scenes=4, rate=2e-3, warmup=10), 30_000_000, answer=False)
+EASY = Lesson(
+    Stage("easy", steps=100, micro=4, scenes=3, rate=1e-3, warmup=50, decay=0.01),
+    40_000_000,
+    tiers=("simple", "medium"),
+    budgets=(64, 96, 128, 96),
+)
+BRISK = Lesson(
+    Stage("brisk", steps=100, micro=4, scenes=3, rate=2.5e-3, warmup=20, decay=0.01),
+    45_000_000,
+    tiers=("simple", "medium"),
+    budgets=(64, 96, 128, 96),
+)
+SHORT = Lesson(
+    Stage("short", steps=100, micro=2, scenes=4, rate=2e-3, warmup=20, decay=0.0, check_every=150),
+    50_000_000,
+    tiers=("medium",),
+    budgets=(48, 64, 64, 96),
+)
+SHOWN = Lesson(
+    Stage("shown", steps=350, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    57_000_000,
+    tiers=("medium",),
+    budgets=(48, 64, 64, 96),
+    pointing=0.3,
+)
+FEW = Lesson(
+    Stage("few", steps=300, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=150),
+    60_000_000,
+    budgets=(96, 128, 160, 224),
+    pointing=0.2,
+    spelling=True,
+)
+HARD = ("relation", "count", "plate")
+HOPS = Lesson(
+    Stage("hops", steps=300, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    65_000_000,
+    budgets=(96, 128, 160, 224),
+    pointing=0.25,
+    spelling=True,
+    favoured=HARD,
+)
+WIDE = Lesson(
+    Stage("wide", steps=180, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=0.0, check_every=90),
+    70_000_000,
+    pointing=0.25,
+    spelling=True,
+    favoured=HARD,
+)
+ALL = Lesson(
+    Stage("all", steps=330, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=165),
+    75_000_000,
+    favoured=HARD,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`region` is the weight of patch against text: higher makes text relevance sharper than in real models."""
+
+    seed: int = 0
+    region: float = 0.2
+    windows: Stage = WINDOWS
+    images: Stage = IMAGES
+    lessons: tuple[Lesson, ...] = (NAMES, EASY, BRISK, SHORT, SHOWN, FEW, HOPS, WIDE, ALL)
+
+    def shortened(self, steps: int) -> Recipe:
+        """The same recipe with at most `steps` steps a stage, to see that everything runs."""
+
+        def cut(stage: Stage) -> Stage:
+            return replace(stage, steps=min(steps, stage.steps), check_every=max(steps, 1))
+
+        lessons = tuple(replace(lesson, stage=cut(lesson.stage)) for lesson in self.lessons)
+        return replace(self, windows=cut(self.windows), images=cut(self.images), lessons=lessons)
+
+    @property
+    def full_steps(self) -> int:
+        """Steps of those lessons in which the model answers from all visual tokens."""
+        return sum(lesson.stage.steps for lesson in self.lessons if lesson.answer and min(lesson.budgets) == TOKENS)
+
+
+RECIPE = Recipe()

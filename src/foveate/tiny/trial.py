@@ -1,0 +1,159 @@
+"""A small trial on the embedded world: the same held-out questions to every way of answering, batch by batch in turn.
+
+Ways are plans, the whole image, and the image scaled down until it has as few tokens. Time is what `generate` takes,
+choosing tokens included; since every batch goes through all ways before the next one, a machine that slows down slows
+down all of them.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from math import isqrt
+from statistics import fmean
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from foveate.attach import attach
+from foveate.plan import Plan
+from foveate.tiny import world
+from foveate.tiny.statistics import wilson
+from foveate.tiny.vocabulary import GRID, PATCH
+
+BATCH = 8
+LONGEST = 6
+"""Tokens; a plate's three letters are the longest answer."""
+PROMPT = "USER: <image> {question} ASSISTANT:"
+TAIL = 2
+"""Tokens after the question: "ASSISTANT" and ":"."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One question about one scene."""
+
+    image: Image.Image
+    text: str
+    answer: str
+    kind: str
+    tier: str
+
+
+@dataclass
+class Way:
+    """One way of answering, and how it went."""
+
+    name: str
+    keep: float = 1.0
+    plan: Plan | None = None
+    scaled: bool = False
+    """The image is scaled down to the same number of tokens, and nothing is dropped."""
+    answers: list[str] = field(default_factory=list)
+    tokens: list[int] = field(default_factory=list)
+    budgets: list[float] = field(default_factory=list)
+    kept: list[tuple[int, ...]] = field(default_factory=list)
+    """Original indices left in the last layer, a question each; empty without a plan."""
+    seconds: float = 0.0
+
+    def figures(self, asked: Sequence[Asked], full: Way) -> dict[str, Any]:
+        """What the table says, as plain data."""
+        right = sum(a == q.answer for a, q in zip(self.answers, asked, strict=True))
+        n = len(asked)
+        return {
+            "method": self.name,
+            "keep": self.keep,
+            "questions": n,
+            "accuracy": right / n,
+            "interval_95": list(wilson(right, n)),
+            "agreement": sum(a == b for a, b in zip(self.answers, full.answers, strict=True)) / n,
+            "tokens": fmean(self.tokens),
+            "budget": fmean(self.budgets),
+            "time_ratio": full.seconds / self.seconds,
+            "answers": self.answers,
+        }
+
+
+def questions(count: int, split: str = "test") -> list[Asked]:
+    """The first questions of a split, two a scene."""
+    out: list[Asked] = []
+    index = 0
+    while len(out) < count:
+        scene = world.scene(split, index, questions=2)
+        out += [Asked(scene.image, q.text, q.answer, q.kind, q.tier) for q in scene.questions]
+        index += 1
+    return out[:count]
+
+
+def run(model: Any, processor: Any, asked: Sequence[Asked], ways: Sequence[Way]) -> Iterator[int]:
+    """Ask everything every way; yields how many questions are done, for a progress bar."""
+    processor.tokenizer.padding_side = "left"
+    first = asked[:BATCH]
+    for way in ways:
+        _ask(model, processor, first, Way(way.name, way.keep, way.plan, way.scaled))  # warm-up, not counted
+    for start in range(0, len(asked), BATCH):
+        batch = asked[start : start + BATCH]
+        for way in ways:
+            _ask(model, processor, batch, way)
+        yield start + len(batch)
+
+
+def _ask(model: Any, processor: Any, batch: Sequence[Asked], way: Way) -> None:
+    texts = [PROMPT.format(question=q.text) for q in batch]
+    inputs = processor(text=texts, images=[q.image for q in batch], padding=True, return_tensors="pt")
+    whole = GRID * GRID
+    with torch.inference_mode():
+        if way.plan is not None:
+            with attach(model, way.plan, tail=TAIL) as attached:
+                new = _generate(way, model, inputs, inputs["input_ids"].shape[1])
+                report = attached.report
+            assert report is not None
+            way.tokens += [i.per_layer[-1] for i in report.images]
+            way.budgets += [i.budget for i in report.images]
+            way.kept += [i.cuts[-1].kept for i in report.images]
+        elif way.scaled:
+            side = isqrt(round(way.keep * whole))
+            new = _generate(way, model, _scaled(model, processor, batch, texts, side), 0)
+            way.tokens += [side * side] * len(batch)
+            way.budgets += [float(side * side)] * len(batch)
+        else:
+            new = _generate(way, model, inputs, inputs["input_ids"].shape[1])
+            way.tokens += [whole] * len(batch)
+            way.budgets += [float(whole)] * len(batch)
+    way.answers += [t.strip() for t in processor.batch_decode(new, skip_special_tokens=True)]
+
+
+def _generate(way: Way, model: Any, inputs: Any, prompt: int) -> Tensor:
+    begin = time.perf_counter()
+    if callable(inputs):
+        inputs = inputs()
+    output = model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
+    way.seconds += time.perf_counter() - begin
+    return output[:, prompt:]
+
+
+def _scaled(model: Any, processor: Any, batch: Sequence[Asked], texts: Sequence[str], side: int) -> Any:
+    """Arguments for generate from images of side x side patches, positions interpolated; encoded when called."""
+    small = [q.image.resize((side * PATCH, side * PATCH), Image.Resampling.BICUBIC) for q in batch]
+    pixels = processor.image_processor(small, do_resize=False, do_center_crop=False, return_tensors="pt")[
+        "pixel_values"
+    ]
+    token = model.config.image_token_id
+    rows = [processor.tokenizer(t)["input_ids"] for t in texts]
+    rows = [[x for i in row for x in ([token] * (side * side) if i == token else [i])] for row in rows]
+    longest = max(map(len, rows))
+    ids = torch.tensor([[processor.tokenizer.pad_token_id] * (longest - len(r)) + r for r in rows])
+    mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows])
+
+    def encode() -> dict[str, Tensor]:
+        features = model.model.get_image_features(
+            pixel_values=pixels.to(model.dtype), interpolate_pos_encoding=True, return_dict=True
+        ).pooler_output
+        embeds = model.get_input_embeddings()(ids)
+        where = (ids == token).unsqueeze(-1)
+        return {"inputs_embeds": embeds.masked_scatter(where, torch.cat(list(features))), "attention_mask": mask}
+
+    return encode

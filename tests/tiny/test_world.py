@@ -1,0 +1,136 @@
+"""The world: the same everywhere, never shared between splits, and its answers are true."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from foveate.errors import FoveateError
+from foveate.tiny import world
+from foveate.tiny.layout import Thing
+from foveate.tiny.seeds import SPLITS, seed
+from foveate.tiny.vocabulary import COLORS, PLACES, PLURALS, QUESTION_KINDS, SIZE, TIERS, WORDS, noun
+from foveate.tiny.world import Scene
+
+FINGERPRINT = "d4b2ffdc06d35e39070a32ec65a5d09da391e00c60e6b9ab14ef2075f9b41a60"
+SCENES = [world.scene("val", i, questions=16) for i in range(60)]
+
+
+def test_pixels_questions_and_boxes_are_those_the_weights_were_trained_on() -> None:
+    assert world.fingerprint() == FINGERPRINT
+
+
+def test_a_scene_does_not_depend_on_what_was_asked_before() -> None:
+    first, again = world.scene("test", 7), world.scene("test", 7, questions=3)
+    assert first.image.tobytes() == again.image.tobytes()
+    assert first.questions[:3] == again.questions
+
+
+def test_no_two_splits_share_a_seed() -> None:
+    seeds = [{seed(split, i) for i in range(3000)} for split in SPLITS]
+    assert sum(map(len, seeds)) == len(set().union(*seeds)) == 3 * 3000
+
+
+@pytest.mark.parametrize(("split", "index", "tier"), [("dev", 0, None), ("test", -1, None), ("test", 0, "hard")])
+def test_a_wrong_name_is_refused(split: str, index: int, tier: str | None) -> None:
+    with pytest.raises(FoveateError):
+        world.scene(split, index, tier=tier)
+
+
+def test_every_kind_and_tier_occurs_and_answers_are_level() -> None:
+    questions = [q for s in SCENES for q in s.questions]
+    assert {q.kind for q in questions} == set(QUESTION_KINDS)
+    assert {q.tier for q in questions} == set(TIERS)
+    yes = Counter(q.answer for q in questions if q.kind == "exist")
+    assert 0.4 < yes["yes"] / yes.total() < 0.6
+    for kind in ("color", "shape", "letter", "position", "count"):
+        answers = Counter(q.answer for q in questions if q.kind == kind)
+        assert answers.most_common(1)[0][1] < 0.45 * answers.total(), kind
+
+
+def test_every_word_is_known_to_the_tokenizer() -> None:
+    words = {w for s in SCENES for q in s.questions for w in f"{q.text} {q.answer}".replace("?", " ?").split()}
+    assert words <= set(WORDS)
+
+
+def test_things_and_distractors_never_overlap() -> None:
+    for scene in SCENES:
+        painted = np.zeros((SIZE, SIZE), int)
+        for item in (*scene.layout.things, *scene.layout.distractors):
+            x0, y0, x1, y1 = item.box
+            assert 0 <= x0 < x1 <= SIZE and 0 <= y0 < y1 <= SIZE
+            painted[y0:y1, x0:x1] += 1
+        assert painted.max() <= 1
+
+
+def test_a_things_pixels_have_its_color() -> None:
+    palette = np.array(list(COLORS.values()))
+    for scene in SCENES[:20]:
+        pixels = np.asarray(scene.image).astype(int)
+        for thing, alpha in zip(scene.layout.things, scene.alphas, strict=True):
+            x0, y0, x1, y1 = thing.box
+            inside = pixels[y0:y1, x0:x1][alpha == 255]
+            nearest = Counter(np.abs(inside[:, None] - palette[None]).sum(-1).argmin(-1).tolist())
+            assert list(COLORS)[nearest.most_common(1)[0][0]] == thing.color
+
+
+@pytest.mark.parametrize("kind", QUESTION_KINDS)
+def test_answers_are_true(kind: str) -> None:
+    asked = [(s, q) for s in SCENES for q in s.questions if q.kind == kind]
+    assert asked
+    for scene, question in asked:
+        needed = [_thing_at(scene, box) for box in question.boxes]
+        assert _answer(scene, question.text, needed) == question.answer, question
+
+
+def _thing_at(scene: Scene, box: tuple[int, int, int, int]) -> Thing:
+    (thing,) = [t for t in scene.layout.things if t.box == box]
+    return thing
+
+
+def _answer(scene: Scene, text: str, needed: list[Thing]) -> str:
+    """The answer worked out anew from the words of the question and the things alone."""
+    words = text.rstrip("?").split()
+    things = scene.layout.things
+    if text.startswith("how many"):
+        return str(sum(PLURALS.get(t.kind) == words[2] for t in things))
+    if text.startswith("is there"):
+        named = " ".join(words[3:])
+        return "yes" if any(f"{t.color} {noun(t.kind)}" == named for t in things) else "no"
+    if text.startswith("where is"):
+        (thing,) = [t for t in things if f"{t.color} {noun(t.kind)}" == " ".join(words[3:])]
+        column, row = (int(c // (SIZE / 3)) for c in thing.center)
+        assert needed == [thing]
+        return PLACES[3 * row + column]
+    if "code" in words:
+        (thing,) = [t for t in things if t.kind == "plate" and t.color == words[-2]]
+        return " ".join(thing.code)
+    if "thing" in words:
+        anchor, target = needed
+        name = " ".join(words[words.index("the", words.index("thing")) + 1 :])
+        assert [t for t in things if name in (noun(t.kind), f"{t.color} {noun(t.kind)}")] == [anchor]
+        _check_side(words[words.index("thing") + 1], anchor, target, things)
+        return target.color if words[1] == "color" else target.kind
+    if words[1] == "color":
+        (thing,) = [t for t in things if noun(t.kind) == " ".join(words[4:])]
+        return thing.color
+    wanted = {"shape": lambda t: t.kind in PLURALS, "letter": lambda t: len(t.kind) == 1}[words[1]]
+    (thing,) = [t for t in things if wanted(t) and t.color == words[-1]]
+    return thing.kind
+
+
+def _check_side(side: str, anchor: Thing, target: Thing, things: tuple[Thing, ...]) -> None:
+    """The target's box lies wholly on that side, and no other box that does, and is level with it, is nearer."""
+
+    def gap(t: Thing) -> int:
+        a, b = anchor.box, t.box
+        return {"left": a[0] - b[2], "right": b[0] - a[2], "above": a[1] - b[3], "below": b[1] - a[3]}[side]
+
+    def level(t: Thing) -> bool:
+        axis = 1 if side in ("left", "right") else 0
+        return anchor.box[axis] < t.box[axis + 2] and t.box[axis] < anchor.box[axis + 2]
+
+    assert 0 < gap(target) <= 16 and level(target)
+    assert not [t for t in things if t not in (anchor, target) and level(t) and 0 < gap(t) <= gap(target)]
