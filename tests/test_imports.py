@@ -8,7 +8,7 @@ import foveate
 ROOT = Path(foveate.__file__).parent
 ORDER = ["errors", "clock", "ops", "selection", "plan", "methods", "families", "taps", "cache", "prompt", "views",
          "segment",
-         "step", "cutting", "encode", "checks", "report", "attach"]  # fmt: skip
+         "step", "cutting", "checks", "encode", "calls", "report", "attach"]  # fmt: skip
 
 
 def imported(path: Path) -> set[str]:

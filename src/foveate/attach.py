@@ -14,7 +14,6 @@ What a forward pass knows lives in a thread-local `Run`; what a pruned prompt le
 """
 
 import functools
-import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from foveate.cache import check_cache, kept_of, length
+from foveate.calls import named, special_ids, stand_in_ids
 from foveate.checks import check_counts, check_model, check_plan
 from foveate.clock import Seconds
 from foveate.cutting import Cutting
-from foveate.encode import EncoderCut, Encoding
+from foveate.encode import MARK, Encoding, wrapped
 from foveate.errors import ModelError, PlanError
 from foveate.families import family
 from foveate.families.base import Kind
@@ -35,8 +35,6 @@ from foveate.prompt import Encoded, Prompt, anchored, last_real, locate, placeho
 from foveate.report import Report, account
 from foveate.selection import Attention
 from foveate.step import Step
-
-MARK = "_foveate"
 
 
 class Run:
@@ -78,7 +76,7 @@ class Attachment:
         encoder = [c for c in plan.cuts if c.at == "encoder"]
         self.encoder_cut = encoder[0] if encoder else None
         self.special = special_ids(model)
-        self._local = threading.local()
+        self.local = threading.local()
         self._handles: list[Any] = []
         self._wrapped: list[tuple[Any, str]] = []
         self._hook()
@@ -129,7 +127,8 @@ class Attachment:
         for name in ("get_image_features", "get_video_features"):
             if hasattr(self.base, name):
                 # On the instance: the class, and every other model, keeps its own.
-                setattr(self.base, name, self._encoder(name.split("_")[1], getattr(self.base, name)))  # type: ignore[arg-type]
+                kind: Any = name.split("_")[1]
+                setattr(self.base, name, wrapped(self, kind, getattr(self.base, name)))
                 self._wrapped.append((self.base, name))
         if hasattr(self.lm, "_deepstack_process"):
             self.lm._deepstack_process = self._deepstack(self.lm._deepstack_process)
@@ -150,7 +149,7 @@ class Attachment:
 
     def _loss(self, model: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """Take positions that no longer exist out of the loss."""
-        dropped, self._local.dropped = getattr(self._local, "dropped", None), None
+        dropped, self.local.dropped = getattr(self.local, "dropped", None), None
         labels = kwargs.get("labels")
         if labels is None or dropped is None:
             return None
@@ -174,18 +173,19 @@ class Attachment:
     # -- the base model: tower and language model
 
     @property
-    def _run(self) -> Run | None:
-        return getattr(self._local, "run", None)
+    def run(self) -> Run | None:
+        """This thread's call of the base model, while it lasts."""
+        return getattr(self.local, "run", None)
 
     @property
-    def _pending(self) -> dict[Kind, Encoding]:
+    def pending(self) -> dict[Kind, Encoding]:
         """This thread's last encoding of each kind: accelerate copies outputs, and what was pinned to them is lost."""
-        if not hasattr(self._local, "pending"):
-            self._local.pending = {}
-        return self._local.pending
+        if not hasattr(self.local, "pending"):
+            self.local.pending = {}
+        return self.local.pending
 
     def _begin(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        run = self._local.run = Run()
+        run = self.local.run = Run()
         kwargs = named(base, args, kwargs)
         ids = kwargs.get("input_ids")
         embeds = kwargs.get("inputs_embeds")
@@ -197,7 +197,7 @@ class Attachment:
                     "inputs_embeds alone do not say which tokens are visual; "
                     "pass input_ids and pixel_values, or detach first"
                 )
-            ids = self._ids(base, embeds) if raw or given else None
+            ids = stand_in_ids(self.family, base, embeds, self.special) if raw or given else None
         run.ids = ids
         if raw and ids is not None and self.family.joins_units:
             check_counts(self.plan, runs(self._visual(ids)))
@@ -211,7 +211,7 @@ class Attachment:
                 continue
             encoding = getattr(output, MARK, None)
             if not isinstance(encoding, Encoding) or encoding.owner is not self:
-                encoding = self._pending.get(kind)
+                encoding = self.pending.get(kind)
             if encoding is None or not encoding.made(output):
                 raise ModelError(
                     f"the pre-encoded {kind} features were not made by this attachment: encode them while it is "
@@ -220,61 +220,14 @@ class Attachment:
             run.encoded[kind] = encoding.images
             run.seconds += encoding.seconds
 
-    def _ids(self, base: Any, embeds: Tensor) -> Tensor:
-        """Stand-in ids for a prompt given as embeddings: placeholders are found as the model itself finds them."""
-        out = torch.full(embeds.shape[:2], -1, device=embeds.device)
-        table = base.get_input_embeddings()
-        for kind in ("image", "video"):
-            token = self.family.token_id(base.config, kind)  # type: ignore[arg-type]
-            for i in (*self.special.tolist(), *([] if token is None else [token])):
-                out[(embeds == table(torch.tensor(i, device=embeds.device))).all(-1)] = i
-        return out
-
     def _end(self, _base: Any, _args: Any, _output: Any) -> None:
-        run, self._local.run = self._run, None
-        self._local.dropped = run.dropped_BL if run else None
-
-    def _encoder(self, kind: Kind, original: Callable[..., Any]) -> Callable[..., Any]:
-        """get_image_features or get_video_features, with taps and the encoder cut around the tower."""
-        signature = inspect.signature(original)
-
-        @functools.wraps(original)
-        def encode(*args: Any, **kwargs: Any) -> Any:
-            if getattr(self._local, "encoding", False):
-                # Qwen's video encoder calls its image encoder.
-                return original(*args, **kwargs)
-            call = signature.bind_partial(*args, **kwargs).arguments
-            call |= call.pop("kwargs", {})
-            encoding = Encoding(self, self.family.units(self.base, kind, call))
-            if not self.family.joins_units:
-                check_counts(self.plan, [u.tokens for u in encoding.units])
-            elif self._run is None:
-                # Which tiles make one image is not known yet; but no image has more tokens than all of them.
-                for cut in self.plan.cuts:
-                    cut.count(sum(u.tokens for u in encoding.units))
-            self._local.encoding = True
-            try:
-                with EncoderCut(self, encoding, kind, call):
-                    output = original(*args, **kwargs)
-            finally:
-                self._local.encoding = False
-            run = self._run
-            if run is not None:
-                run.encoded[kind] = encoding.images
-                run.seconds += encoding.seconds
-            else:
-                # `generate` encodes ahead of the forward pass that uses it.
-                encoding.sign(output)
-                self._pending[kind] = encoding
-                setattr(output, MARK, encoding)
-            return output
-
-        return encode
+        run, self.local.run = self.run, None
+        self.local.dropped = run.dropped_BL if run else None
 
     # -- the language model
 
     def _lm_in(self, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-        run = self._run
+        run = self.run
         cache = kwargs.get("past_key_values")
         check_cache(cache)
         cut_before = cache is not None and any(kept_of(cache, i) is not None for i in range(len(cache.layers)))
@@ -285,7 +238,7 @@ class Attachment:
             return None
         if run is None:
             # The language model was called by itself, on a cache that was cut.
-            run = self._local.run = Run(alone=True)
+            run = self.local.run = Run(alone=True)
         if lm.training and getattr(lm, "gradient_checkpointing", False) and self.layer_cuts:
             raise ModelError(
                 "gradient checkpointing runs decoder layers twice, and cuts inside the LLM cannot follow; call "
@@ -335,7 +288,7 @@ class Attachment:
         return Prompt(images, real, visual, asks, loose, last, alive)
 
     def _layer_in(self, number: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        run = self._run
+        run = self.run
         if run is None or run.step is None:
             return None
         step, cutting = run.step, run.cutting
@@ -357,7 +310,7 @@ class Attachment:
 
         @functools.wraps(original)
         def add(hidden: Tensor, visual_pos_masks: Tensor, visual_embeds: Tensor) -> Tensor:
-            run = self._run
+            run = self.run
             if run is not None and run.step is not None:
                 visual_pos_masks, visual_embeds = run.step.deepstack(hidden, visual_pos_masks, visual_embeds)
             return original(hidden, visual_pos_masks, visual_embeds)
@@ -381,12 +334,12 @@ class Attachment:
         return cutting.cut(cut, hidden, attention)
 
     def _lm_out(self, _lm: Any, _args: Any, output: Any) -> Any:
-        run = self._run
+        run = self.run
         if run is None or run.step is None:
             return None
         step, run.step = run.step, None
         if run.alone:
-            self._local.run = None
+            self.local.run = None
         cut = any(s.index_BM is not None for s in step.of_layer)
         cache = output.past_key_values if not isinstance(output, tuple) else step.cache
         if cut and cache is not None:
@@ -420,23 +373,3 @@ def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:
         SignalError: the plan reads a signal that the model cannot give.
     """
     return Attachment(model, plan, tail)
-
-
-def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """A call's arguments by name, however they were passed."""
-    if not args:
-        return kwargs
-    given = inspect.signature(module.forward).bind_partial(*args, **kwargs).arguments
-    return given | given.pop("kwargs", {})
-
-
-def special_ids(model: Any) -> Tensor:
-    """Ids that mark places and are no text: BOS, EOS, padding, vision markers."""
-    names = ("bos_token_id", "eos_token_id", "pad_token_id", "vision_start_token_id", "vision_end_token_id")
-    configs = [model.config, model.config.get_text_config(), getattr(model, "generation_config", None)]
-    ids: set[int] = set()
-    for config in configs:
-        for name in names:
-            value = getattr(config, name, None)
-            ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
-    return torch.tensor(sorted(ids), dtype=torch.long)

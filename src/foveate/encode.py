@@ -4,18 +4,23 @@ An encoder cut puts only the kept rows through the projector and leaves zeros fo
 out as long as the model expects; the language model's pre-hook then drops those places before anything reads them.
 """
 
+import functools
+import inspect
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from foveate.checks import check_counts
 from foveate.clock import Clock, Seconds
 from foveate.errors import ModelError
 from foveate.families.base import Call, Kind, Tap, Unit
 from foveate.prompt import Encoded, Image
 from foveate.views import TOWER, choose
 
+MARK = "_foveate"
 NAMES = ("cls_attn", "encoder", "keys")
 
 
@@ -159,3 +164,41 @@ def sums(output: Any) -> Tensor:
 
 def _none(_image: Image) -> Tensor:
     raise ModelError("the encoder knows no text")
+
+
+def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callable[..., Any]:
+    """get_image_features or get_video_features, with taps and the encoder cut around the tower."""
+    signature = inspect.signature(original)
+
+    @functools.wraps(original)
+    def encode(*args: Any, **kwargs: Any) -> Any:
+        if getattr(attachment.local, "encoding", False):
+            # Qwen's video encoder calls its image encoder.
+            return original(*args, **kwargs)
+        call = signature.bind_partial(*args, **kwargs).arguments
+        call |= call.pop("kwargs", {})
+        encoding = Encoding(attachment, attachment.family.units(attachment.base, kind, call))
+        if not attachment.family.joins_units:
+            check_counts(attachment.plan, [u.tokens for u in encoding.units])
+        elif attachment.run is None:
+            # Which tiles make one image is not known yet; but no image has more tokens than all of them.
+            for cut in attachment.plan.cuts:
+                cut.count(sum(u.tokens for u in encoding.units))
+        attachment.local.encoding = True
+        try:
+            with EncoderCut(attachment, encoding, kind, call):
+                output = original(*args, **kwargs)
+        finally:
+            attachment.local.encoding = False
+        run = attachment.run
+        if run is not None:
+            run.encoded[kind] = encoding.images
+            run.seconds += encoding.seconds
+        else:
+            # `generate` encodes ahead of the forward pass that uses it.
+            encoding.sign(output)
+            attachment.pending[kind] = encoding
+            setattr(output, MARK, encoding)
+        return output
+
+    return encode
