@@ -1,4 +1,4 @@
-"""Attach a plan to a stock Hugging Face model: the only file that hooks one.
+"""Attach a plan to a stock Hugging Face model: where it is hooked. (`encode.py` hooks its tower while that runs.)
 
 Invariants, all owned here and in `step.py`:
 
@@ -23,10 +23,10 @@ from torch import Tensor, nn
 
 from foveate.cache import check_cache, kept_of, length
 from foveate.calls import named, special_ids, stand_in_ids
-from foveate.checks import check_counts, check_model, check_plan
+from foveate.checks import MARK, check_counts, check_mask, check_model, check_plan
 from foveate.clock import Seconds
 from foveate.cutting import Cutting
-from foveate.encode import MARK, Encoding, wrapped
+from foveate.encode import Encoding, wrapped
 from foveate.errors import ModelError, PlanError
 from foveate.families import family
 from foveate.families.base import Kind
@@ -113,12 +113,9 @@ class Attachment:
     def _hook(self) -> None:
         setattr(self.base, MARK, self)
         add = self._handles.append
-        add(self.model.register_forward_pre_hook(self._guard, with_kwargs=True))
         if self.model is not self.base:
             add(self.model.register_forward_hook(self._loss, with_kwargs=True))
-            add(self.base.register_forward_pre_hook(self._begin, with_kwargs=True))
-        else:
-            add(self.model.register_forward_pre_hook(self._begin, with_kwargs=True))
+        add(self.base.register_forward_pre_hook(self._begin, with_kwargs=True))
         add(self.base.register_forward_hook(self._end, always_call=True))
         add(self.lm.register_forward_pre_hook(self._lm_in, with_kwargs=True))
         add(self.lm.register_forward_hook(self._lm_out))
@@ -135,17 +132,6 @@ class Attachment:
             self._wrapped.append((self.lm, "_deepstack_process"))
 
     # -- the whole model
-
-    def _guard(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Refuse what cannot be cut before anything heavy runs."""
-        kwargs = named(model, args, kwargs)
-        check_cache(kwargs.get("past_key_values"))
-        mask = kwargs.get("attention_mask")
-        if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
-            what = f"{mask.ndim}-D" if isinstance(mask, Tensor) else type(mask).__name__
-            raise ModelError(
-                f"attention_mask is {what}; pass the 2-D padding mask [batch, length], from which masks are cut"
-            )
 
     def _loss(self, model: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """Take positions that no longer exist out of the loss."""
@@ -185,8 +171,11 @@ class Attachment:
         return self.local.pending
 
     def _begin(self, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Refuse what cannot be cut, before anything heavy runs, and note what was asked."""
         run = self.local.run = Run()
         kwargs = named(base, args, kwargs)
+        check_cache(kwargs.get("past_key_values"))
+        check_mask(kwargs.get("attention_mask"))
         ids = kwargs.get("input_ids")
         embeds = kwargs.get("inputs_embeds")
         given = kwargs.get("mm_encoder_outputs") or {}
@@ -229,7 +218,8 @@ class Attachment:
     def _lm_in(self, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         run = self.run
         cache = kwargs.get("past_key_values")
-        check_cache(cache)
+        if run is None:
+            check_cache(cache)
         cut_before = cache is not None and any(kept_of(cache, i) is not None for i in range(len(cache.layers)))
         images = run is not None and run.ids is not None and bool(run.encoded) and bool(self.plan.cuts)
         if not images and length(cache) == 0:
@@ -273,7 +263,9 @@ class Attachment:
         special = torch.isin(ids, self.special.to(ids.device))
         asks, loose = question(real, visual, special, self.tail)
         alive, last = real.clone(), last_real(real)
-        check_counts(self.plan, [i.tokens for i in images])
+        if self.family.joins_units:
+            # Only now is it known what makes one image.
+            check_counts(self.plan, [i.tokens for i in images])
         ends = visual.gather(1, last.unsqueeze(1)).flatten().tolist()
         for image in images:
             if ends[image.row] and bool((here := image.place_N == last[image.row]).any()):

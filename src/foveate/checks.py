@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from foveate.errors import ModelError, PlanError, SignalError
@@ -10,9 +10,11 @@ from foveate.families.base import Family
 from foveate.plan import Plan
 from foveate.selection import Attention
 from foveate.taps import check_layer
-from foveate.views import ROW_FIELDS
+from foveate.views import ROW_FIELDS, TOWER
 
-TOWER_FIELDS = frozenset({"cls_attn_BN", "encoder_BNC", "keys_BNC"})
+MARK = "_foveate"
+"""The attribute by which a base model knows its attachment, and an encoder's output its encoding."""
+TOWER_FIELDS = frozenset(TOWER)
 ENCODER_FIELDS = TOWER_FIELDS | {"hidden_BND", "grid"}
 FIELDS = TOWER_FIELDS | ROW_FIELDS | {"grid"}
 
@@ -24,7 +26,7 @@ def check_model(model: nn.Module, family: Family) -> None:
         ModelError: attached; an unknown or untried attention implementation; sliding windows.
     """
     base = family.base(model)
-    if "_foveate" in base.__dict__:
+    if MARK in base.__dict__:
         raise ModelError(
             "this model already has a plan attached; detach it first, or put the cuts of both into one plan"
         )
@@ -47,6 +49,19 @@ def check_model(model: nn.Module, family: Family) -> None:
         )
     if config.is_encoder_decoder:
         raise ModelError("encoder-decoder language models are not supported")
+
+
+def check_mask(mask: Any) -> None:
+    """Refuse masks that were already spread over queries and keys.
+
+    Raises:
+        ModelError: anything but a 2-D padding mask or None.
+    """
+    if mask is not None and (not isinstance(mask, Tensor) or mask.ndim != 2):
+        what = f"{mask.ndim}-D" if isinstance(mask, Tensor) else type(mask).__name__
+        raise ModelError(
+            f"attention_mask is {what}; pass the 2-D padding mask [batch, length], from which masks are cut"
+        )
 
 
 def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:

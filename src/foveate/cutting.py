@@ -109,7 +109,7 @@ class Cutting:
         """What a cut's keep is relative to: the image's tokens, or all candidates of its prompt."""
         if cut.over == "visual":
             return image.tokens
-        return int((self.prompt.visual_BL[image.row] | self.prompt.loose_BL[image.row]).sum())
+        return int(self.prompt.open_BL[image.row].sum())
 
     def shorten(self, hidden: Tensor, slots: Tensor, mixed: Mixed) -> Tensor:
         """Start the segment of what is alive, and give its states. Mixed tokens are written into the new tensor."""

@@ -13,14 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.checks import check_counts
+from foveate.checks import MARK, check_counts
 from foveate.clock import Clock, Seconds
 from foveate.errors import ModelError
 from foveate.families.base import Call, Kind, Tap, Unit
 from foveate.prompt import Encoded, Image
 from foveate.views import TOWER, choose
 
-MARK = "_foveate"
 NAMES = ("cls_attn", "encoder", "keys")
 
 

@@ -68,6 +68,11 @@ class Prompt:
     alive_BL: Tensor
     """What is still there."""
 
+    @property
+    def open_BL(self) -> Tensor:
+        """What a cut over the whole prompt chooses among, and counts by."""
+        return self.visual_BL | self.loose_BL
+
 
 def placeholders(ids_BL: Tensor, token: int | None) -> Tensor:
     """Where a placeholder stands."""

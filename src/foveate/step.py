@@ -14,6 +14,7 @@ from transformers.masking_utils import create_causal_mask
 from foveate.cache import CutLayer, Kept, extend, kept_of, length
 from foveate.clock import Clock, Seconds
 from foveate.families.base import Family
+from foveate.prompt import last_real
 from foveate.segment import Lengths, Segment, gather
 
 
@@ -91,7 +92,7 @@ class Step:
             return None if kept is None else kept.shift_B
         ids = self.position_ids
         new = self.positions(kept, segment)
-        last = self.real_BL.shape[1] - 1 - self.real_BL.flip(1).long().argmax(1, keepdim=True)
+        last = last_real(self.real_BL).unsqueeze(1)
         before = gather(ids, last, ids.ndim - 1)[..., 0]
         after = new[..., -1]
         moved = before - after

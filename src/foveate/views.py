@@ -109,7 +109,7 @@ def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:
 
 def candidates(prompt: Prompt, row: int) -> Tensor:
     """Places of a prompt that a cut over the whole prompt may drop, ascending."""
-    places = (prompt.alive_BL[row] & (prompt.visual_BL[row] | prompt.loose_BL[row])).nonzero().flatten()
+    places = (prompt.alive_BL & prompt.open_BL)[row].nonzero().flatten()
     return places[places != prompt.last_B[row]]
 
 
@@ -128,8 +128,7 @@ def choose_in_prompt(
     out = []
     for row in sorted({i.row for i in prompt.images}):
         place = candidates(prompt, row)
-        total = int((prompt.visual_BL[row] | prompt.loose_BL[row]).sum())
-        k = cut.count(total)
+        k = cut.count(int(prompt.open_BL[row].sum()))
         if k >= len(place):
             continue
         fields: dict[str, Any] = {

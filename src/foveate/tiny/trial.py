@@ -21,15 +21,13 @@ from torch import Tensor
 from foveate.attach import attach
 from foveate.plan import Plan
 from foveate.tiny import world
+from foveate.tiny.inputs import PROMPT
 from foveate.tiny.statistics import wilson
 from foveate.tiny.vocabulary import GRID, PATCH
 
 BATCH = 8
 LONGEST = 6
 """Tokens; a plate's three letters are the longest answer."""
-PROMPT = "USER: <image> {question} ASSISTANT:"
-TAIL = 2
-"""Tokens after the question: "ASSISTANT" and ":"."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,7 @@ def _ask(model: Any, processor: Any, batch: Sequence[Asked], way: Way) -> None:
     whole = GRID * GRID
     with torch.inference_mode():
         if way.plan is not None:
-            with attach(model, way.plan, tail=TAIL) as attached:
+            with attach(model, way.plan) as attached:
                 new = _generate(way, model, inputs, inputs["input_ids"].shape[1])
                 report = attached.report
             assert report is not None
