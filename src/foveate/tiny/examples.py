@@ -40,7 +40,7 @@ def write(folder: Path, scenes: Iterable[int], split: str = "test", questions: i
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise FoveateError(f"cannot make the folder {folder}: {e.strerror}; name another") from None
-    lines = []
+    lines: list[str] = []
     for number in scenes:
         for example in examples([number], split, questions):
             name = f"{split}-{number}.png"
