@@ -93,7 +93,7 @@ def test_the_picks_do_not_depend_on_the_matrix_or_the_chunks(monkeypatch, n, chu
     monkeypatch.setattr(cosine, "GRAM_LIMIT", n - 1)
     monkeypatch.setattr(cosine, "CHUNK", chunk)
     monkeypatch.setattr("foveate.ops.coverage.CHUNK", chunk)
-    assert Cosine(x)._gram_BNN is None
+    assert Cosine(x)._gram_MN is None
     without = run()
     assert all(torch.equal(a, b) for a, b in zip(with_matrix, without, strict=True))
 
