@@ -111,5 +111,5 @@ def _by_range(x_B3N: Tensor, shut_BN: Tensor, weight_31: Tensor) -> Tensor:
     shut_B1N = shut_BN[:, None]
     low_B31 = x_B3N.masked_fill(shut_B1N, torch.inf).amin(-1, keepdim=True)
     high_B31 = x_B3N.masked_fill(shut_B1N, -torch.inf).amax(-1, keepdim=True)
-    # Divided first: the best by relevance alone and the best by diversity alone are then both 1, and tie as they should.
+    # Divided before weighted: the best by relevance and the best by diversity are then 1 both, and tie as they should.
     return ((x_B3N - low_B31) / (high_B31 - low_B31).clamp_(min=_LEAST)).mul_(weight_31)
