@@ -35,3 +35,16 @@ def farthest(similarity, first, k):
         rest = [i for i in range(len(similarity)) if i not in picked]
         picked.append(max(rest, key=lambda i: min(1 - similarity[s, i] for s in picked)))
     return picked
+
+
+def knee(values, c, quantile):
+    """The head of one curve, f written out and tried at every place."""
+    d = sorted((float(v) for v in values), reverse=True)
+    n = len(d)
+    if d[0] == d[-1]:
+        return n
+    top = float(np.quantile(d, quantile))
+    top = top if top > d[-1] else d[0]
+    scale = top - d[-1]
+    f = [(n - i) * (max(0.0, top - d[i - 1]) / scale) ** c for i in range(1, n + 1)]
+    return 1 + max(range(n), key=lambda i: f[i])
