@@ -38,13 +38,10 @@ def farthest(similarity, first, k):
 
 
 def knee(values, c, quantile):
-    """The head of one curve, f written out and tried at every place."""
+    """f of one curve at every head from 1 to n, up to a factor; all 0 where the curve is flat."""
     d = sorted((float(v) for v in values), reverse=True)
     n = len(d)
-    if d[0] == d[-1]:
-        return n
     top = float(np.quantile(d, quantile))
     top = top if top > d[-1] else d[0]
-    scale = top - d[-1]
-    f = [(n - i) * (max(0.0, top - d[i - 1]) / scale) ** c for i in range(1, n + 1)]
-    return 1 + max(range(n), key=lambda i: f[i])
+    scale = top - d[-1] or 1.0
+    return [(n - i) * (max(0.0, top - d[i - 1]) / scale) ** c for i in range(1, n + 1)]

@@ -29,7 +29,11 @@ curves = {
 @given(**curves)
 def test_it_is_the_formula(seed, n, kind, c, quantile):
     x = curve(seed, 3, n, kind)
-    assert knee(x, c, quantile).tolist() == [naive.knee(row, c, quantile) for row in x]
+    for row, head in zip(x, knee(x, c, quantile).tolist(), strict=True):
+        f = naive.knee(row, c, quantile)
+        # By value, not by place: a curve of steps may have its largest f at two places.
+        assert f[head - 1] == pytest.approx(max(f), rel=1e-9)
+        assert head == n or max(f) > 0
 
 
 @settings(max_examples=100, deadline=None)
