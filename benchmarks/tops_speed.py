@@ -117,7 +117,15 @@ def main() -> None:
                      "ratio": slow / fast, "identical": same}
                 )  # fmt: skip
                 files.write(args.out / "tops_speed.json", (json.dumps(result, indent=2) + "\n").encode())
-                cells = (n, k, batch, f"{slow:.2f}", f"{fast * 1e3:.1f}", f"{slow / fast:.1f}x", "yes" if same else "NO")
+                cells = (
+                    n,
+                    k,
+                    batch,
+                    f"{slow:.2f}",
+                    f"{fast * 1e3:.1f}",
+                    f"{slow / fast:.1f}x",
+                    "yes" if same else "NO",
+                )
                 table.add_row(*map(str, cells))
     Console().print(table)
 

@@ -33,7 +33,6 @@ def test_it_is_the_formula(seed, n, kind, c, quantile):
         f = naive.knee(row, c, quantile)
         # By value, not by place: a curve of steps may have its largest f at two places.
         assert f[head - 1] == pytest.approx(max(f), rel=1e-9)
-        assert head == n or max(f) > 0
 
 
 @settings(max_examples=100, deadline=None)
