@@ -27,14 +27,11 @@ import torch
 from torch import Tensor
 
 from foveate.errors import PlanError
-from foveate.methods.sms_inside import ByAttention, BySimilarity
+from foveate.methods.sms_inside import ByAttention, BySimilarity, C
 from foveate.ops.knee import check_knee, knee
 from foveate.ops.topk import check_k
 from foveate.plan import Cut, Plan, Positions
 from foveate.selection import Attention, Knob, Selection, TokenView
-
-C = Knob("c", 1 / 64, 256.0)
-"""Below, the head is two or three tokens; above, all that is not at the very bottom."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,9 @@ from foveate.ops.knee import check_knee, knee
 from foveate.ops.topk import check_k, top_mask
 from foveate.selection import Attention, Knob, Selection, TokenView
 
+C = Knob("c", 2.0**-6, 2.0**16)
+"""The exponent of a knee. Below, its head is two or three tokens; above, all but the very bottom."""
+
 
 @dataclass(frozen=True)
 class _Quotas:
@@ -36,7 +39,7 @@ class _Quotas:
 
     reads: ClassVar[frozenset[str]]
     adaptive: ClassVar[bool] = True
-    knob: ClassVar[Knob] = Knob("c", 1 / 64, 256.0)
+    knob: ClassVar[Knob] = C
 
     def __post_init__(self) -> None:
         if not 0 < self.image <= 1:

@@ -76,7 +76,7 @@ def calibrate(
     value, reached = _halve(lambda v: measure(_turned(plan, number, v)), knob, budget, tolerance)
     note = (
         f"calibrated: {knob.name}={value:.6g} of cut {number} for a mean budget of {budget:.4g}; "
-        f"{reached:.4f} over {len(data)} examples of {engine.facts.source}"
+        f"{reached:.4f} over {len(data)} examples, on a {engine.facts.model_type} of {engine.facts.depth} layers"
     )
     made = _turned(plan, number, value)
     return replace(made, note=f"{plan.note}; {note}" if plan.note else note)
