@@ -3,7 +3,7 @@
 import numpy as np
 
 
-def coverage_greedy(similarity, relevance, k, alpha, lam, normalise):
+def coverage_greedy(similarity, relevance, k, alpha, lam, normalise, beta=1):
     """TOPS, recomputing everything at every step. similarity [N, N] and relevance [N] in float64."""
     n = len(relevance)
     picked = [int(np.argmax(relevance))]
@@ -12,7 +12,7 @@ def coverage_greedy(similarity, relevance, k, alpha, lam, normalise):
         rest = np.array([i for i in range(n) if i not in picked])
         gain = np.maximum(0, similarity[np.ix_(rest, rest)] - best[rest][:, None])
         score = 0
-        for weight, value in ((1, relevance[rest]), (alpha, 1 - best[rest]), (lam, gain.sum(0))):
+        for weight, value in ((beta, relevance[rest]), (alpha, 1 - best[rest]), (lam, gain.sum(0))):
             score = score + weight * scaled(value, normalise)
         choice = int(rest[np.argmax(score)])
         picked.append(choice)

@@ -24,12 +24,13 @@ def coverage_greedy(
     lam: float = 0.5,
     normalise: Normalise = "mean",
     first_BN: Tensor | None = None,
+    beta: float = 1.0,
 ) -> Tensor:
     """The greedy selection of TOPS (arXiv 2606.27161, Algorithms 1 and 2).
 
     With s(i, j) the cosine and m(j) the best s(i, j) over the picked i, each step takes the open token i of largest
-    relevance(i) + alpha * diversity(i) + lam * coverage(i), where diversity(i) = 1 - m(i) and coverage(i) is the sum
-    over open j of max(0, s(i, j) - m(j)). Each criterion is first normalised over the open tokens.
+    beta * relevance(i) + alpha * diversity(i) + lam * coverage(i), where diversity(i) = 1 - m(i) and coverage(i) is the
+    sum over open j of max(0, s(i, j) - m(j)). Each criterion is first normalised over the open tokens.
 
     The coverage is kept up to date instead of recomputed: a pick changes it only through the columns whose m rose, a
     dozen of thousands in a typical step. Similarities are multiples of 2^-30 and sums are float64, so nothing is
@@ -40,10 +41,11 @@ def coverage_greedy(
         x_BND: features in any floating type.
         relevance_BN: not negative; larger is more relevant.
         k: how many, 1 to N.
-        alpha: weight of diversity, relative to relevance.
+        alpha: weight of diversity.
         lam: weight of coverage; 0 leaves its cost out.
         normalise: "mean" divides by the mean of the open tokens, "minmax" maps their range to [0, 1].
         first_BN: the first pick is the largest of these, by default of the relevance.
+        beta: weight of relevance; the paper's is 1.
 
     Returns:
         Indices [B, k] in picking order; ties go to the lower index.
@@ -55,7 +57,7 @@ def coverage_greedy(
     check_k(k, n)
     cosine = Cosine(x_BND)
     scaled = _by_mean if normalise == "mean" else _by_range
-    weight_31 = torch.tensor([[1.0], [alpha], [lam]], dtype=torch.float64, device=x_BND.device)
+    weight_31 = torch.tensor([[beta], [alpha], [lam]], dtype=torch.float64, device=x_BND.device)
 
     picks = [(relevance_BN if first_BN is None else first_BN).argmax(1, keepdim=True)]
     best_BN = cosine.rows(picks[0])[:, 0]
