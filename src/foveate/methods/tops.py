@@ -106,9 +106,10 @@ class StageTwo(_Greedy):
 def _warn_if_drowned(relevance_BN: Tensor, name: str) -> None:
     peak = float((relevance_BN.amax(1) / relevance_BN.mean(1).clamp(min=1e-30)).max())
     if peak > DROWNING:
+        # The same words every time, so that Python's filters show them once.
         warnings.warn(
-            f"TOPS: the largest {name} is {peak:.0f} times the mean, so relevance drowns diversity and coverage; "
-            'use transform="rank", or normalise="minmax"',
+            f"TOPS: the largest {name} is more than {DROWNING:g} times the mean, so relevance drowns diversity and "
+            'coverage; use transform="rank", or normalise="minmax"',
             stacklevel=3,
         )
 
