@@ -40,6 +40,7 @@ RATERS = [("dynamic", "previous"), ("text", "previous"), ("last", "previous"), (
 INSIDE: dict[str, dict[str, Any]] = {
     "stage 1 alone": {"stages": 1},
     "attention, three quarters": {"image": 0.75, "text": 0.75},
+    "attention, three quarters, all text": {"image": 0.75, "text": 1.0},
     "attention, half": {"image": 0.5, "text": 0.5},
     "similarity, three quarters": {"image": 0.75, "text": 0.75, "correlation": "similarity"},
     "novelty, three quarters": {"image": 0.75, "text": 0.75, "correlation": "similarity", "sign_inside": -1},
