@@ -7,7 +7,7 @@ came to is kept in a file named by all that it depends on, so that a run that wa
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,14 @@ class Split:
             outcome = self._by_attachment(name, plan)
         files.write(file, json.dumps(asdict(outcome)).encode())
         return outcome
+
+    def remember(self, about: Sequence[Any], make: Callable[[], Plan]) -> Plan:
+        """A plan that takes time to make, made once."""
+        note = [*self.key, *(a.to_json() if isinstance(a, Plan) else a for a in about)]
+        file = self.work / f"{hashlib.sha256(json.dumps(note).encode()).hexdigest()[:24]}.plan.json"
+        if not file.is_file():
+            files.write(file, make().to_json().encode())
+        return Plan.from_json(file.read_text())
 
     @torch.no_grad()
     def _by_branches(self, name: str, plan: Plan | None, counts: Sequence[int] | None) -> Outcome:

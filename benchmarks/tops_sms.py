@@ -142,7 +142,8 @@ def ask_sms(test: Results, val: Results) -> dict[str, Any]:
     story: dict[str, Any] = {"calibration_examples": len(once), "stage_1": {}}
 
     def made(share: str, **options: Any) -> Plan:
-        return still(calibrate(METHODS["sms"](CAP, **options), once, SHARES[share], engine))
+        plan = still(METHODS["sms"](CAP, **options))
+        return val.split.remember(["calibrated", plan, share], lambda: calibrate(plan, once, SHARES[share], engine))
 
     for share in SHARES:
         outcome = test.add("sms I", share, lambda share=share: made(share, stages=1))

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -187,6 +187,19 @@ def sms_tables(test: Measured, val: Measured, story: dict[str, Any]) -> dict[str
     }
 
 
+def speed_table(results: Path) -> str:
+    """From benchmarks/tops_speed.py."""
+    if not results.is_file():
+        return "To be measured."
+    data = json.loads(results.read_text())
+    rows = [
+        [str(c["n"]), str(c["k"]), str(c["batch"]), f"{c['naive_seconds']:.2f} s",
+         f"{1e3 * median(c['shipped_seconds']):.1f} ms", f"{c['ratio']:.0f}x", "yes" if c["identical"] else "no"]
+        for c in data["cases"]
+    ]  # fmt: skip
+    return table(["N", "K", "pictures", "the loop", "shipped", "ratio", "same indices"], rows)
+
+
 def fill(page: Path, tables: dict[str, str]) -> None:
     """Write each table between its marks.
 
@@ -235,7 +248,8 @@ def main() -> None:
     val = Measured(data["splits"]["val"])
     test = Measured(next(s for name, s in data["splits"].items() if name != "val" or len(data["splits"]) == 1))
     about = f"{test.n} held-out questions, choices made on {val.n} validation questions; `{data['command']}`."
-    fill(args.docs / "tops.md", {"about": about} | tops_tables(test, val, data["chosen"]))
+    speed = {"speed": speed_table(args.results.with_name("tops_speed.json"))}
+    fill(args.docs / "tops.md", speed | {"about": about} | tops_tables(test, val, data["chosen"]))
     fill(args.docs / "sms.md", {"about": about} | sms_tables(test, val, data["sms"]))
     figures(args.docs, test, data["sms"])
 
