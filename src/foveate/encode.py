@@ -20,7 +20,7 @@ from foveate.families.base import Call, Kind, Tap, Unit
 from foveate.prompt import Encoded, Image
 from foveate.views import TOWER, choose
 
-NAMES = ("cls_attn", "encoder", "keys")
+NAMES = ("cls_attn", "encoder", "keys", "cls_cos")
 
 
 class Encoding:
@@ -87,7 +87,7 @@ class EncoderCut:
                 if rows is None:
                     continue
                 for at, x in zip(found, self.family.pack(self.base, self.kind, self.call, rows), strict=True):
-                    at[name] = x.squeeze(-1) if name == "cls_attn" else x
+                    at[name] = x.squeeze(-1) if name.startswith("cls") else x
         self.encoding.images = [Encoded(u, s) for u, s in zip(self.encoding.units, found, strict=True)]
         self.done = True
 

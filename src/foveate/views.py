@@ -12,7 +12,7 @@ from foveate.plan import Cut
 from foveate.prompt import Image, Prompt
 from foveate.selection import Block, Grid, Selection, TokenView
 
-TOWER = {"cls_attn_BN": "cls_attn", "encoder_BNC": "encoder", "keys_BNC": "keys"}
+TOWER = {"cls_attn_BN": "cls_attn", "cls_cos_BN": "cls_cos", "encoder_BNC": "encoder", "keys_BNC": "keys"}
 ROW_FIELDS = frozenset({"hidden_BND", "text_BTD", "text_attn_BN", "text_BN"})
 
 
@@ -38,9 +38,8 @@ def choose(
     reads = cut.select.reads
     groups: dict[tuple[int, int, int, bool, Any], list[Image]] = defaultdict(list)
     for image in images:
-        n, k = len(image.alive), cut.count(image.tokens)
-        # An adaptive cut before this one may already have gone below the count.
-        if k >= n:
+        n = len(image.alive)
+        if not (k := _count(cut, n, image.tokens)):
             continue
         t = len(text(image)) if "text_BTD" in reads else 0
         grid = regular(image.grid, image.tokens) if "grid" in reads else None
@@ -62,6 +61,16 @@ def choose(
             mix = None if answer.mix_BKN is None else answer.mix_BKN[b, : len(kept)]
             out.append((image, kept, mix))
     return out
+
+
+def _count(cut: Cut, n: int, original: int) -> int:
+    """How many of n survivors may stay; 0 where the selector need not be asked.
+
+    Adaptive selectors are asked even where fewer are left than may stay: they may keep fewer still.
+    """
+    k = cut.count(original)
+    nothing = k >= original or (k >= n and not cut.select.adaptive)
+    return 0 if nothing else min(k, n)
 
 
 def regular(grid: Grid, tokens: int) -> Grid | tuple[int, int, int]:
@@ -128,8 +137,7 @@ def choose_in_prompt(
     out = []
     for row in sorted({i.row for i in prompt.images}):
         place = candidates(prompt, row)
-        k = cut.count(int(prompt.open_BL[row].sum()))
-        if k >= len(place):
+        if not (k := _count(cut, len(place), int(prompt.open_BL[row].sum()))):
             continue
         fields: dict[str, Any] = {
             "hidden_BND": lambda p=place, r=row: hidden(r, p)[None],
