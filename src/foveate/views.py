@@ -37,15 +37,19 @@ def choose(
     """
     reads = cut.select.reads
     groups: dict[tuple[int, int, int, bool, Any], list[Image]] = defaultdict(list)
+    out: list[tuple[Image, Tensor, Tensor | None]] = []
     for image in images:
         n, k = len(image.alive), cut.count(image.tokens)
         # An adaptive cut before this one may already have gone below the count.
         if k >= n:
             continue
+        if k == 0:
+            # Nothing to choose, so nobody is asked; and nothing stays that a dropped token could be mixed into.
+            out.append((image, image.alive.new_empty(0), None))
+            continue
         t = len(text(image)) if "text_BTD" in reads else 0
         grid = regular(image.grid, image.tokens) if "grid" in reads else None
         groups[n, k, t, n == image.tokens, grid].append(image)
-    out: list[tuple[Image, Tensor, Tensor | None]] = []
     for (_, k, _, whole, grid), group in groups.items():
         get: dict[str, Callable[[Image], Any]] = {"hidden_BND": hidden, "text_BTD": text, "text_attn_BN": attention}
         fields: dict[str, Any] = {
@@ -125,11 +129,14 @@ def choose_in_prompt(
     Raises:
         SignalError: the selector mixes tokens.
     """
-    out = []
+    out: list[tuple[int, Tensor]] = []
     for row in sorted({i.row for i in prompt.images}):
         place = candidates(prompt, row)
         k = cut.count(int(prompt.open_BL[row].sum()))
         if k >= len(place):
+            continue
+        if k == 0:
+            out.append((row, place[:0]))
             continue
         fields: dict[str, Any] = {
             "hidden_BND": lambda p=place, r=row: hidden(r, p)[None],

@@ -51,8 +51,15 @@ def comparison(c: Comparison, label: str) -> Table:
     left = sum(i.per_layer[-1] for i in report.images)
     full, kept = report.cache_tokens_full, report.cache_tokens
     budget = sum(i.budget for i in report.images)
-    grid.add_row("visual tokens, mean per layer", f"{report.tokens:,}", f"{budget:,.1f}", times(report.tokens / budget))
-    grid.add_row("visual tokens, last layer", f"{report.tokens:,}", f"{left:,}", times(report.tokens / left))
+    grid.add_row(
+        "visual tokens, mean per layer",
+        f"{report.tokens:,}",
+        f"{budget:,.1f}",
+        times(report.tokens / budget if budget else None),
+    )
+    grid.add_row(
+        "visual tokens, last layer", f"{report.tokens:,}", f"{left:,}", times(report.tokens / left if left else None)
+    )
     grid.add_row("KV-cache entries after prefill", f"{full:,}", f"{kept:,}", times(full / kept))
     grid.add_section()
     plain, pruned, ratios = c.plain.times, c.pruned.times, c.ratios()
