@@ -1,4 +1,4 @@
-"""The number of tokens falls with depth along a sigmoid whose midpoint is solved for, so that any budget is met exactly.
+"""The number of tokens falls with depth along a sigmoid whose midpoint is solved for, so every budget is met.
 
 P-Sigmoid, of the paper on G-Search (docs/methods/gsearch.md). No code was released. Our readings:
 
@@ -16,6 +16,7 @@ are worth more later), and the curve's foot is cut off at 1/2000, so that deep l
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 from foveate.errors import PlanError
@@ -80,7 +81,7 @@ def psigmoid(
         curve = [top * _sigmoid(slope * (midpoint - i / layers)) for i in range(layers)]
         return [1.0, *curve[1:]] if full else curve
 
-    make = {"raters": raters, "attention": attention, "first": first}
+    make = partial(layerwise, raters=raters, attention=attention, first=first)
     if isinstance(keep, int) and tokens is None:
         return _numbers(keep, rates(0.5), layers, full, depth is None, make)
     share = keep if isinstance(keep, float) else keep / (tokens or 1)
@@ -95,7 +96,7 @@ def psigmoid(
     # Near the ceiling the curve is flat to the last bit, and there is nothing to solve.
     held = rates(high if share >= ceiling - 1e-9 else solve(share, lambda m: value(rates(m)), low, high))
     if tokens is None:
-        plan = layerwise(held, **make)  # type: ignore[arg-type]
+        plan = make(held)
         return plan if depth is not None else plan.relative(layers, share)
     counts = [tokens * r for r in held]
     if shape:
@@ -104,7 +105,7 @@ def psigmoid(
         whole = apportion(counts, round(share * layers * tokens))
     if not full and not whole[0]:
         raise PlanError(f"keep={keep} leaves not one of {tokens} tokens before the first layer; ask for more")
-    return layerwise(whole, **make)  # type: ignore[arg-type]
+    return make(whole)
 
 
 def _sigmoid(x: float) -> float:
@@ -122,13 +123,15 @@ def _check(share: float, keep: float | int, floor: float, ceiling: float, layers
         raise PlanError(f"keep is {keep}, but with top={top} the mean stays below {ceiling:.4g}; raise top")
 
 
-def _numbers(keep: int, rates: list[float], layers: int, full: bool, any_depth: bool, make: dict[str, str]) -> Plan:
+def _numbers(
+    keep: int, rates: list[float], layers: int, full: bool, any_depth: bool, make: Callable[[list[int]], Plan]
+) -> Plan:
     """Numbers for images of unknown size: the curve, scaled to a mean of `keep` over the layers that are cut."""
     curve = rates[1:] if full else rates
     scale = keep * len(curve) / sum(curve)
     counts = apportion([scale * r for r in curve], keep * len(curve))
     # What the first layer sees is not known, but it is no less than what the second may keep.
-    plan = layerwise([counts[0] + 1, *counts] if full else counts, **make)  # type: ignore[arg-type]
+    plan = make([counts[0] + 1, *counts] if full else counts)
     return plan.relative(layers) if any_depth else plan
 
 
