@@ -150,7 +150,9 @@ class Cutting:
         if asked.raters == "last":
             out[rows, slots[rows, prompt.last_B]] = True
         elif asked.raters == "received":
-            out.scatter_(1, torch.where(prompt.alive_BL, slots, slots[rows, prompt.last_B][:, None]), True)
+            places = torch.arange(prompt.alive_BL.shape[1], device=slots.device)
+            asks = prompt.alive_BL & (places <= prompt.last_B[:, None])
+            out.scatter_(1, torch.where(asks, slots, slots[rows, prompt.last_B][:, None]), True)
         else:
             for row in range(b):
                 text = slots[row, prompt.question_BL[row] & prompt.alive_BL[row]]
