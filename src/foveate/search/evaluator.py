@@ -7,7 +7,7 @@ only where a plan's answer differs from the full model's, and the metric looks a
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, median
 
 import torch
 from torch import Tensor
@@ -16,6 +16,7 @@ from foveate.attach import attach
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.score import answer
+from foveate.engines.stopwatch import Stopwatch
 from foveate.errors import FoveateError, unknown
 from foveate.families import family
 from foveate.methods.uniform import Uniform
@@ -198,6 +199,25 @@ class Evaluator:
                 scores[number] = self._score(number, scored.text)
             self.progress()
         return Outcome(tuple(scores), fmean(budgets or [1.0]), fmean(flops or [1.0]))
+
+    def prefill_ratio(self, plan: Plan, repeats: int = 5) -> float:
+        """Time of the decoder's prefill under a plan over that of the full model, on the first batch, encoding apart.
+
+        Choosing is included; nothing is shared or passed over. Runs go in turns, and the median ratio counts.
+        """
+        batch, model = self.batches[0], self.engine.model
+        whole = Plan((Cut("input", Uniform(), 1.0),))
+
+        def run(way: Plan) -> float:
+            with attach(model, way, tail=batch.tail) as attached, torch.inference_mode(), Stopwatch(model) as clock:
+                attached.features = batch.features
+                model(**batch.inputs, use_cache=True, logits_to_keep=1)
+                clock.stop()
+                times = clock.times(attached.report)
+            return times.prefill + times.select
+
+        run(plan), run(whole)
+        return median(run(plan) / run(whole) for _ in range(repeats))
 
     def _forward(self, batch: Batch, forced: Forced, plan: Plan, shared: int) -> tuple[Tensor, Report | None]:
         """Logits that predict each answer token, [B, T, V], and what the plan did."""

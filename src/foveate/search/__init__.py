@@ -1,0 +1,1 @@
+"""Searches for plans: how many tokens each layer needs, and the cheapest plan that loses no more than one allows."""
