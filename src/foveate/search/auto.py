@@ -137,7 +137,7 @@ def choose(
     Args:
         session: where the points come from.
         points: from `explore`.
-        max_loss: the loss that is allowed, a share of the answers (of likelihoods, of the full model's own); or
+        max_loss: the loss that is allowed, a share of the answers (of likelihoods: nats a token); or
         budget: the cost that is allowed, a share of the full model's.
         confidence: of what is promised.
         how: settings to note in the plan.
@@ -158,16 +158,14 @@ def choose(
             )
         return session.evidence(fits[0].plan, made | _of(fits[0]) | {"asked": {"budget": budget}}, confidence)
     assert max_loss is not None
-    limit = max_loss * session.unit()
-    fits = [p for p in best if p.loss <= limit]
+    fits = [p for p in best if p.loss <= max_loss]
     if not fits:
         raise FoveateError(
-            f"no plan tried loses {max_loss:g} or less (the least: {best[0].loss / session.unit():.3g}); raise "
-            "--trials or --max-loss"
+            f"no plan tried loses {max_loss:g} or less (the least: {best[0].loss:.3g}); raise --trials or --max-loss"
         )
-    sure = _tested(session, fits, limit, confidence)
+    sure = _tested(session, fits, max_loss, confidence)
     # Without proof, at least a margin against having picked the luckiest.
-    chosen = sure or next((p for p in reversed(fits) if p.loss + p.error <= limit), fits[0])
+    chosen = sure or next((p for p in reversed(fits) if p.loss + p.error <= max_loss), fits[0])
     asked = {"max_loss": max_loss, "proven": sure is not None}
     return session.evidence(chosen.plan, made | _of(chosen) | {"asked": asked}, confidence)
 

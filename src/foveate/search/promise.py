@@ -40,7 +40,7 @@ class Promise:
 
     def sentence(self, metric: str) -> str:
         """What is claimed, and what it rests on."""
-        unit = (lambda x: f"{x:.3f}") if metric == "likelihood" else (lambda x: f"{100 * x:.2f} points")
+        unit = (lambda x: f"{x:.3f} nats a token") if metric == "likelihood" else (lambda x: f"{100 * x:.2f} points")
         return (
             f"On {self.examples} examples that the search did not see, the mean loss of {metric} is {unit(self.loss)}; "
             f"for data drawn the same way it is at most {unit(self.upper)} with {self.confidence:.0%} confidence "

@@ -14,9 +14,10 @@ from foveate.search.promise import ERRORS, check_resolved, error
 from foveate.search.propose import propose
 from foveate.search.session import Session
 
-TOLERANCE = {"likelihood": 0.1, "exact": 0.01, "vqa": 0.01, "agreement": 0.02}
-"""Default loss: of likelihoods a share of the full model's own, else a share of the answers."""
+TOLERANCE = {"likelihood": 0.02, "exact": 0.01, "vqa": 0.01, "agreement": 0.02}
+"""Default loss: of likelihoods in nats a token (an answer that is lost costs 2 to 4), else a share of the answers."""
 SLOPES = (4.0, 8.0, 16.0, 32.0)
+_MILD = 0.75
 _STEEP = (1.0, 100.0)
 _LEAST_TOP = 0.2
 Raters = Literal["last", "text", "dynamic", "received"]
@@ -50,21 +51,20 @@ def find_schedule(
         FoveateError: the data cannot resolve the tolerance.
     """
     tolerance = TOLERANCE[session.metric] if tolerance is None else tolerance
-    tokens, _ = session.tokens()
+    tokens = session.facts().tokens
     layers = searched(session.depth, stride, first != "full")
 
     def plan(keeps: Sequence[float]) -> Plan:
         return layerwise(keeps, raters, attention, first)
 
-    unit = session.unit()
-    resolved = _resolution(session, tolerance * unit, plan)
+    resolved = _resolution(session, tolerance, plan)
 
     def losses(schedules: Sequence[tuple[float, ...]], layer: int) -> list[float]:
         found = session.search.evaluate([plan(s) for s in schedules], max(1, layer))
         return [_mean_loss(session, f) for f in found]
 
     keeps = gsearch(
-        losses, session.depth, layers, lambda share: max(tolerance * unit * share, resolved), tokens, how, width,
+        losses, session.depth, layers, lambda share: max(tolerance * share, resolved), tokens, how, width,
         trials, seed=seed,
     )  # fmt: skip
     settings = {
@@ -87,7 +87,7 @@ def _resolution(session: Session, tolerance: float, plan: Any) -> float:
     n = len(session.search.examples)
     if session.metric != "likelihood":
         return ERRORS**2 / n
-    mild = plan([1.0, *[0.5] * (session.depth - 1)])
+    mild = plan([1.0, *[_MILD] * (session.depth - 1)])
     losses = session.search.losses(session.search.evaluate([mild])[0])
     check_resolved(tolerance, losses)
     return ERRORS * error(losses)
@@ -120,13 +120,13 @@ def find_slope(
     Raises:
         PlanError: a budget that cannot be met; one in operations for pictures of different sizes.
     """
-    tokens, same = session.tokens()
-    if unit == "flops" and not same:
+    facts = session.facts()
+    if unit == "flops" and not facts.same:
         raise PlanError("the pictures have different numbers of tokens; give a budget in tokens")
-    extra: dict[str, Any] = {"depth": session.depth, "tokens": tokens if same else None}
+    extra: dict[str, Any] = {"depth": session.depth, "tokens": facts.tokens if facts.same else None}
     if unit == "flops":
         config = session.engine.model.config.get_text_config()
-        extra |= {"shape": LayerShape.of(config), "text": session.text()}
+        extra |= {"shape": LayerShape.of(config), "text": facts.text}
 
     def draw(trial: Any) -> dict[str, Any]:
         slope = trial.suggest_float("slope", *_STEEP, log=True)

@@ -7,9 +7,12 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 from typing import Any
 
+import torch
+
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.errors import FoveateError
+from foveate.families import family
 from foveate.plan import Plan
 from foveate.search.evaluator import Evaluator, Outcome, losses
 from foveate.search.promise import Promise, promise
@@ -55,11 +58,33 @@ def split(examples: Sequence[Example], seed: int = 0) -> Split:
     return halves
 
 
+@dataclass(frozen=True)
+class Facts:
+    """Prompts of a data set.
+
+    Args:
+        tokens: visual tokens of a prompt (the median).
+        same: whether all have as many.
+        text: its other tokens (the median).
+    """
+
+    tokens: int
+    same: bool
+    text: int
+
+
 class Half:
     """One half of the data, asked through the study; the model runs only for what the study does not know."""
 
-    def __init__(self, name: str, examples: list[Example], study: Study, make: Callable[[list[Example]], Evaluator]):
-        self.name, self.examples, self.study, self._make = name, examples, study, make
+    def __init__(
+        self,
+        name: str,
+        examples: list[Example],
+        study: Study,
+        make: Callable[[list[Example]], Evaluator],
+        watch: Callable[[float, float], None] = lambda loss, cost: None,
+    ) -> None:
+        self.name, self.examples, self.study, self._make, self._watch = name, examples, study, make, watch
         self._evaluator: Evaluator | None = None
 
     @property
@@ -75,7 +100,10 @@ class Half:
 
     def evaluate(self, plans: Sequence[Plan], shared: int = 1) -> list[Outcome]:
         """Outcomes of plans; `shared` as in `Evaluator.evaluate`."""
-        return self._ask([Asked(f"{self.name}: {_key(p)}", p.to_json(indent=None)) for p in plans], shared)
+        found = self._ask([Asked(f"{self.name}: {_key(p)}", p.to_json(indent=None)) for p in plans], shared)
+        for outcome in found:
+            self._watch(fmean(self.losses(outcome)), outcome.flops)
+        return found
 
     def losses(self, plan: Outcome) -> list[float]:
         """What each example lost."""
@@ -114,29 +142,34 @@ class Session:
         memory: float = 2.0,
         max_new_tokens: int = 32,
         progress: Callable[[], None] = lambda: None,
+        watch: Callable[[float, float], None] = lambda loss, cost: None,
     ) -> None:
-        """See `Evaluator` for the last four."""
+        """See `Evaluator` for batch to progress; `watch` is told loss and cost of every plan on the search half."""
 
         def make(examples: list[Example]) -> Evaluator:
             return Evaluator(engine, examples, metric, batch, memory, max_new_tokens, progress)
 
         self.engine, self.metric, self.study = engine, metric, study
-        self.search, self.held = Half("search", data.search, study, make), Half("held out", data.held, study, make)
+        self.search = Half("search", data.search, study, make, watch)
+        self.held = Half("held out", data.held, study, make)
         self.depth = engine.facts.depth
 
-    def tokens(self) -> tuple[int, bool]:
-        """Visual tokens of a prompt (the median), and whether all have as many."""
-        counts = [t for b in self.search.evaluator.batches for t in _counts(self.engine, b.inputs)]
-        return int(median(counts)), len(set(counts)) == 1
+    def facts(self) -> Facts:
+        """What the prompts of the search half are like."""
 
-    def text(self) -> int:
-        """Tokens of a prompt that are not visual (the median)."""
-        rest = [
-            int(m.sum()) - t
-            for b in self.search.evaluator.batches
-            for m, t in zip(b.mask_BL, _counts(self.engine, b.inputs, all_rows=True), strict=True)
-        ]
-        return int(median(rest))
+        def run(_data: Any, _beat: Callable[[], None]) -> dict[str, Any]:
+            visual, text = [], []
+            for batch in self.search.evaluator.batches:
+                counts = _visual(self.engine, batch.inputs)
+                visual += [n for n in counts if n]
+                text += [int(m.sum()) - n for m, n in zip(batch.mask_BL, counts, strict=True)]
+            if not visual:
+                raise FoveateError("no prompt of the data has a picture in it; there is nothing to drop")
+            same = len(set(visual)) == 1
+            return {"loss": 0.0, "cost": 1.0, "tokens": int(median(visual)), "same": same, "text": int(median(text))}
+
+        (found,) = self.study.ask([Asked("search: facts", None)], run)
+        return Facts(found["tokens"], found["same"], found["text"])
 
     def seconds(self, plans: Sequence[Plan], repeats: int = 5) -> list[float]:
         """Prefill time under each plan over that of the full model, choosing included: medians of runs in turns.
@@ -150,10 +183,6 @@ class Session:
 
         asked = [Asked(f"seconds: {_key(p)}", p.to_json(indent=None)) for p in plans]
         return [float(r["cost"]) for r in self.study.ask(asked, run)]
-
-    def unit(self) -> float:
-        """What losses are relative to: 1 point of 1 for accuracies, the full model's own for likelihoods."""
-        return -self.search.full().score if self.metric == "likelihood" else 1.0
 
     def judge(self, plan: Plan, confidence: float = 0.95) -> tuple[Outcome, Promise]:
         """The plan on the half that was not searched on."""
@@ -183,12 +212,9 @@ class Session:
         return replace(plan, note=f"{how['by']}: {made['claim']}", made=json.loads(json.dumps(made)))
 
 
-def _counts(engine: Engine, inputs: dict[str, Any], all_rows: bool = False) -> list[int]:
-    """Visual tokens of each prompt; prompts without any are left out unless `all_rows`."""
-    import torch
-
-    from foveate.families import family
-
+def _visual(engine: Engine, inputs: dict[str, Any]) -> list[int]:
+    """Visual tokens of each prompt."""
     kinds = [family(engine.model).token_id(engine.model.config, k) for k in ("image", "video")]
     ids = torch.tensor([k for k in kinds if k is not None], device=inputs["input_ids"].device)
-    return [int(n) for n in torch.isin(inputs["input_ids"], ids).sum(1).tolist() if n or all_rows]
+    counts: list[int] = torch.isin(inputs["input_ids"], ids).sum(1).tolist()
+    return counts

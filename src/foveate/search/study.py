@@ -62,7 +62,6 @@ class Study:
                 storage=_storage(optuna, os.fspath(storage)), study_name=name, load_if_exists=True,
                 directions=["minimize", "minimize"],
             )  # fmt: skip
-            self._study.set_metric_names(["loss", "cost"])
             self._agree(dict(settings))
         except FoveateError:
             raise
