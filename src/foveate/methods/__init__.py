@@ -9,6 +9,7 @@ from foveate.methods.divprune import divprune
 from foveate.methods.fastervlm import fastervlm
 from foveate.methods.fastv import fastv
 from foveate.methods.pool import pool
+from foveate.methods.psigmoid import psigmoid
 from foveate.methods.pyramiddrop import pyramiddrop
 from foveate.methods.random import random
 from foveate.methods.sms import sms
@@ -26,6 +27,7 @@ METHODS: dict[str, Callable[..., Plan]] = {
     "pyramiddrop": pyramiddrop,
     "tops": tops,
     "sms": sms,
+    "psigmoid": psigmoid,
 }
 """Name to function. All take `keep`; those that place cuts by the depth of the LLM also take `depth`, its layers."""
 

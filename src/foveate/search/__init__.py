@@ -1,4 +1,4 @@
-"""Finds plans: what to keep where, for a model, a data set and a budget."""
+"""Finds plans: how many tokens each layer needs, and the cheapest plan that loses no more than one allows."""
 
 from foveate.search.calibrate import calibrate
 
