@@ -53,14 +53,14 @@ HOPS = Lesson(
     favoured=HARD,
 )
 WIDE = Lesson(
-    Stage("wide", steps=180, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=0.0, check_every=90),
+    Stage("wide", steps=360, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=0.0, check_every=90),
     70_000_000,
     pointing=0.25,
     spelling=True,
     favoured=HARD,
 )
 ALL = Lesson(
-    Stage("all", steps=420, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=140),
+    Stage("all", steps=500, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=125),
     75_000_000,
     favoured=HARD,
 )
