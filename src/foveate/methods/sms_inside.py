@@ -19,6 +19,9 @@ C = Knob("c", 2.0**-6, 2.0**16)
 """The exponent of a knee. Below, its head is two or three tokens; above, all but the very bottom."""
 
 
+QUESTION = Attention("text", "previous")
+
+
 @dataclass(frozen=True)
 class _Quotas:
     """For cuts over the whole prompt: image and text tokens each have a quota, and each their own ranking.
@@ -79,7 +82,7 @@ class _Quotas:
 class ByAttention(_Quotas):
     """By the LLM attention that a token receives from the question."""
 
-    attention: Attention = Attention("text", "previous")  # noqa: RUF009 (frozen)
+    attention: Attention = QUESTION
 
     reads: ClassVar[frozenset[str]] = frozenset({"text_attn_BN", "text_BN"})
 

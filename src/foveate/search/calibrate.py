@@ -9,12 +9,11 @@ every value is tried on the record alone. Else every value costs a prefill of ev
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, is_dataclass, replace
-from pathlib import Path
+from dataclasses import is_dataclass, replace
+from functools import partial
 from statistics import fmean
-from typing import Any
+from typing import Any, TypeVar
 
-import torch
 from rich.console import Console
 from rich.progress import track
 
@@ -22,10 +21,11 @@ from foveate.data import Example
 from foveate.engines.hf import Engine, load
 from foveate.engines.score import answer_prompt, prepare_examples
 from foveate.errors import FoveateError, PlanError
-from foveate.plan import Cut, Plan
-from foveate.selection import Knob, Selection, Selector, TokenView
+from foveate.plan import Plan
+from foveate.search.record import Bars, look, mean_budget
+from foveate.selection import Knob, Selector
 
-_TEXT_BLIND = frozenset({"hidden_BND", "grid", "encoder_BNC", "keys_BNC", "cls_attn_BN", "cls_cos_BN"})
+T = TypeVar("T")
 _MOST = 24
 """Values tried between the two ends: more cannot be told apart."""
 
@@ -141,16 +141,16 @@ def _measure(
 ) -> Callable[[Plan], float]:
     """A function from a plan with its knob turned to its mean budget."""
     fitted = plan.at_depth(engine.facts.depth)
-    bar = _Bar(progress)
+    bars: Bars = partial(_bars, progress)
     same = len(fitted.cuts) == len(plan.cuts)
     if same and number == 0 and not any(c.select.adaptive or c.over == "prompt" for c in fitted.cuts[1:]):
-        record = _record(engine, fitted, data, batch, bar)
-        return lambda turned: _recorded(record, turned.at_depth(engine.facts.depth), engine.facts.depth)
+        seen = look(engine, fitted, data, bars)
+        return lambda turned: mean_budget(seen, turned.at_depth(engine.facts.depth), engine.facts.depth)
     prompts = [e for e in data if e.images]
 
     def tried(turned: Plan) -> float:
         shares: list[float] = []
-        for part in bar.over(_batches(prompts, batch), "trying a value on every example"):
+        for part in bars(_batches(prompts, batch), "trying a value on every example"):
             answers = answer_prompt(engine, prepare_examples(engine, part), turned, max_new_tokens=1)
             shares += [i.budget / i.tokens for a in answers for i in a.images]
         return fmean(shares)
@@ -158,87 +158,9 @@ def _measure(
     return tried
 
 
-@dataclass
-class _Bar:
-    """Bars on stderr, which must not stand in what a program reads."""
-
-    shown: bool
-
-    def over(self, parts: Sequence[Any], text: str) -> Iterable[Any]:
-        return track(parts, text, console=Console(stderr=True), transient=True, disable=not self.shown)
-
-
-@dataclass(frozen=True)
-class _Seen:
-    """What the selector was shown of some pictures, and how often each stands in the data."""
-
-    view: TokenView
-    k: int
-    times: int
-
-
-class _Recorder:
-    """Stands in for a selector: writes down what it is shown, and keeps one token, so that the rest costs little."""
-
-    adaptive = True
-
-    def __init__(self, select: Selector) -> None:
-        self.reads = select.reads
-        self.attention = getattr(select, "attention", None)
-        self.seen: list[tuple[TokenView, int]] = []
-
-    def __call__(self, view: TokenView, k: int) -> Selection:
-        self.seen.append((view, k))
-        b, n = view.shape
-        return Selection.of(torch.zeros(b, 1, dtype=torch.long, device=view.device), n)
-
-
-def _record(engine: Engine, plan: Plan, data: Sequence[Example], batch: int, bar: _Bar) -> list[_Seen]:
-    """One run over the data; pictures that come again are looked at once, where the question is not read."""
-    first = plan.cuts[0]
-    blind = first.select.reads <= _TEXT_BLIND and first.at in ("encoder", "input")
-    times: dict[Any, int] = {}
-    once: list[Example] = []
-    for number, e in enumerate(data):
-        if not e.images:
-            continue
-        key: Any = tuple(p if isinstance(p, Path) else id(p) for p in e.images) if blind else number
-        if key not in times:
-            once.append(e)
-        times[key] = times.get(key, 0) + 1
-    counts = list(times.values())
-    out: list[_Seen] = []
-    recorder = _Recorder(first.select)
-    spying = Plan((replace(first, select=recorder),), plan.positions)
-    for e, many in zip(bar.over(once, "looking at every picture"), counts, strict=True):
-        recorder.seen = []
-        answer_prompt(engine, prepare_examples(engine, [e]), spying, max_new_tokens=1)
-        out += [_Seen(view, k, many) for view, k in recorder.seen]
-    if not out:
-        raise PlanError(f"keep={first.keep} keeps every token, so the selector is never asked; give a cap below that")
-    return out
-
-
-def _recorded(record: list[_Seen], plan: Plan, depth: int) -> float:
-    """The mean budget of a plan whose first cut alone is adaptive, from what its selector was shown."""
-    first = plan.cuts[0]
-    total = pictures = 0.0
-    for seen in record:
-        for kept in first.select(seen.view, seen.k).counts_B.tolist():
-            n = seen.view.shape[1]
-            total += seen.times * _layers(plan.cuts, n, kept, depth) / (n * depth)
-            pictures += seen.times
-    return total / pictures
-
-
-def _layers(cuts: Sequence[Cut], n: int, kept: int, depth: int) -> int:
-    """Tokens summed over the layers, of a picture of n of which the first cut keeps so many."""
-    total, left, layer = 0, n, 0
-    for i, cut in enumerate(cuts):
-        start = cut.at if isinstance(cut.at, int) else 0
-        total += left * (start - layer)
-        left, layer = (kept if i == 0 else min(left, cut.count(n))), start
-    return total + left * (depth - layer)
+def _bars(shown: bool, parts: Sequence[T], text: str) -> Iterable[T]:
+    """A bar on stderr, which must not stand in what a program reads."""
+    return track(parts, text, console=Console(stderr=True), transient=True, disable=not shown)
 
 
 def _batches(data: Sequence[Example], size: int) -> list[Sequence[Example]]:
