@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from foveate.bench.downsample import image_tokens, interpolated, shrink
+from foveate.bench.downsample import interpolated, shrink
 from foveate.bench.log import Log, Record
 from foveate.bench.tasks import Task
 from foveate.bench.ways import Way
@@ -57,15 +57,14 @@ def ask(engine: Engine, task: Task, ways: Sequence[Way], log: Log, batch: int) -
     found = _found(log, task)
     for start in range(0, len(task.examples), batch):
         chunk = task.examples[start : start + batch]
-        missing = {
-            w.id: [e for e in chunk if (w.id, e.id) not in found and ("", e.id) not in found] for w in ways
-        }
+        missing = {w.id: [e for e in chunk if (w.id, e.id) not in found and ("", e.id) not in found] for w in ways}
         if not any(missing.values()):
             continue
         chunk, prompt, broken = _prepare(engine, task, chunk)
         fresh = [r for r in broken if ("", r["id"]) not in found]
-        log.append(fresh)
-        yield Step(len(fresh) * len(ways))
+        if fresh:
+            log.append(fresh)
+            yield Step(len(fresh) * len(ways))
         if prompt is None:
             continue
         # The full model is asked again in a batch that is taken up later: the others are measured against it.
@@ -75,9 +74,7 @@ def ask(engine: Engine, task: Task, ways: Sequence[Way], log: Log, batch: int) -
             if not wanted:
                 continue
             said = full if way is ways[0] else _answers(engine, task, way, chunk, prompt)
-            records = [
-                _record(task, way, e, s, f) for e, s, f in zip(chunk, said, full, strict=True) if e.id in wanted
-            ]
+            records = [_record(task, way, e, s, f) for e, s, f in zip(chunk, said, full, strict=True) if e.id in wanted]
             log.append(records)
             yield Step(len(records))
 
@@ -87,9 +84,7 @@ def _found(log: Log, task: Task) -> set[tuple[str, str]]:
     return {(r.get("way", ""), r["id"]) for r in log.records if r["task"] == task.name}
 
 
-def _prepare(
-    engine: Engine, task: Task, chunk: Sequence[Example]
-) -> tuple[list[Example], Prompt | None, list[Record]]:
+def _prepare(engine: Engine, task: Task, chunk: Sequence[Example]) -> tuple[list[Example], Prompt | None, list[Record]]:
     """One prompt of all examples that can be prepared, and a record for each that cannot."""
     try:
         return list(chunk), prepare_examples(engine, chunk), []
@@ -108,7 +103,7 @@ def _prepare(
 
 def _answers(
     engine: Engine, task: Task, way: Way, chunk: Sequence[Example], prompt: Prompt
-) -> list[tuple[Scored, list[int]] | str]:
+) -> list[tuple[Scored, int] | str]:
     """For each example an answer and its visual tokens, or why there is none."""
     try:
         return list(_batch(engine, task, way, chunk, prompt))
@@ -124,7 +119,7 @@ def _answers(
 
 def _batch(
     engine: Engine, task: Task, way: Way, chunk: Sequence[Example], prompt: Prompt
-) -> Iterator[tuple[Scored, list[int]]]:
+) -> Iterator[tuple[Scored, int]]:
     context: Any = nullcontext()
     if way.kind == "downsample":
         prompt, context = shrink(engine, chunk, prompt, size_of(way)), interpolated(engine)
@@ -144,7 +139,7 @@ def size_of(way: Way) -> Cut:
 def _by_example(engine: Engine, chunk: Sequence[Example], prompt: Prompt) -> list[int]:
     """Visual tokens of each example's prompt."""
     token = family(engine.model).token_id(engine.model.config, "image")
-    return (prompt.inputs["input_ids"] == token).sum(1).tolist()
+    return [int(n) for n in (prompt.inputs["input_ids"] == token).sum(1)]
 
 
 def _record(task: Task, way: Way, e: Example, said: Any, full: Any) -> Record:

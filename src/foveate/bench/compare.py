@@ -47,7 +47,9 @@ def read(path: Path) -> dict[str, Any]:
     """
     file = path / run.RESULTS if path.is_dir() else path
     if not file.exists():
-        raise FoveateError(f"{path} holds no finished benchmark: there is no {file.name}; run foveate bench --out {path}")
+        raise FoveateError(
+            f"{path} holds no finished benchmark: there is no {file.name}; run foveate bench --out {path}"
+        )
     data = run.read_json(file)
     if data.get("foveate_bench") != run.VERSION:
         raise FoveateError(f"{file} is no result of this version of foveate bench")

@@ -1,11 +1,12 @@
 """The cost pass: all ways and their oracles in turn, on one model, one kernel and one batch, part by part.
 
 A cell is one batch size and one answer length. In each of its repeats the full model, every way and every way's oracle
-run once, the first of them another one each time; ratios are taken within a repeat. Preparing the pictures is not timed,
-so shrinking them for `downsample` is not either.
+run once, the first of them another one each time; ratios are taken within a repeat. Preparing the pictures is not
+timed, so shrinking them for `downsample` is not either.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import partial
 from itertools import cycle, islice
 from typing import Any
@@ -80,11 +81,10 @@ def measure(
 
 
 def _runner(engine: Engine, way: Way, chosen: Sequence[Example], prompt: Prompt) -> tuple[Prompt, Runner]:
-    around: Callable[[], Any] | None = None
+    around: Callable[[], Any] = nullcontext
     if way.kind == "downsample":
         prompt, around = shrink(engine, chosen, prompt, size_of(way)), partial(interpolated, engine)
-    more = {} if around is None else {"around": around}
-    return prompt, Runner(partial(dict, prompt.inputs), way.plan, prompt.tail, **more)
+    return prompt, Runner(partial(dict, prompt.inputs), way.plan, prompt.tail, around)
 
 
 def _row(
@@ -119,7 +119,7 @@ def break_even(full: Runner, mine: Runner, floor: Runner, visual: int, kept: int
     """From how many tokens on the way is faster than the full model, to the first token.
 
     What the way adds (its time over its oracle's) must be less than what dropping saves; both are read off this cell,
-    taking prefill as linear in the tokens and the addition as the same for all sizes. None where dropping saves nothing.
+    taking prefill as linear in the tokens and the addition as the same for all sizes. None where nothing is saved.
     """
     saved_a_token = (middle(full, "prefill") - middle(floor, "prefill")) / max(1, visual - kept)
     if saved_a_token <= 0 or kept >= visual:

@@ -11,7 +11,6 @@ too low.
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +19,7 @@ from torch import Tensor
 from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt
 from foveate.families import family
+from foveate.prompt import placeholders
 from foveate.report import ImageReport, Report
 
 
@@ -44,7 +44,7 @@ def oracle(engine: Engine, prompt: Prompt, report: Report) -> Oracle:
     f = family(model)
     base = f.base(model)
     ids_BL: Tensor = prompt.inputs["input_ids"]
-    visual_BL = ids_BL == f.token_id(model.config, "image")
+    visual_BL = placeholders(ids_BL, f.token_id(model.config, "image"))
     exact = all(isinstance(c.at, str) for i in report.images for c in i.cuts)
     keep_N = torch.zeros(report.tokens, dtype=torch.bool)
     start = 0
@@ -52,14 +52,14 @@ def oracle(engine: Engine, prompt: Prompt, report: Report) -> Oracle:
         keep_N[start + kept_tokens(image, exact)] = True
         start += image.tokens
     keep_N = keep_N.to(ids_BL.device)
-    alive_BL = ~visual_BL
+    alive_BL: Tensor = visual_BL.logical_not()
     alive_BL[visual_BL] = keep_N
     alive_BL &= prompt.inputs["attention_mask"].bool()
     width = int(alive_BL.sum(1).max())
     rows = [line[a] for line, a in zip(ids_BL, alive_BL, strict=True)]
     short_BL = torch.stack([F.pad(r, (width - len(r), 0)) for r in rows])
     mask_BL = torch.stack([F.pad(torch.ones_like(r), (width - len(r), 0)) for r in rows])
-    where_BL1 = ((short_BL == f.token_id(model.config, "image")) & mask_BL.bool()).unsqueeze(-1)
+    where_BL1 = (placeholders(short_BL, f.token_id(model.config, "image")) & mask_BL.bool()).unsqueeze(-1)
     words_BL = short_BL.masked_fill(where_BL1.squeeze(-1), 0)
     takes = inspect.signature(base.get_image_features).parameters
     images = {k: v for k, v in prompt.inputs.items() if k in takes}

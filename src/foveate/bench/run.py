@@ -1,10 +1,10 @@
 """A benchmark folder: what was asked for, what is done, and what came of it. The same command again goes on.
 
-    config.json     what decides the answers; another command in the same folder may add methods, keeps and tasks
-    samples.jsonl   one line for each example and way, as they are answered
-    cost.jsonl      one line for each measured cell of batch size and answer length
-    results.json    everything, rewritten whole
-    report.html     the same, to be read
+config.json     what decides the answers; another command in the same folder may add methods, keeps and tasks
+samples.jsonl   one line for each example and way, as they are answered
+cost.jsonl      one line for each measured cell of batch size and answer length
+results.json    everything, rewritten whole
+report.html     the same, to be read
 """
 
 import hashlib
@@ -49,7 +49,7 @@ def settle(out: Path, fixed: dict[str, Any], tasks: Sequence[Task], ways: Sequen
     Raises:
         FoveateError: something that decides answers differs.
     """
-    mine = {
+    mine: dict[str, Any] = {
         "foveate_bench": VERSION,
         "fixed": fixed,
         "tasks": {t.name: digest(t) for t in tasks},

@@ -81,7 +81,9 @@ def compare(a: Scores, b: Scores) -> Paired:
     """
     one, two = (np.asarray(x, dtype=np.float64) for x in (a, b))
     if one.shape != two.shape or not len(one):
-        raise FoveateError(f"{len(one)} scores against {len(two)}; a paired comparison needs the same questions in both")
+        raise FoveateError(
+            f"{len(one)} scores against {len(two)}; a paired comparison needs the same questions in both"
+        )
     difference = one - two
     better, worse = int((difference > 0).sum()), int((difference < 0).sum())
     low, high, p = bootstrap(difference)

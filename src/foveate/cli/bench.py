@@ -59,8 +59,8 @@ def bench(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
     compare: Annotated[
-        tuple[Path, Path], typer.Option(metavar="A B", help="Set two finished benchmarks side by side instead.")
-    ] = (None, None),  # type: ignore[assignment]
+        tuple[str, str], typer.Option(metavar="A B", help="Set two finished benchmarks side by side instead.")
+    ] = ("", ""),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Measure methods against the full model and plain baselines: quality with intervals and tests, cost in parts."""
@@ -68,7 +68,7 @@ def bench(
 
     statistics.needs_scipy()
     if any(compare):
-        _compare(*compare, as_json)
+        _compare(Path(compare[0]), Path(compare[1]), as_json)
         return
     if out is None:
         raise FoveateError("there is no folder for the results; name one with --out")

@@ -23,8 +23,8 @@ def bench(results: dict[str, Any]) -> Iterator[Any]:
                 task["broken"][0]["why"]
             )
     yield (
-        "[dim]Budget: mean visual tokens per LLM layer. Differences in points, paired over the questions; * where Holm's\n"
-        "corrected p is below 0.05. KL of the first answer token's distribution from the full model's, nats.[/dim]"
+        "[dim]Budget: mean visual tokens per LLM layer. Differences in points, paired over the questions; * where\n"
+        "Holm's corrected p is below 0.05. KL: first answer token, from the full model's distribution, nats.[/dim]"
     )
     if len(quality["tasks"]) > 1:
         yield _relative(quality["relative"])
@@ -32,8 +32,8 @@ def bench(results: dict[str, Any]) -> Iterator[Any]:
         yield _cost(cell)
     if results["cost"]:
         yield (
-            "[dim]Milliseconds, medians. Efficiency: a plain prompt that never had the dropped tokens over the method; 1 is "
-            "all\nthat dropping them can give.[/dim]"
+            "[dim]Milliseconds, medians. Efficiency: a plain prompt that never had the dropped tokens over the\n"
+            "method; 1 is all that dropping them can give.[/dim]"
         )
 
 

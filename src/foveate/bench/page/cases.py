@@ -78,9 +78,7 @@ def _split(answers: dict[str, Record], ways: Sequence[Way]) -> int:
     return min(right, len(ways) - right)
 
 
-def _case(
-    task: Task, e: Example, keep: str, ways: Sequence[Way], answers: dict[str, Record], processor: Any
-) -> Case:
+def _case(task: Task, e: Example, keep: str, ways: Sequence[Way], answers: dict[str, Record], processor: Any) -> Case:
     try:
         pictures = e.pictures()
     except FoveateError:
@@ -119,8 +117,7 @@ def section(results: dict[str, Any], cases: Sequence[Case]) -> str:
     shown = "".join(_figure(c) for c in cases)
     none = "" if shown else "<p>There is no question that the full model answers right and some way does not.</p>\n"
     return (
-        '<section id="cases"><h2>What stayed, and where methods differ</h2>\n'
-        f"{none}{shown}{_list(results)}</section>\n"
+        f'<section id="cases"><h2>What stayed, and where methods differ</h2>\n{none}{shown}{_list(results)}</section>\n'
     )
 
 
@@ -150,8 +147,12 @@ def _list(results: dict[str, Any]) -> str:
     if not keeps:
         return ""
     keep = keeps[len(keeps) // 2]
-    ways = [FULL, *dict.fromkeys(r["way"] for r in results["quality"]["rows"] if r["keep"] == keep and r["way"] != FULL)]
-    rows, total = [], 0
+    ways = [
+        FULL,
+        *dict.fromkeys(r["way"] for r in results["quality"]["rows"] if r["keep"] == keep and r["way"] != FULL),
+    ]
+    rows: list[str] = []
+    total = 0
     for name, task in results["samples"].items():
         for i, question in enumerate(task["questions"]):
             answers = [(task["ways"][w]["answers"][i], task["ways"][w]["scores"][i]) for w in ways]

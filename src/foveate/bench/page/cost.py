@@ -75,7 +75,7 @@ def _legend(results: dict[str, Any]) -> str:
     return (
         '<p class="legend">Parts are milliseconds. The first two ratios are full over method: above '
         f"{times(1)} is a gain. <b>Efficiency</b> is the oracle's time over the method's, whole answers: 1 is all that "
-        "dropping these tokens can give. <b>Breaks even at</b>: with fewer visual tokens a prompt is answered sooner by "
+        "dropping them can give. <b>Breaks even at</b>: with fewer visual tokens a prompt is answered sooner by "
         "the full model (prefill taken as linear). <b>KV cache</b> after prefill, padding counted; <b>FLOPs</b> of the "
         f"decoder for one prompt; <b>peak memory</b>: {memory}. Small figures are quartiles.</p>\n"
     )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any
 
@@ -10,7 +11,7 @@ from foveate.bench.page.markup import esc
 from foveate.bench.ways import ALWAYS, FULL
 
 _W, _H = 440, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 14, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 30, 46
 _MARKS = ("circle", "square", "triangle", "diamond", "down", "plus", "cross", "star")
 
 
@@ -93,20 +94,28 @@ def chart(points: Sequence[Point], methods: Sequence[str], x_label: str, y_label
     for t in x_ticks:
         out.append(f'<text x="{to_x(t):.1f}" y="{_H - _BOTTOM + 18}" text-anchor="middle">{t:g}</text>')
     out.append(f'<text x="{(_LEFT + _W - _RIGHT) / 2}" y="{_H - 8}" text-anchor="middle">{esc(x_label)}</text>')
-    out.append(f'<text x="{_LEFT + 4}" y="{_TOP + 10}" class="axis">{esc(y_label)}</text>')
+    out.append(f'<text x="2" y="12">{esc(y_label)}</text>')
     out.append(_front(points, to_x, to_y))
     for p in (p for p in points if p.method == FULL):
         y, x = to_y(p.y), to_x(p.x)
         out.append(f'<line class="whole" x1="{_LEFT}" x2="{x:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         out.append(f'<circle class="whole" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{_says(p)}</title></circle>')
-    for method in methods:
-        out.append(_line([p for p in points if p.method == method], colour(methods, method), to_x, to_y))
+    for j, method in enumerate(methods):
+        # Side by side where budgets are equal, so that marks and bars do not hide each other.
+        aside = 3.5 * (j - (len(methods) - 1) / 2) if log else 0.0
+        shifted = partial(_shifted, to_x, aside)
+        out.append(_line([p for p in points if p.method == method], colour(methods, method), shifted, to_y))
     return "".join(out) + "</svg>"
+
+
+def _shifted(to_x: Any, aside: float, v: float) -> float:
+    return float(to_x(v)) + aside
 
 
 def _front(points: Sequence[Point], to_x: Any, to_y: Any) -> str:
     """The steps through the points that no other beats in both directions."""
-    best, path = -math.inf, []
+    best = -math.inf
+    path: list[str] = []
     for p in sorted(points, key=lambda p: (p.x, -p.y)):
         if p.y > best:
             path += ([f"H{to_x(p.x):.1f}", f"V{to_y(p.y):.1f}"]) if path else [f"M{to_x(p.x):.1f} {to_y(p.y):.1f}"]
@@ -159,7 +168,8 @@ def _legend(methods: Sequence[str]) -> str:
     items = []
     for m in methods:
         name = colour(methods, m)
-        mark = f'<svg viewBox="-7 -7 14 14" aria-hidden="true"><g class="{name}"><path class="mark" d="{shape(name)}"/></g></svg>'
+        mark = f'<g class="{name}"><path class="mark" d="{shape(name)}"/></g>'
+        mark = f'<svg viewBox="-7 -7 14 14" aria-hidden="true">{mark}</svg>'
         items.append(f"<li>{mark}{esc(m)}</li>")
     return f'<ul class="keys">{"".join(items)}</ul>\n'
 

@@ -12,9 +12,7 @@ def head(results: dict[str, Any]) -> str:
     model, machine = results["environment"]["model"], results["environment"]["hardware"]
     quality = results["quality"]
     full = [r for r in quality["rows"] if r["way"] == FULL]
-    scores = ", ".join(
-        f"{100 * r['accuracy']:.1f}% on {esc(r['task'])}" for r in full if r["accuracy"] is not None
-    )
+    scores = ", ".join(f"{100 * r['accuracy']:.1f}% on {esc(r['task'])}" for r in full if r["accuracy"] is not None)
     facts = {
         "model": f"{model['name']} ({model['type']}, {model['layers']} layers, {model['parameters'] / 1e6:,.1f} M)",
         "device": machine.get("gpu") or f"{machine['cpu']}, {machine['threads']} thread(s)",
@@ -27,8 +25,8 @@ def head(results: dict[str, Any]) -> str:
     return (
         '<header><p class="brand">Foveate benchmark</p>\n'
         f"<h1>{esc(model['name'])} with fewer visual tokens</h1>\n"
-        f'<p class="lead">{methods} ways of dropping tokens, measured on the same model, questions and kernel. With all '
-        f"its tokens the model scores {scores}.</p>\n"
+        f'<p class="lead">{methods} ways of dropping tokens, measured on the same model, questions and kernel. '
+        f"With all its tokens the model scores {scores}.</p>\n"
         f"<dl class='facts'>{items}</dl>\n"
         '<nav><a href="#quality">Quality</a> <a href="#fronts">Fronts</a> <a href="#cost">Cost</a> '
         '<a href="#cases">Pictures</a> <a href="#how">How</a></nav></header>\n'

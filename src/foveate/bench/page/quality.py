@@ -73,12 +73,12 @@ def _against(found: dict[str, Any] | None) -> list[str]:
 
 def _legend(baseline: str) -> str:
     return (
-        '<p class="legend"><b>Keep</b> is what was asked for; <b>tokens left</b> counts the last layer; <b>budget</b> is '
-        "the mean number of visual tokens per LLM layer, by which plans with one cut and with many compare. Small "
+        '<p class="legend"><b>Keep</b> is what was asked for; <b>tokens left</b> counts the last layer; <b>budget</b> '
+        "is the mean number of visual tokens per LLM layer, by which plans with one cut and with many compare. Small "
         "figures are 95% intervals. <b>Against</b> is a paired difference in points over the same questions, with the "
-        f"full model and with {esc(baseline)} at the same keep; <b>p</b> is the exact McNemar test (for partial credit, "
-        "the paired bootstrap), corrected by Holm over all comparisons of that column; an asterisk marks p below 0.05. "
-        "<b>Agree</b>: answers equal to the full model's. <b>KL</b>: from the full model's distribution of the first "
+        f"full model and with {esc(baseline)} at the same keep; <b>p</b> is the exact McNemar test (for partial "
+        "credit, the paired bootstrap), corrected by Holm over all comparisons of that column; an asterisk marks p "
+        "below 0.05. <b>Agree</b>: answers equal to the full model's. <b>KL</b>: from the full model's distribution of the first "
         "answer token to this one's, in nats, mean.</p>\n"
     )
 
@@ -94,15 +94,14 @@ def _relative(relative: list[dict[str, Any]], tasks: int) -> str:
                 continue
             worst = r["worst"]
             cells = [
-                count(r["budget"]), percent(r["mean_of_ratios"]), percent(r["ratio_of_means"]), percent(r["mean_score"]),
+                count(r["budget"]),
+                *(percent(r[k]) for k in ("mean_of_ratios", "ratio_of_means", "mean_score")),
                 NONE if worst is None else f"{percent(worst['ratio'])} <small>{esc(worst['task'])}</small>",
-            ]  # fmt: skip
+            ]
             rows.append(row(esc(r["method"]), cells))
         bodies.append(group(f"keep {esc(keep)}", rows, len(head)))
-    many = f"{tasks} tasks" if tasks > 1 else "one task, so the first two are the same"
-    return (
-        f"<h3>Relative accuracy</h3>\n<p>Papers mean three different things by it; here are all, over {many}.</p>\n"
-        + table(head, bodies)
-    )
-
-
+    body = table(head, bodies)
+    if tasks == 1:
+        why = "with one task, the first two are the same"
+        return f"<details><summary>Relative accuracy <small>{why}</small></summary>\n{body}</details>\n"
+    return f"<h3>Relative accuracy</h3>\n<p>Papers mean three different things by it; here are all.</p>\n{body}"

@@ -1,7 +1,6 @@
 """The embedded world: held-out scenes of `foveate.tiny`, one question each, so that examples are independent."""
 
 from dataclasses import dataclass
-from typing import cast
 
 from PIL import Image
 
@@ -26,7 +25,7 @@ class SceneExample(Example):
 
     def pictures(self) -> list[Image.Image]:
         """The scene."""
-        return [world.scene("test", self.index, 1, cast("str | None", self.tier)).image]
+        return [world.scene("test", self.index, 1, self.tier).image]
 
 
 def load(name: str, limit: int | None = None) -> Task:
