@@ -77,9 +77,9 @@ def _legend(baseline: str) -> str:
         "is the mean number of visual tokens per LLM layer, by which plans with one cut and with many compare. Small "
         "figures are 95% intervals. <b>Against</b> is a paired difference in points over the same questions, with the "
         f"full model and with {esc(baseline)} at the same keep; <b>p</b> is the exact McNemar test (for partial "
-        "credit, the paired bootstrap), corrected by Holm over all comparisons of that column; an asterisk marks p "
-        "below 0.05. <b>Agree</b>: answers equal to the full model's. <b>KL</b>: from the full model's distribution of the first "
-        "answer token to this one's, in nats, mean.</p>\n"
+        "credit, the paired bootstrap), corrected by Holm over all comparisons of that column; an asterisk: p "
+        "below 0.05. <b>Agree</b>: answers equal to the full model's. <b>KL</b>: from the full model's distribution of "
+        "the first answer token to this one's, in nats, mean.</p>\n"
     )
 
 
