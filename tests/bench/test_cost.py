@@ -22,7 +22,8 @@ from foveate.methods import METHODS
 def cell(engine: Any, ways: list[Way]) -> dict[str, Any]:
     examples = tasks.load("tiny", 2)[0].examples
     much = Way("uniform", "577", "plan", METHODS["uniform"](keep=577))
-    *turns, found = cost.measure(engine, examples, [*ways, much], batch=2, length=3, repeats=2)
+    prompt, smaller = cost.asked(engine, examples, 2)
+    *turns, found = cost.measure(engine, prompt, smaller, [*ways, much], length=3, repeats=2)
     assert turns == [None] * (2 + cost.WARM_UPS)
     assert found is not None
     return found

@@ -104,7 +104,7 @@ def test_the_baselines_are_always_there() -> None:
         return METHODS[name](keep=float(keep))
 
     ways = line_up(["fastv", "random"], ["0.5", "0.1"], build)
-    assert [w.id for w in ways][0] == "full"
+    assert ways[0].id == "full"
     assert [(w.method, w.keep) for w in ways[1:]] == [(m, k) for k in ("0.5", "0.1") for m in (*ALWAYS, "fastv")]
     assert len(plans) == 8
     assert len({w.id for w in ways}) == len(ways)

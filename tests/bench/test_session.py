@@ -108,7 +108,7 @@ class Page(HTMLParser):
             self.loads.append(tag)
         self.loads += [v for k in ("src", "href", "xlink:href") if (v := values.get(k)) and v[0] != "#"]
         self.tables += tag == "table"
-        if tag not in ("meta", "img", "line", "circle", "path", "polyline", "br"):
+        if tag not in ("meta", "img"):
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:

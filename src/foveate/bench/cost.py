@@ -27,26 +27,26 @@ from foveate.errors import FoveateError
 from foveate.families import family
 
 WARM_UPS = 2
+Smaller = Callable[[Way], Prompt]
 
 
 def measure(
-    engine: Engine, examples: Sequence[Example], ways: Sequence[Way], batch: int, length: int, repeats: int
+    engine: Engine, prompt: Prompt, smaller: Smaller, ways: Sequence[Way], length: int, repeats: int
 ) -> Iterator[dict[str, Any] | None]:
     """Measure one cell. Yields None after every turn, and the cell at last.
 
     Args:
         engine: the model.
-        examples: the first `batch` of them are asked; fewer are repeated.
+        prompt: what is asked, as many prompts as the batch holds.
+        smaller: gives the same with smaller pictures, for `downsample`.
         ways: the full model first.
-        batch: prompts at a time.
         length: tokens of every answer.
         repeats: timed turns, after WARM_UPS untimed ones.
 
     Raises:
-        FoveateError: the device is out of memory, or a picture cannot be read.
+        FoveateError: the device is out of memory.
     """
-    chosen = list(islice(cycle(examples), batch))
-    prompt = prepare_examples(engine, chosen)
+    batch = len(prompt.inputs["input_ids"])
     failed: dict[str, str] = {}
     runners: dict[str, Runner] = {}
     prompts: dict[str, Prompt] = {}
@@ -54,7 +54,7 @@ def measure(
     try:
         for way in ways:
             try:
-                prompts[way.id], runners[way.id] = _runner(engine, way, chosen, prompt)
+                prompts[way.id], runners[way.id] = _runner(engine, way, smaller, prompt)
                 runners[way.id].run(engine, 1, count=False)
             except FoveateError as error:
                 failed[way.id] = str(error)
@@ -80,10 +80,21 @@ def measure(
     yield {"batch": batch, "length": length, "repeats": repeats, "visual": _visual(engine, prompt), "rows": rows}
 
 
-def _runner(engine: Engine, way: Way, chosen: Sequence[Example], prompt: Prompt) -> tuple[Prompt, Runner]:
+def asked(engine: Engine, examples: Sequence[Example], batch: int) -> tuple[Prompt, Smaller]:
+    """The first two arguments of a cell: the first `batch` examples, fewer repeated.
+
+    Raises:
+        FoveateError: a picture cannot be read.
+    """
+    chosen = list(islice(cycle(examples), batch))
+    prompt = prepare_examples(engine, chosen)
+    return prompt, lambda way: shrink(engine, chosen, prompt, size_of(way))
+
+
+def _runner(engine: Engine, way: Way, smaller: Smaller, prompt: Prompt) -> tuple[Prompt, Runner]:
     around: Callable[[], Any] = nullcontext
     if way.kind == "downsample":
-        prompt, around = shrink(engine, chosen, prompt, size_of(way)), partial(interpolated, engine)
+        prompt, around = smaller(way), partial(interpolated, engine)
     return prompt, Runner(partial(dict, prompt.inputs), way.plan, prompt.tail, around)
 
 

@@ -93,8 +93,8 @@ def _fewer_patches(engine: Engine, prompt: Prompt, cut: Cut) -> Prompt:
     width = int(lengths.max())
     for name in ("input_ids", "attention_mask"):
         lines = [line[keep] for line, keep in zip(inputs[name], keep_BL, strict=True)]
-        fill = int(engine.processor.tokenizer.pad_token_id or 0) if name == "input_ids" else 0
-        inputs[name] = torch.stack([F.pad(x, (width - len(x), 0), value=fill) for x in lines])
+        # The mask says what is padding, whatever its id.
+        inputs[name] = torch.stack([F.pad(x, (width - len(x), 0)) for x in lines])
     return Prompt(inputs, prompt.tail)
 
 

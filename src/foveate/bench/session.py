@@ -50,6 +50,10 @@ class Request:
     device: str = "auto"
     dtype: str = "auto"
 
+    def __post_init__(self) -> None:
+        if self.baseline not in {w.method for w in self.ways}:
+            raise FoveateError(f"--baseline is {self.baseline!r}, which is not among the methods of this benchmark")
+
 
 def bench(request: Request, progress: Progress) -> dict[str, Any]:
     """Do what is still to be done, then write results.json and report.html; gives the results.
@@ -58,8 +62,6 @@ def bench(request: Request, progress: Progress) -> dict[str, Any]:
         FoveateError: the folder holds another benchmark, the disk is full, the model does not load.
     """
     out = run.open_folder(request.out)
-    if request.baseline not in {w.method for w in request.ways}:
-        raise FoveateError(f"--baseline is {request.baseline!r}, which is not among the methods of this benchmark")
     with Log(out / run.SAMPLES) as samples, Log(out / run.COST) as cells:
         config = run.settle(out, _fixed(request), request.tasks, request.ways)
         engine = hf.load(request.model, request.device, request.dtype)
@@ -119,7 +121,8 @@ def _time(engine: hf.Engine, request: Request, log: Log, progress: Progress) -> 
     for batch, length in cells:
         if _lookup(request, log.records, batch, length) is None:
             examples = _readable(request.tasks[0], batch)
-            for found in cost.measure(engine, examples, request.ways, batch, length, request.repeats):
+            prompt, smaller = cost.asked(engine, examples, batch)
+            for found in cost.measure(engine, prompt, smaller, request.ways, length, request.repeats):
                 if found is not None:
                     log.append([_key(request, batch, length) | {"cell": found}])
                 else:

@@ -1,5 +1,6 @@
 """The command line: `foveate run | bench | list | demo`. Exit status 2 means that the caller can put it right."""
 
+import re
 import warnings
 from typing import Annotated, Any
 
@@ -54,9 +55,17 @@ def main() -> None:
     app(prog_name="foveate")
 
 
+_noted: set[str] = set()
+
+
 def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """A warning as one line for a person, without the place in the code; what is for programmers is left out."""
-    if issubclass(category, UserWarning):
+    """A warning as one line for a person, without the place in the code; what is for programmers is left out.
+
+    Said once: a benchmark meets the same thing a thousand times, with other numbers in it.
+    """
+    same = re.sub(r"\d[\d.]*", "#", str(message))
+    if issubclass(category, UserWarning) and same not in _noted:
+        _noted.add(same)
         typer.echo(f"foveate: note: {message}", err=True)
 
 

@@ -29,7 +29,7 @@ def bench(results: dict[str, Any]) -> Iterator[Any]:
     if len(quality["tasks"]) > 1:
         yield _relative(quality["relative"])
     for cell in results["cost"]:
-        yield _cost(cell)
+        yield cost(cell)
     if results["cost"]:
         yield (
             "[dim]Milliseconds, medians. Efficiency: a plain prompt that never had the dropped tokens over the\n"
@@ -92,7 +92,8 @@ def _relative(rows: list[dict[str, Any]]) -> Table:
     return grid
 
 
-def _cost(cell: dict[str, Any]) -> Table:
+def cost(cell: dict[str, Any]) -> Table:
+    """One cell of batch size and answer length."""
     title = f"[bold]Cost[/bold]  batch {cell['batch']}, {cell['length']} new tokens, {cell['repeats']} turns"
     grid = show.table(
         "method", "keep", "encode", "select", "prefill", "decode", "1st token", "gain", "all", "gain", "effic.",
