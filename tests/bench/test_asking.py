@@ -127,6 +127,14 @@ def test_a_way_that_fails_says_why_and_scores_nothing(engine: Any, task: Task, w
     assert "576" in row["why"]
 
 
+def test_a_plan_that_cannot_be_is_in_the_table(engine: Any, task: Task, ways: list[Way], tmp_path: Path) -> None:
+    few = replace(task, examples=task.examples[:2])
+    none = Way("pyramiddrop", "0.1", "plan", None, "not so few")
+    records = run(engine, few, [ways[0], none], tmp_path / "s.jsonl")
+    row = quality.figures([few], [ways[0], none], records, "pyramiddrop")["rows"][1]
+    assert (row["accuracy"], row["failed"], row["why"]) == (None, 2, "not so few")
+
+
 def test_out_of_memory_is_no_wrong_answer(
     engine: Any, task: Task, ways: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

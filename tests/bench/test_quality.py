@@ -108,6 +108,16 @@ def test_the_baselines_are_always_there() -> None:
     assert [(w.method, w.keep) for w in ways[1:]] == [(m, k) for k in ("0.5", "0.1") for m in (*ALWAYS, "fastv")]
     assert len(plans) == 8
     assert len({w.id for w in ways}) == len(ways)
+
+    def sometimes(name: str, keep: str) -> Any:
+        if name == "fastv" and keep == "0.1":
+            raise FoveateError("not so few")
+        return build(name, keep)
+
+    some = {w.id: w for w in line_up(["fastv"], ["0.5", "0.1"], sometimes)}
+    assert (some["fastv@0.1"].plan, some["fastv@0.1"].why, some["fastv@0.5"].why) == (None, "not so few", "")
+    with pytest.raises(FoveateError, match="not so few"):
+        line_up(["fastv"], ["0.1"], sometimes)
     for methods, keeps in ((["fastv", "fastv"], ["0.5"]), (["fastv"], ["0.5", "0.5"]), (["fastv"], [])):
         with pytest.raises(FoveateError, match="--"):
             line_up(methods, keeps, build)

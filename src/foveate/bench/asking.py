@@ -105,6 +105,8 @@ def _answers(
     engine: Engine, task: Task, way: Way, chunk: Sequence[Example], prompt: Prompt
 ) -> list[tuple[Scored, int] | str]:
     """For each example an answer and its visual tokens, or why there is none."""
+    if way.why:
+        return [way.why] * len(chunk)
     try:
         return list(_batch(engine, task, way, chunk, prompt))
     except torch.OutOfMemoryError:

@@ -53,6 +53,9 @@ def measure(
     oracles: dict[str, tuple[Runner, Oracle]] = {}
     try:
         for way in ways:
+            if way.why:
+                failed[way.id] = way.why
+                continue
             try:
                 prompts[way.id], runners[way.id] = _runner(engine, way, smaller, prompt)
                 runners[way.id].run(engine, 1, count=False)

@@ -24,12 +24,14 @@ class Way:
         keep: what was asked for, as text: a fraction, a number of tokens, or "plan" where a plan file says it.
         kind: "full" and "downsample" drop nothing, and have no plan.
         plan: what to drop.
+        why: why there is no such plan, where the method cannot keep so few: it stays in the table and says so.
     """
 
     method: str
     keep: str = "1.0"
     kind: Kind = "full"
     plan: Plan | None = None
+    why: str = ""
 
     @property
     def id(self) -> str:
@@ -51,7 +53,7 @@ def line_up(methods: Sequence[str], keeps: Sequence[str], build: Callable[[str, 
         build: (method, keep) -> plan.
 
     Raises:
-        FoveateError: nothing to keep, something twice, or a plan that cannot be built.
+        FoveateError: nothing to keep, something twice, or a method that can be built at no keep.
     """
     if not keeps:
         raise FoveateError("there is no --keep; give one or more, such as 0.333,0.111")
@@ -59,10 +61,19 @@ def line_up(methods: Sequence[str], keeps: Sequence[str], build: Callable[[str, 
         if twice := sorted({n for n in names if list(names).count(n) > 1}):
             raise FoveateError(f"{what} names {twice[0]} twice; give it once")
     ways = [Way(FULL)]
+    failed: dict[str, list[FoveateError]] = {}
     for keep in keeps:
         for name in (*ALWAYS, *(m for m in methods if m not in ALWAYS)):
             if name == DOWNSAMPLE:
                 ways.append(Way(name, keep, "downsample"))
-            else:
+                continue
+            try:
                 ways.append(Way(name, keep, "plan", build(name, keep)))
+            except FoveateError as e:
+                failed.setdefault(name, []).append(e)
+                ways.append(Way(name, keep, "plan", None, str(e)))
+    for errors in failed.values():
+        # Wrong at every keep is a wrong word; wrong at some is a fact about the method.
+        if len(errors) == len(keeps):
+            raise errors[0]
     return ways
