@@ -79,8 +79,10 @@ def chart(points: Sequence[Point], methods: Sequence[str], x_label: str, y_label
     y_ticks = ticks(100 * min(bottoms), 100 * max(tops))
     x_ticks = log_ticks(min(xs), max(xs)) if log else ticks(min(xs), max(xs))
 
+    room = 1.2 if log else 1.03
+
     def to_x(v: float) -> float:
-        a, b = (math.log(t) if log else t for t in (min(x_ticks[0], *xs) / 1.06, max(x_ticks[-1], *xs) * 1.03))
+        a, b = (math.log(t) if log else t for t in (min(x_ticks[0], *xs) / room, max(x_ticks[-1], *xs) * 1.03))
         return _LEFT + ((math.log(v) if log else v) - a) / (b - a) * (_W - _LEFT - _RIGHT)
 
     def to_y(v: float) -> float:
