@@ -1,5 +1,6 @@
-"""The command line: `foveate run | search | list | demo`. Exit status 2 means that the caller can put it right."""
+"""The command line: `foveate run | bench | search | list | demo`. Exit status 2: the caller can put it right."""
 
+import re
 import warnings
 from typing import Annotated, Any
 
@@ -54,13 +55,21 @@ def main() -> None:
     app(prog_name="foveate")
 
 
+_noted: set[str] = set()
+
+
 def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """A warning as one line for a person, without the place in the code; what is for programmers is left out."""
-    if issubclass(category, UserWarning):
+    """A warning as one line for a person, without the place in the code; what is for programmers is left out.
+
+    Said once: a benchmark meets the same thing a thousand times, with other numbers in it.
+    """
+    same = re.sub(r"\d[\d.]*", "#", str(message))
+    if issubclass(category, UserWarning) and same not in _noted:
+        _noted.add(same)
         typer.echo(f"foveate: note: {message}", err=True)
 
 
-from foveate.cli import demo, listing, run, search  # noqa: E402, F401  (they register their commands on `app`)
+from foveate.cli import bench, demo, listing, run, search  # noqa: E402, F401  (they register their commands on `app`)
 
 if __name__ == "__main__":
     main()

@@ -1,0 +1,191 @@
+"""`foveate bench`: methods against the full model and the plain baselines, in quality and in cost; or two results."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from foveate.cli import app, choose, show
+from foveate.errors import FoveateError
+from foveate.plan import Plan
+
+_EXAMPLES = """
+[bold]Examples[/bold]
+
+  foveate bench --out out/bench --limit 100
+
+  foveate bench --model ./llava --method divprune,fastv --keep 0.333,0.222,0.111 --task mine.jsonl --out out/mine
+
+  foveate bench --method tops,plan.json --set tops.transform=rank --task tiny:crowded --out out/crowded
+
+  foveate bench --compare out/mine out/other
+
+Run the same again to go on where it stopped. Needs SciPy: pip install 'foveate\\[bench]'
+"""
+_METHODS, _KEEPS, _TASKS = "fastervlm,divprune,fastv", "0.333,0.222,0.111", "tiny"
+
+
+@app.command(epilog=_EXAMPLES)
+def bench(
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where answers, figures and the report go; taken up again.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(metavar="DIR", help="A folder, a hub id, or 'tiny', the model that comes with the package.")
+    ] = "tiny",
+    method: Annotated[
+        str, typer.Option(metavar="A,B", help="Methods ('foveate list') and plan files; baselines are always added.")
+    ] = _METHODS,
+    keep: Annotated[str, typer.Option(metavar="A,B", help="Fractions or counts of visual tokens that stay.")] = _KEEPS,
+    task: Annotated[
+        str, typer.Option(metavar="A,B", help="tiny, tiny:TIER, a JSONL file or its folder, lmms:NAME.")
+    ] = _TASKS,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples of each task.")] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="METHOD.NAME=VALUE", help="A parameter of one method; may be repeated."),
+    ] = None,
+    baseline: Annotated[str, typer.Option(help="What methods are compared with, beside the full model.")] = "random",
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples at a time; figures do not depend on it.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="Of methods that draw.")] = 0,
+    cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Whether to measure time and memory.")] = True,
+    batch_sizes: Annotated[str, typer.Option(metavar="N,N", help="Prompts at a time in the cost pass.")] = "1,8",
+    lengths: Annotated[str, typer.Option(metavar="N,N", help="Answer lengths in the cost pass, in tokens.")] = "1,32",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed turns of each cell of the cost pass.")] = 5,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, where a task leaves it open.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    compare: Annotated[
+        tuple[str, str], typer.Option(metavar="A B", help="Set two finished benchmarks side by side instead.")
+    ] = ("", ""),
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Measure methods against the full model and plain baselines: quality with intervals and tests, cost in parts."""
+    from foveate.bench import statistics
+
+    statistics.needs_scipy()
+    if any(compare):
+        _compare(Path(compare[0]), Path(compare[1]), as_json)
+        return
+    if out is None:
+        raise FoveateError("there is no folder for the results; name one with --out")
+    from foveate.bench import run, session, tasks
+    from foveate.bench.ways import line_up
+    from foveate.cli import tables
+    from foveate.engines import hf
+
+    hf.check_device(device)
+    hf.check_dtype(dtype)
+    names, values = _words("--method", method), _settings(setting or [], seed)
+    plans = [Path(n) for n in names if n.endswith(".json")]
+    names = [n for n in names if not n.endswith(".json")]
+    sizes, answers = (_numbers(n, text) for n, text in (("--batch-sizes", batch_sizes), ("--lengths", lengths)))
+
+    def ways(depth: int) -> list[Any]:
+        def build(name: str, amount: str) -> Plan:
+            return choose.build(name, amount, _mine(values, name, seed), depth)
+
+        return line_up(names, _words("--keep", keep), build) + _plan_files(plans)
+
+    ways(choose.ANY_DEPTH)
+    if strange := values.keys() - {*names, "random"}:
+        raise FoveateError(f"--set {min(strange)}.… sets up a method that is not in --method")
+    wanted = [t for name in _words("--task", task) for t in tasks.load(name, limit, max_new_tokens=max_new_tokens)]
+    run.open_folder(out)
+    facts = hf.look(model)
+    show.quiet()
+    request = session.Request(
+        model, wanted, ways(facts.depth), out, baseline, batch_size, seed, sizes if cost else (), answers, repeats,
+        device, dtype,
+    )  # fmt: skip
+    with _bar(as_json) as bar:
+        rows: dict[str, Any] = {}
+
+        def progress(what: str, done: int, total: int) -> None:
+            if what not in rows:
+                rows[what] = bar.add_task(what)
+            bar.update(rows[what], completed=done, total=total)
+
+        results = session.bench(request, progress)
+    if as_json:
+        show.as_json({k: v for k, v in results.items() if k != "samples"} | {"out": os.fspath(out)})
+        return
+    page = show.console()
+    for part in tables.bench(results):
+        page.print(part)
+    page.print(f"\nReport:  {out / run.PAGE}\nNumbers: {out / run.RESULTS}")
+
+
+def _compare(a: Path, b: Path, as_json: bool) -> None:
+    from foveate.bench import compare
+    from foveate.cli import tables
+
+    found = compare.compare(a, b)
+    if as_json:
+        show.as_json(found)
+        return
+    page = show.console()
+    for part in tables.comparison(found):
+        page.print(part)
+
+
+def _bar(quiet: bool) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, transient=True, disable=quiet, console=show.errors())
+
+
+def _words(option: str, text: str) -> list[str]:
+    """A list with commas.
+
+    Raises:
+        FoveateError: nothing in it.
+    """
+    # `lmms:gqa,pope` is two tasks: the prefix goes on until the next one.
+    words: list[str] = []
+    for word in (w.strip() for w in text.split(",")):
+        before = words[-1] if words else ""
+        more = option == "--task" and before.startswith("lmms:") and word and ":" not in word and word != "tiny"
+        words.append(f"lmms:{word}" if more and not word.endswith(".jsonl") else word)
+    if not all(words) or not words:
+        raise FoveateError(f"{option} {text!r} has an empty entry; write names with commas between them")
+    return words
+
+
+def _numbers(option: str, text: str) -> list[int]:
+    try:
+        found = [int(w) for w in _words(option, text)]
+    except ValueError:
+        raise FoveateError(f"{option} is {text!r}; write whole numbers with commas between them") from None
+    if min(found) < 1:
+        raise FoveateError(f"{option} is {text!r}; every number must be at least 1")
+    return list(dict.fromkeys(found))
+
+
+def _settings(pairs: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
+    """`--set method.name=value`, by method.
+
+    Raises:
+        FoveateError: no method before the point.
+    """
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, point, rest = pair.partition(".")
+        if not point or "=" in name or not name:
+            raise FoveateError(f"--set {pair!r} names no method; write --set METHOD.NAME=VALUE")
+        found.setdefault(name, []).append(rest)
+    return {name: choose.settings(rest) for name, rest in found.items()}
+
+
+def _mine(values: Mapping[str, Mapping[str, Any]], name: str, seed: int) -> dict[str, Any]:
+    """The settings of one method; methods that draw get the seed."""
+    drawn = {"seed": seed} if "seed" in choose.parameters(name) else {}
+    return drawn | dict(values.get(name, {}))
+
+
+def _plan_files(paths: Sequence[Path]) -> list[Any]:
+    from foveate.bench.ways import Way
+
+    return [Way(path.stem, "plan", "plan", choose.read_plan(path)) for path in paths]

@@ -1,0 +1,128 @@
+"""`foveate bench` as a person and a program meet it."""
+
+import builtins
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from foveate.cli import app
+from foveate.cli.bench import _words
+from foveate.engines import hf
+from foveate.methods import METHODS
+
+run = CliRunner().invoke
+QUICK = ["bench", "--limit", "4", "--keep", "0.111", "--batch-sizes", "1", "--lengths", "2", "--repeats", "1"]
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("plans") / "searched.json"
+    file.write_text(METHODS["divprune"](keep=64).to_json())
+    return file
+
+
+@pytest.fixture(scope="module")
+def done(plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bench") / "deep" / "out"
+    words = ["--method", f"fastv,{plan}", "--set", "fastv.layer=3", "--out", str(out)]
+    result = run(app, [*QUICK, *words])
+    assert result.exit_code == 0, result.stderr
+    for text in ("tiny", "4 questions", "downsample", "fastv", "searched", "95%", "- random", "effic.", "report.html"):
+        assert text in result.stdout
+    return out
+
+
+def test_a_table_for_a_person(done: Path) -> None:
+    data = json.loads((done / "results.json").read_text())
+    rows = {r["method"]: r for r in data["quality"]["rows"]}
+    assert list(rows) == ["full", "random", "uniform", "pool", "downsample", "fastv", "searched"]
+    assert rows["fastv"]["budget"] == (3 * 576 + 7 * 64) / 10
+    assert (rows["searched"]["keep"], rows["searched"]["budget"]) == ("plan", 64)
+    assert (done / "report.html").read_text().startswith("<!doctype html>")
+
+
+def test_an_object_for_a_program(done: Path, plan: Path) -> None:
+    words = ["--method", f"fastv,{plan}", "--set", "fastv.layer=3", "--out", str(done), "--json"]
+    result = run(app, [*QUICK, *words])
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert data["quality"] == json.loads((done / "results.json").read_text())["quality"]
+    assert "samples" not in data
+
+
+def test_two_side_by_side(done: Path) -> None:
+    page = run(app, ["bench", "--compare", str(done), str(done)])
+    assert page.exit_code == 0, page.stderr
+    assert "B - A" in page.stdout
+    data = json.loads(run(app, ["bench", "--compare", str(done), str(done), "--json"]).stdout)
+    assert {r["paired"]["difference"] for r in data["rows"]} == {0.0}
+    assert data["differences"] == []
+
+
+BAD: list[tuple[list[str], str]] = [
+    ([], "--out"),
+    (["--out", "{out}", "--method", "fastvv"], "did you mean 'fastv'?"),
+    (["--out", "{out}", "--method", "fastv,,tops"], "empty entry"),
+    (["--out", "{out}", "--method", "fastv,fastv"], "fastv twice"),
+    (["--out", "{out}", "--method", "nowhere.json"], "nowhere.json"),
+    (["--out", "{out}", "--keep", "1.5"], "(0, 1]"),
+    (["--out", "{out}", "--keep", "0.5,0.5"], "0.5 twice"),
+    (["--out", "{out}", "--set", "layer=3"], "METHOD.NAME=VALUE"),
+    (["--out", "{out}", "--method", "fastv", "--set", "fastv.lyer=3"], "'layer'"),
+    (["--out", "{out}", "--method", "fastv", "--set", "tops.layer=3"], "not in --method"),
+    (["--out", "{out}", "--baseline", "visionzip"], "not among the methods"),
+    (["--out", "{out}", "--task", "gqa"], "no task 'gqa'; known: tiny"),
+    (["--out", "{out}", "--task", "tiny:hard"], "no tier 'hard'"),
+    (["--out", "{out}", "--task", "missing.jsonl"], "no data at missing.jsonl"),
+    (["--out", "{out}", "--batch-sizes", "1,x"], "whole numbers"),
+    (["--out", "{out}", "--lengths", "0"], "at least 1"),
+    (["--out", "{file}"], "cannot make the folder"),
+    (["--out", "{out}", "--model", "nowhere"], "no model folder nowhere"),
+    (["--out", "{out}", "--device", "abacus"], "no device"),
+    (["--compare", "{out}", "{out}"], "no finished benchmark"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), BAD, ids=[" ".join(w) for w, _ in BAD])
+def test_bad_words_are_found_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(hf, "load", fail)
+    (tmp_path / "file").write_text("")
+    places = {"out": tmp_path / "out", "file": tmp_path / "file"}
+    result = run(app, ["bench", "--limit", "2", *(w.format(**places) for w in words)])
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any) -> Any:
+        if name.startswith("scipy"):
+            raise ImportError(name)
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    result = run(app, ["bench", "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "pip install 'foveate[bench]'" in result.stderr
+
+
+def test_lmms_tasks_go_on_after_a_comma() -> None:
+    assert _words("--task", "tiny,lmms:gqa,pope,mine.jsonl") == ["tiny", "lmms:gqa", "lmms:pope", "mine.jsonl"]
+    assert _words("--method", "lmms:a,b") == ["lmms:a", "b"]
+
+
+def test_help() -> None:
+    result = run(app, ["bench", "--help"])
+    assert result.exit_code == 0
+    assert "--compare" in result.stdout
