@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from foveate.tiny.branches import TOKENS
 from foveate.tiny.train.answers import Lesson
@@ -96,8 +97,9 @@ class Recipe:
 
     @property
     def full_steps(self) -> int:
-        """Steps of those lessons in which the model answers from all visual tokens."""
-        return sum(lesson.stage.steps for lesson in self.lessons if lesson.answer and min(lesson.budgets) == TOKENS)
+        """Steps at the end in which the model answers from all visual tokens."""
+        last = takewhile(lambda lesson: lesson.answer and min(lesson.budgets) == TOKENS, reversed(self.lessons))
+        return sum(lesson.stage.steps for lesson in last)
 
 
 RECIPE = Recipe()
