@@ -29,7 +29,7 @@ _CHOICES = {"oracle 11.1%": 64, "divprune 11.1%": 64, "fastervlm 11.1%": 64, "ra
 _SCENES = 8
 
 
-def measure(states: Path, checkpoint: Path | None, scenes: int, lessons: int = 3) -> list[dict[str, Any]]:
+def measure(states: Path, checkpoint: Path | None, scenes: int, lessons: int = 4) -> list[dict[str, Any]]:
     """One row a lesson: its name, steps that saw all tokens by its end, accuracy from all, and what fewer change.
 
     Raises:

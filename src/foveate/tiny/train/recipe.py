@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import takewhile
 
 from foveate.tiny.branches import TOKENS
 from foveate.tiny.train.answers import Lesson
@@ -59,8 +60,17 @@ WIDE = Lesson(
     spelling=True,
     favoured=HARD,
 )
+SPELL = Lesson(
+    Stage("spell", steps=300, micro=2, scenes=6, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    72_000_000,
+    tiers=("crowded", "cluttered"),
+    budgets=(96, 128, 160, 224),
+    pointing=0.25,
+    spelling=True,
+    favoured=("plate",),
+)
 ALL = Lesson(
-    Stage("all", steps=500, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=125),
+    Stage("all", steps=400, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=100),
     75_000_000,
     favoured=HARD,
 )
@@ -74,7 +84,7 @@ class Recipe:
     region: float = 0.2
     windows: Stage = WINDOWS
     images: Stage = IMAGES
-    lessons: tuple[Lesson, ...] = (NAMES, EASY, BRISK, SHORT, SHOWN, FEW, HOPS, WIDE, ALL)
+    lessons: tuple[Lesson, ...] = (NAMES, EASY, BRISK, SHORT, SHOWN, FEW, HOPS, WIDE, SPELL, ALL)
 
     def shortened(self, steps: int) -> Recipe:
         """The same recipe with at most `steps` steps a stage, to see that everything runs."""
@@ -87,8 +97,9 @@ class Recipe:
 
     @property
     def full_steps(self) -> int:
-        """Steps of those lessons in which the model answers from all visual tokens."""
-        return sum(lesson.stage.steps for lesson in self.lessons if lesson.answer and min(lesson.budgets) == TOKENS)
+        """Steps at the end in which the model answers from all visual tokens."""
+        last = takewhile(lambda lesson: lesson.answer and min(lesson.budgets) == TOKENS, reversed(self.lessons))
+        return sum(lesson.stage.steps for lesson in last)
 
 
 RECIPE = Recipe()
