@@ -1,6 +1,8 @@
 """TOPS and SMS on the embedded instrument, against every other method at the same mean budget.
 
     python benchmarks/tops_sms.py [--questions 1000] [--val-questions 600] [--split test] [--scenes N] [--model tiny]
+    python benchmarks/tops_sms.py --part tops &     # on two cores: the parts side by side, then all of it, from --work
+    python benchmarks/tops_sms.py --part sms
     python benchmarks/tops_sms_tables.py          # then: tables and figures for docs/methods
 
 Every choice (normalisation, transform, raters, what SMS does inside the LLM, its c) is made on validation scenes and
@@ -193,6 +195,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, help="instead of --questions: so many scenes")
     parser.add_argument("--per-scene", type=int, default=4, help="questions of one scene at most")
     parser.add_argument("--model", default="tiny", help="the embedded model, or a folder of the same anatomy")
+    parser.add_argument("--part", default="all", choices=["all", "tops", "sms"], help="a part alone writes no results")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("out/tops_sms"), help="where answers are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tops_sms.json"))
@@ -206,9 +209,13 @@ def main() -> None:
     depth = test.split.engine.facts.depth
     test.add("all tokens", "100%", lambda: None)
     val.add("all tokens", "100%", lambda: None)
-    chosen = choose_tops(val, depth)
-    ask_tops(test, depth, chosen)
-    story = ask_sms(test, val)
+    if args.part != "sms":
+        chosen = choose_tops(val, depth)
+        ask_tops(test, depth, chosen)
+    if args.part != "tops":
+        story = ask_sms(test, val)
+    if args.part != "all":
+        return
     data = {
         "command": f"python benchmarks/tops_sms.py --questions {args.questions} --val-questions {args.val_questions}",
         "torch": torch.__version__,
