@@ -176,7 +176,9 @@ def describe(split: Split, counts: list[int]) -> dict[str, Any]:
     def ranks(where: list[int]) -> dict[str, float]:
         pick = lambda x: [x[i] for i in where]  # noqa: E731
         pairs = {"things": things, "object patches": patches}
-        return {name: round(float(spearmanr(pick(counts), pick(x)).statistic), 3) for name, x in pairs.items()}
+        # Where all are equal there is no rank.
+        some = {name: x for name, x in pairs.items() if len(set(pick(x))) > 1 < len(set(pick(counts)))}
+        return {name: round(float(spearmanr(pick(counts), pick(x)).statistic), 3) for name, x in some.items()}
 
     every = list(range(len(counts)))
     of = {t: [i for i in every if tiers[i] == t] for t in sorted(set(tiers))}
@@ -217,7 +219,12 @@ def main() -> None:
     if args.part != "all":
         return
     data = {
-        "command": f"python benchmarks/tops_sms.py --questions {args.questions} --val-questions {args.val_questions}",
+        "command": "python benchmarks/tops_sms.py "
+        + " ".join(
+            f"--{k.replace('_', '-')} {v}"
+            for k, v in vars(args).items()
+            if v is not None and k not in ("work", "out", "part", "threads")
+        ),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "chosen": chosen,
