@@ -1,6 +1,8 @@
 """TOPS and SMS on the embedded instrument, against every other method at the same mean budget.
 
     python benchmarks/tops_sms.py [--questions 1000] [--val-questions 600] [--split test] [--scenes N] [--model tiny]
+    python benchmarks/tops_sms.py --part tops &     # on two cores: the parts side by side, then all of it, from --work
+    python benchmarks/tops_sms.py --part sms
     python benchmarks/tops_sms_tables.py          # then: tables and figures for docs/methods
 
 Every choice (normalisation, transform, raters, what SMS does inside the LLM, its c) is made on validation scenes and
@@ -174,7 +176,9 @@ def describe(split: Split, counts: list[int]) -> dict[str, Any]:
     def ranks(where: list[int]) -> dict[str, float]:
         pick = lambda x: [x[i] for i in where]  # noqa: E731
         pairs = {"things": things, "object patches": patches}
-        return {name: round(float(spearmanr(pick(counts), pick(x)).statistic), 3) for name, x in pairs.items()}
+        # Where all are equal there is no rank.
+        some = {name: x for name, x in pairs.items() if len(set(pick(x))) > 1 < len(set(pick(counts)))}
+        return {name: round(float(spearmanr(pick(counts), pick(x)).statistic), 3) for name, x in some.items()}
 
     every = list(range(len(counts)))
     of = {t: [i for i in every if tiers[i] == t] for t in sorted(set(tiers))}
@@ -193,6 +197,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, help="instead of --questions: so many scenes")
     parser.add_argument("--per-scene", type=int, default=4, help="questions of one scene at most")
     parser.add_argument("--model", default="tiny", help="the embedded model, or a folder of the same anatomy")
+    parser.add_argument("--part", default="all", choices=["all", "tops", "sms"], help="a part alone writes no results")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("out/tops_sms"), help="where answers are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tops_sms.json"))
@@ -206,11 +211,20 @@ def main() -> None:
     depth = test.split.engine.facts.depth
     test.add("all tokens", "100%", lambda: None)
     val.add("all tokens", "100%", lambda: None)
-    chosen = choose_tops(val, depth)
-    ask_tops(test, depth, chosen)
-    story = ask_sms(test, val)
+    if args.part != "sms":
+        chosen = choose_tops(val, depth)
+        ask_tops(test, depth, chosen)
+    if args.part != "tops":
+        story = ask_sms(test, val)
+    if args.part != "all":
+        return
     data = {
-        "command": f"python benchmarks/tops_sms.py --questions {args.questions} --val-questions {args.val_questions}",
+        "command": "python benchmarks/tops_sms.py "
+        + " ".join(
+            f"--{k.replace('_', '-')} {v}"
+            for k, v in vars(args).items()
+            if v is not None and k not in ("work", "out", "part", "threads")
+        ),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "chosen": chosen,

@@ -159,7 +159,12 @@ def sms_tables(test: Measured, val: Measured, story: dict[str, Any]) -> dict[str
         for tier, mean in facts["mean"].items():
             ranks = facts["spearman"].get(tier, {})
             tiers.append(
-                [s, tier, f"{mean:.0f}", *(f"{ranks.get(k, float('nan')):.2f}" for k in ("things", "object patches"))]
+                [
+                    s,
+                    tier,
+                    f"{mean:.0f}",
+                    *(f"{ranks[k]:.2f}" if k in ranks else "-" for k in ("things", "object patches")),
+                ]
             )
     inside = [
         n for n in dict.fromkeys(w["name"] for w in test.ways.values()) if n.startswith(("sms,", "sms I, cosine"))
