@@ -193,16 +193,18 @@ def _search(
     """Check every word, load the model, search, write."""
     from foveate import data, files
     from foveate.engines import hf
-    from foveate.search import evaluator, plot
+    from foveate.search import outcome, plot
     from foveate.search.helpers import fingerprint, helpers
+    from foveate.search.promise import load_scipy
     from foveate.search.session import Session, split
     from foveate.search.study import Study
 
-    evaluator.check_metric(common.metric)
+    load_scipy()  # what is only needed at the end should be missed at the beginning
+    outcome.check_metric(common.metric)
     hf.check_device(common.device)
     hf.check_dtype(common.dtype)
     out = files.check_target(common.out)
-    examples = data.load(common.data, labelled=evaluator.needs_answers(common.metric))
+    examples = data.load(common.data, labelled=outcome.needs_answers(common.metric))
     halves = split(examples, common.seed)
     facts = hf.look(common.model)
     check(facts.depth, len(halves.search))

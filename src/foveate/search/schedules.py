@@ -8,8 +8,8 @@ from foveate.methods.layerwise import First, layerwise
 from foveate.methods.psigmoid import psigmoid
 from foveate.ops.flops import LayerShape
 from foveate.plan import Plan
-from foveate.search.evaluator import Outcome
 from foveate.search.gsearch import How, gsearch, searched
+from foveate.search.outcome import Outcome
 from foveate.search.promise import ERRORS, check_resolved, error
 from foveate.search.propose import propose
 from foveate.search.session import Session
