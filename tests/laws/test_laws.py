@@ -78,7 +78,7 @@ def test_drop_is_mask_through_decoding(name, method):
     for image in report.images:
         spot = places(name, b)[image.row, image.image]
         alive[image.row, spot] = False
-        alive[image.row, spot[torch.tensor(image.cuts[-1].kept)]] = True
+        alive[image.row, spot[torch.tensor(image.cuts[-1].kept, dtype=torch.long)]] = True
     with torch.no_grad(), masked(name, report, real, places(name, b), DEPTH) as yardstick:
         want = yardstick(**b.inputs)
         want_told = generate(yardstick, b)
@@ -133,7 +133,7 @@ def test_pruned_is_never_sent(name, method):
         alive = torch.ones(b.length, dtype=torch.bool)
         spot = places(name, b)[0, 0]
         alive[spot] = False
-        kept = torch.tensor(image.cuts[-1].kept)
+        kept = torch.tensor(image.cuts[-1].kept, dtype=torch.long)
         alive[spot[kept]] = True
         extra = {}
         if seen["planes"] is not None:

@@ -52,7 +52,7 @@ def test_any_mix(name, data):
         for image in report.images:
             spot = where[image.row, image.image]
             alive[image.row, spot] = False
-            alive[image.row, spot[torch.tensor(image.cuts[-1].kept)]] = True
+            alive[image.row, spot[torch.tensor(image.cuts[-1].kept, dtype=torch.long)]] = True
         singles = [batch(name, [row], left=left) for row in lines]
         for r, one in enumerate(singles):
             alone = model(**one.inputs).logits[0]
