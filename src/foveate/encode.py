@@ -21,6 +21,7 @@ from foveate.prompt import Encoded, Image
 from foveate.views import TOWER, choose
 
 NAMES = ("cls_attn", "encoder", "keys", "cls_cos")
+_TOWER_STATES = ("last_hidden_state", "hidden_states", "attentions")
 
 
 class Encoding:
@@ -189,7 +190,9 @@ def _store(features: Features, kind: Kind, output: Any, encoding: Encoding) -> N
     if kind in features:
         both = zip(encoding.images, features[kind][1].images, strict=True)
         encoding.images = [Encoded(new.unit, old.signals | new.signals, new.kept) for new, old in both]
-    features[kind] = output, encoding
+    # Models read these of an output; the tower's states, which come with it, are many times as large.
+    slim = type(output)(**{name: value for name, value in output.items() if name not in _TOWER_STATES})
+    features[kind] = slim, encoding
 
 
 def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callable[..., Any]:

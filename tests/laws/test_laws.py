@@ -137,7 +137,7 @@ def test_pruned_is_never_sent(name, method):
         alive = torch.ones(b.length, dtype=torch.bool)
         spot = places(name, b)[0, 0]
         alive[spot] = False
-        kept = torch.tensor(image.cuts[-1].kept)
+        kept = torch.tensor(image.cuts[-1].kept, dtype=torch.long)
         alive[spot[kept]] = True
         extra = {}
         if seen["planes"] is not None:

@@ -10,7 +10,7 @@ from foveate import FoveateError, Plan, PlanError
 from foveate.data import Example
 from foveate.search import session as module
 from foveate.search.auto import choose, explore, front
-from foveate.search.evaluator import Outcome
+from foveate.search.outcome import Outcome
 from foveate.search.plot import draw, schedule_of
 from foveate.search.schedules import find_schedule, find_slope
 from foveate.search.session import Facts, Session, split

@@ -80,7 +80,7 @@ def gsearch(
     tolerance: Annotated[float | None, typer.Option(help="Loss allowed: a share of answers, or nats a token.")] = None,
     how: Annotated[str, typer.Option(help="grid (halving) or bayes (the paper's).")] = "grid",
     stride: Annotated[int, typer.Option(min=1, help="Search every so many layers.")] = 1,
-    first: First = "full", raters: Raters = "last", attention: Ranking = "own", trials: Trials = 12,
+    first: First = "full", raters: Raters = "text", attention: Ranking = "own", trials: Trials = 12,
     study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16, memory: Memory = 2.0,
     device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32, as_json: Json = False,
     helper: Helper = False,
@@ -118,7 +118,7 @@ def psigmoid(
     model: Model = "tiny", metric: Metric = "likelihood",
     unit: Annotated[str, typer.Option(help="The budget is of 'tokens', or of their 'flops'.")] = "tokens",
     tune_top: Annotated[bool, typer.Option(help="Search the upper level too.")] = False,
-    first: First = "full", raters: Raters = "last", attention: Ranking = "own", trials: Trials = 12,
+    first: First = "full", raters: Raters = "text", attention: Ranking = "own", trials: Trials = 12,
     study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16, memory: Memory = 2.0,
     device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32, as_json: Json = False,
     helper: Helper = False,
@@ -193,16 +193,18 @@ def _search(
     """Check every word, load the model, search, write."""
     from foveate import data, files
     from foveate.engines import hf
-    from foveate.search import evaluator, plot
+    from foveate.search import outcome, plot
     from foveate.search.helpers import fingerprint, helpers
+    from foveate.search.promise import load_scipy
     from foveate.search.session import Session, split
     from foveate.search.study import Study
 
-    evaluator.check_metric(common.metric)
+    load_scipy()  # what is only needed at the end should be missed at the beginning
+    outcome.check_metric(common.metric)
     hf.check_device(common.device)
     hf.check_dtype(common.dtype)
     out = files.check_target(common.out)
-    examples = data.load(common.data, labelled=evaluator.needs_answers(common.metric))
+    examples = data.load(common.data, labelled=outcome.needs_answers(common.metric))
     halves = split(examples, common.seed)
     facts = hf.look(common.model)
     check(facts.depth, len(halves.search))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.data import Example
-from foveate.encode import Features
+from foveate.encode import Encoding, Features
 from foveate.engines.loading import Engine
 from foveate.engines.score import prepare_examples
 from foveate.search.resume import Arrival
@@ -63,6 +63,29 @@ def batches(engine: Engine, examples: Sequence[Example], size: int) -> list[Batc
         prompt = prepare_examples(engine, some)
         out.append(Batch(numbers, some, prompt.inputs, prompt.tail))
     return out
+
+
+def some(batch: Batch, rows: Sequence[int]) -> Batch | None:
+    """Some rows of a batch, with what the encoder made of them; None where rows and images cannot be told apart here.
+
+    They can where every prompt has one picture and each input one entry a prompt.
+    """
+    size = len(batch.numbers)
+    if any(len(e.images) != 1 for e in batch.examples):
+        return None
+    if any(not isinstance(v, Tensor) or len(v) != size for v in batch.inputs.values()):
+        return None
+    features: Features = {}
+    for kind, (output, encoding) in batch.features.items():
+        if set(output.keys()) != {"pooler_output"} or not len(output.pooler_output) == len(encoding.images) == size:
+            return None
+        part = Encoding(encoding.owner, [encoding.units[r] for r in rows])
+        part.images = [encoding.images[r] for r in rows]
+        features[kind] = type(output)(pooler_output=[output.pooler_output[r] for r in rows]), part
+    return Batch(
+        [batch.numbers[r] for r in rows], [batch.examples[r] for r in rows],
+        {name: value[list(rows)] for name, value in batch.inputs.items()}, batch.tail, features,
+    )  # fmt: skip
 
 
 def force(batch: Batch, answers: Sequence[Sequence[int]], pad: int) -> Forced:

@@ -6,7 +6,6 @@ only where a plan's answer differs from the full model's, and the metric looks a
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from statistics import fmean, median
 
 import torch
@@ -17,56 +16,21 @@ from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.score import answer
 from foveate.engines.stopwatch import Stopwatch
-from foveate.errors import FoveateError, unknown
+from foveate.errors import FoveateError
 from foveate.families import family
 from foveate.methods.uniform import Uniform
 from foveate.metrics import METRICS
 from foveate.ops.flops import LayerShape, visual_share
 from foveate.plan import Cut, Plan
 from foveate.report import Report
-from foveate.search.cases import Batch, Forced, batches, force
+from foveate.search.cases import Batch, Forced, batches, force, some
+from foveate.search.outcome import Outcome, check_metric, needs_answers
 from foveate.search.resume import Arrival, beginning, can_begin, passing, prepared
 
-SEARCH_METRICS = ("exact", "vqa", "agreement", "likelihood")
-"""`exact`, `vqa`: as in `foveate.metrics`; `agreement`: 1 where the answer is the full model's, token by token;
-`likelihood`: minus the mean over the tokens of -log(0.99 p + 0.01), for the first answer."""
 FLOOR = 0.01
 """A token that is wrong for sure costs 4.6 nats and no more: else a few questions would decide about all."""
-
-
-def check_metric(name: str) -> None:
-    """Refuse a metric that searches do not know.
-
-    Raises:
-        FoveateError: it is so.
-    """
-    if name not in SEARCH_METRICS:
-        raise FoveateError(unknown("metric", name, SEARCH_METRICS, see="foveate search --help"))
-
-
-def needs_answers(metric: str) -> bool:
-    """Whether the metric compares with what the data says."""
-    return metric != "agreement"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One plan on all examples.
-
-    Args:
-        scores: an example each, in the order of the data; higher is better.
-        budget: visual tokens that stay, mean over layers and examples, as a share.
-        flops: what is left of the visual tokens' operations, as a share.
-    """
-
-    scores: tuple[float, ...]
-    budget: float
-    flops: float
-
-    @property
-    def score(self) -> float:
-        """Mean score."""
-        return fmean(self.scores)
+WHOLE = Plan((Cut("input", Uniform(), 1.0),))
+"""The full model, as a plan: so that it goes through the same code."""
 
 
 class Evaluator:
@@ -119,7 +83,14 @@ class Evaluator:
         pad = self.engine.processor.tokenizer.pad_token_id or 0
         if self.metric == "likelihood":
             return force(batch, [self._tokens(e) for e in batch.examples], pad)
-        plan = Plan((Cut("input", Uniform(), 1.0),))
+        said = self._generate(batch, WHOLE)
+        for number, ids in zip(batch.numbers, said, strict=True):
+            self.texts[number] = self._text(ids)
+        self.progress()
+        return force(batch, said, pad)
+
+    def _generate(self, batch: Batch, plan: Plan) -> list[list[int]]:
+        """The greedy answers' tokens, the end token included."""
         model = self.engine.model
         with attach(model, plan, tail=batch.tail) as attached, torch.inference_mode():
             attached.features = batch.features
@@ -128,17 +99,17 @@ class Evaluator:
                 top_p=None, top_k=None,
             )  # fmt: skip
         ends = self._ends()
-        said = []
-        for row, ids in enumerate(out[:, batch.inputs["input_ids"].shape[1] :].tolist()):
-            length = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
-            said.append(ids[:length])
-            text = self.engine.processor.tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
-            self.texts[batch.numbers[row]] = text
-        self.progress()
-        return force(batch, said, pad)
+        rows = out[:, batch.inputs["input_ids"].shape[1] :].tolist()
+        return [ids[: next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))] for ids in rows]
+
+    def _text(self, ids: list[int]) -> str:
+        return str(self.engine.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def _tokens(self, example: Example) -> list[int]:
-        ids = self.engine.processor.tokenizer(example.answers[0], add_special_tokens=False)["input_ids"]
+        answer = next((a for a in example.answers if a.strip()), "")
+        ids = self.engine.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
+        if not ids:
+            raise FoveateError(f"the answer of example {example.id} has no tokens, so none can be likely")
         return [*ids, *sorted(self._ends())[:1]]
 
     def _ends(self) -> set[int]:
@@ -147,7 +118,7 @@ class Evaluator:
 
     def _ask_full(self) -> Outcome:
         if self.metric == "likelihood":
-            return self.evaluate(Plan((Cut("input", Uniform(), 1.0),)))
+            return self.evaluate(WHOLE)
         scores = [1.0 if self.metric == "agreement" else self._score(i, t) for i, t in enumerate(self.texts)]
         return Outcome(tuple(scores), 1.0, 1.0)
 
@@ -172,7 +143,6 @@ class Evaluator:
         scores: list[float] = [0.0] * len(self.examples)
         budgets: list[float] = []
         flops: list[float] = []
-        other: list[int] = []
         for batch, forced in zip(self.batches, self.forced, strict=True):
             logits_BTV, report = self._forward(batch, forced, plan, shared)
             want = forced.want_BT
@@ -185,20 +155,24 @@ class Evaluator:
                 same = ((logits_BTV.argmax(-1) == want) | ~asked).all(1).tolist()
                 values = [float(s) for s in same]
                 if self.metric != "agreement":
-                    for row, number in enumerate(batch.numbers):
-                        values[row] = self.full.scores[number]
-                        other += [] if same[row] else [number]
+                    values = [self.full.scores[n] for n in batch.numbers]
+                    other = [row for row, agrees in enumerate(same) if not agrees]
+                    for row, text in zip(other, self._others(batch, other, plan), strict=True):
+                        values[row] = self._score(batch.numbers[row], text)
             for number, value in zip(batch.numbers, values, strict=True):
                 scores[number] = value
             self._costs(batch, report, budgets, flops)
             self.progress()
-        for start in range(0, len(other), self.size):
-            numbers = other[start : start + self.size]
-            said = answer(self.engine, [self.examples[i] for i in numbers], plan, self.longest)
-            for number, scored in zip(numbers, said, strict=True):
-                scores[number] = self._score(number, scored.text)
-            self.progress()
         return Outcome(tuple(scores), fmean(budgets or [1.0]), fmean(flops or [1.0]))
+
+    def _others(self, batch: Batch, rows: list[int], plan: Plan) -> list[str]:
+        """What a plan answers to some rows of a batch."""
+        if not rows:
+            return []
+        part = some(batch, rows)
+        if part is not None:
+            return [self._text(ids) for ids in self._generate(part, plan)]
+        return [s.text for s in answer(self.engine, [batch.examples[r] for r in rows], plan, self.longest)]
 
     def prefill_ratio(self, plan: Plan, repeats: int = 5) -> float:
         """Time of the decoder's prefill under a plan over that of the full model, on the first batch, encoding apart.
@@ -206,7 +180,6 @@ class Evaluator:
         Choosing is included; nothing is shared or passed over. Runs go in turns, and the median ratio counts.
         """
         batch, model = self.batches[0], self.engine.model
-        whole = Plan((Cut("input", Uniform(), 1.0),))
 
         def run(way: Plan) -> float:
             with attach(model, way, tail=batch.tail) as attached, torch.inference_mode(), Stopwatch(model) as clock:
@@ -216,8 +189,8 @@ class Evaluator:
                 times = clock.times(attached.report)
             return times.prefill + times.select
 
-        run(plan), run(whole)
-        return median(run(plan) / run(whole) for _ in range(repeats))
+        run(plan), run(WHOLE)
+        return median(run(plan) / run(WHOLE) for _ in range(repeats))
 
     def _forward(self, batch: Batch, forced: Forced, plan: Plan, shared: int) -> tuple[Tensor, Report | None]:
         """Logits that predict each answer token, [B, T, V], and what the plan did."""
@@ -262,8 +235,3 @@ class Evaluator:
             counts = [sum(layer) for layer in zip(*(i.per_layer for i in images), strict=True)]
             budgets.append(sum(counts) / self.depth / tokens)
             flops.append(visual_share(self.shape, counts, tokens, length - tokens))
-
-
-def losses(full: Outcome, plan: Outcome) -> list[float]:
-    """What each example lost."""
-    return [a - b for a, b in zip(full.scores, plan.scores, strict=True)]

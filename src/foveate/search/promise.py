@@ -63,7 +63,7 @@ def promise(losses: Sequence[float], confidence: float = 0.95, one_way: bool = F
     n, mean = len(losses), fmean(losses) if losses else 0.0
     if not n:
         raise FoveateError("no examples are left to judge the plan by; give more data")
-    stats = _scipy()
+    stats = load_scipy()
     values = set(losses)
     if values <= {-1.0, 0.0, 1.0} or len(values) == 1:
         # A single value says nothing about its spread; how often another one comes is then what is bounded.
@@ -124,7 +124,8 @@ def check_resolved(tolerance: float, losses: Sequence[float]) -> None:
         )
 
 
-def _scipy() -> Any:
+def load_scipy() -> Any:
+    """SciPy's statistics, or what to install."""
     try:
         from scipy import stats
     except ImportError:

@@ -8,8 +8,8 @@ from foveate.methods.layerwise import First, layerwise
 from foveate.methods.psigmoid import psigmoid
 from foveate.ops.flops import LayerShape
 from foveate.plan import Plan
-from foveate.search.evaluator import Outcome
 from foveate.search.gsearch import How, gsearch, searched
+from foveate.search.outcome import Outcome
 from foveate.search.promise import ERRORS, check_resolved, error
 from foveate.search.propose import propose
 from foveate.search.session import Session
@@ -30,7 +30,7 @@ def find_schedule(
     how: How = "grid",
     stride: int = 1,
     first: First = "full",
-    raters: Raters = "last",
+    raters: Raters = "text",
     attention: Ranking = "own",
     width: int = 1,
     trials: int = 12,
@@ -44,7 +44,7 @@ def find_schedule(
         how: "grid" or "bayes"; see `gsearch`.
         stride: search every so many layers.
         first, raters, attention: as in `layerwise`. The layer's own attention knows the question a layer earlier than
-            the paper's ranking by the previous one.
+            the paper's ranking by the previous one, and the question's words know it before the last token does.
         width, trials, seed: as in `gsearch`.
 
     Raises:
@@ -99,7 +99,7 @@ def find_slope(
     unit: Literal["tokens", "flops"] = "tokens",
     tune_top: bool = False,
     first: First = "full",
-    raters: Raters = "last",
+    raters: Raters = "text",
     attention: Ranking = "own",
     width: int = 1,
     trials: int = 12,

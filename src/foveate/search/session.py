@@ -14,7 +14,8 @@ from foveate.engines.loading import Engine
 from foveate.errors import FoveateError
 from foveate.families import family
 from foveate.plan import Plan
-from foveate.search.evaluator import Evaluator, Outcome, losses
+from foveate.search.evaluator import Evaluator
+from foveate.search.outcome import Outcome, losses
 from foveate.search.promise import Promise, promise
 from foveate.search.study import Asked, Study
 
