@@ -116,7 +116,7 @@ def test_as_a_model_of_lmms_eval(folder: Path, options: str, right: float | None
 
     manager = TaskManager(include_path=str(folder), include_defaults=False, model_name="foveate")
     found = simple_evaluate(
-        model="foveate", model_args=f"pretrained=tiny,device=cpu{options}", tasks=["embedded_scenes"], batch_size=2,
+        model="foveate", model_args=f"pretrained=tiny{options}", tasks=["embedded_scenes"], batch_size=2,
         task_manager=manager, device="cpu",
     )  # fmt: skip
     figures = {k.split(",")[0]: v for k, v in found["results"]["embedded_scenes"].items()}
