@@ -41,7 +41,7 @@ OLDEST_TESTS ?= $(wildcard tests/laws tests/families tests/engines tests/test_at
 test-oldest: $(OLD)/.ready
 	$(OLD)/bin/python $(PYTEST) $(OLDEST_TESTS)
 
-# lmms-eval brings some hundred packages and pins of its own, CUDA builds of torch and torchvision among them: not part
+# lmms-eval (which reads a private module of older filelocks) brings some hundred packages and pins of its own, CUDA builds of torch and torchvision among them: not part
 # of `make test`, and never in the other environments.
 test-lmms: $(LMMS)/.ready
 	$(LMMS)/bin/python -m pytest tests/lmms
@@ -85,5 +85,5 @@ $(OLD)/.ready: $(VENV)/.ready-dev
 
 $(LMMS)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(LMMS)
-	$(LMMS)/bin/python $(PIP) lmms-eval==0.7.3 --editable '.[dev]'
+	$(LMMS)/bin/python $(PIP) lmms-eval==0.7.3 'filelock<3.21' --editable '.[dev]'
 	@touch $@
