@@ -10,17 +10,19 @@ OUT    ?= out/demo
 
 PY     := $(VENV)/bin/python
 OLD    := $(VENV)-oldest
+LMMS   := $(VENV)-lmms
 PIP    := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -n 2
 # One thread a worker, two workers; and no test may reach for the network.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 
-.PHONY: help demo test test-newest test-oldest check format clean
+.PHONY: help demo test test-newest test-oldest test-lmms check format clean
 
 help:
 	@echo "make demo    ask the small model that comes with the package, with fewer and fewer visual tokens"
 	@echo "make test    the tests, on the newest transformers and on $(OLDEST)"
+	@echo "make test-lmms  the lmms-eval tasks and model, in an environment of its own (gigabytes)"
 	@echo "make check   ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make clean   remove the environments and what tools left"
@@ -39,6 +41,11 @@ OLDEST_TESTS ?= $(wildcard tests/laws tests/families tests/engines tests/test_at
 test-oldest: $(OLD)/.ready
 	$(OLD)/bin/python $(PYTEST) $(OLDEST_TESTS)
 
+# lmms-eval (which reads a private module of older filelocks) brings some hundred packages and pins of its own, CUDA builds of torch and torchvision among them: not part
+# of `make test`, and never in the other environments.
+test-lmms: $(LMMS)/.ready
+	$(LMMS)/bin/python -m pytest tests/lmms
+
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -49,7 +56,7 @@ format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLD) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLD) $(LMMS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.torch:
@@ -74,4 +81,9 @@ $(OLD)/.ready: $(VENV)/.ready-dev
 	@site=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
 	  printf '%s\n' "$$site" "$(CURDIR)/src" > $$($(OLD)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth
 	$(OLD)/bin/python -c 'import transformers, foveate; assert transformers.__version__ == "$(OLDEST)", transformers.__version__'
+	@touch $@
+
+$(LMMS)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(LMMS)
+	$(LMMS)/bin/python $(PIP) lmms-eval==0.7.3 'filelock<3.21' --editable '.[dev]'
 	@touch $@

@@ -5,17 +5,19 @@ Skipped where lmms-eval is not installed: it has an environment of its own.
 
 import json
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 pytest.importorskip("lmms_eval", reason="lmms-eval has an environment of its own: make test-lmms")
 
-from foveate import FoveateError, samples
+from foveate import FoveateError, Plan, samples
 from foveate.bench import asking, quality, tasks
 from foveate.bench.log import Log
 from foveate.bench.ways import Way
 from foveate.engines import hf
+from foveate.engines.score import answer
 from foveate.methods import METHODS
 
 YAML = """
@@ -107,21 +109,27 @@ def test_a_wrong_name(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "right"), [("", 1.0), (",method=divprune,keep=64", 1.0), (",method=random,keep=1", None)]
+    ("options", "plan"),
+    [
+        ("", None),
+        (",method=divprune,keep=64", METHODS["divprune"](keep=64)),
+        (",method=fastv,keep=0.1,layer=3", METHODS["fastv"](keep=0.1, layer=3)),
+    ],
 )
-def test_as_a_model_of_lmms_eval(folder: Path, options: str, right: float | None) -> None:
-    """Through its own evaluator, found by name through the entry point."""
+def test_both_ways_give_one_figure(folder: Path, task: Any, options: str, plan: Plan | None) -> None:
+    """Its own evaluator, which finds the model by name through the entry point, and the benchmark's task."""
     from lmms_eval.evaluator import simple_evaluate
     from lmms_eval.tasks import TaskManager
 
     manager = TaskManager(include_path=str(folder), include_defaults=False, model_name="foveate")
     found = simple_evaluate(
-        model="foveate", model_args=f"pretrained=tiny,device=cpu{options}", tasks=["embedded_scenes"], batch_size=2,
+        model="foveate", model_args=f"pretrained=tiny{options}", tasks=["embedded_scenes"], batch_size=2,
         task_manager=manager, device="cpu",
     )  # fmt: skip
     figures = {k.split(",")[0]: v for k, v in found["results"]["embedded_scenes"].items()}
-    assert right is None or figures["scene_accuracy"] == right
-    assert 0 <= figures["scene_accuracy"] <= 1
+    said = answer(hf.load(), task.examples, plan, 6)
+    scores = [task.score(s.text, e) for s, e in zip(said, task.examples, strict=True)]
+    assert figures["scene_accuracy"] == pytest.approx(fmean(scores))
 
 
 @pytest.mark.parametrize(
