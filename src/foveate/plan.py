@@ -15,7 +15,12 @@ Place = Literal["encoder", "input"] | int | float
 Positions = Literal["original", "contiguous"]
 
 
-def _check_keep(keep: float | int) -> None:
+def check_keep(keep: float | int) -> None:
+    """Refuse what says no amount.
+
+    Raises:
+        PlanError: neither a fraction in (0, 1] nor a whole number of at least 1.
+    """
     if isinstance(keep, bool) or not isinstance(keep, int | float):
         raise PlanError(f"keep is {keep!r}; it must be a fraction in (0, 1] or a whole number of tokens, at least 1")
     if isinstance(keep, int) and keep < 1:
@@ -48,7 +53,7 @@ class Cut:
     or_last: bool = False
 
     def __post_init__(self) -> None:
-        _check_keep(self.keep)
+        check_keep(self.keep)
         if isinstance(self.at, bool) or not (self.at in ("encoder", "input") or isinstance(self.at, int | float)):
             raise PlanError(f'cut at {self.at!r}; it must be "encoder", "input" or the number of a decoder layer')
         if isinstance(self.at, float) and not 0 < self.at < 1:
@@ -169,7 +174,7 @@ class Plan:
         """The plan as text that `from_json` takes.
 
         Raises:
-            PlanError: a selector is no dataclass of plain values (a trained one is saved with `save_pretrained`).
+            PlanError: a selector is no dataclass of plain values, nor a trained one that `save_pretrained` saved.
         """
         plain = ("at", "keep", "over", "or_last")
         cuts = [{name: getattr(c, name) for name in plain} | {"select": _dump(c.select)} for c in self.cuts]
@@ -230,10 +235,14 @@ def _scaled(cuts: list[Cut], depth: int, mean: float) -> list[Cut]:
 
 
 # Only these hold selectors: a plan file may come from anyone, and importing a module runs it.
-_HOMES = ("foveate.methods.", "foveate.selection")
+_HOMES = ("foveate.methods.", "foveate.selection", "foveate.pointer.")
 
 
 def _dump(value: Any) -> Any:
+    if callable(getattr(value, "to_plan", None)):
+        # A learned selector: its numbers stay in their folder, and the plan names that.
+        kind = type(value)
+        return {"kind": f"{kind.__module__}:{kind.__qualname__}", **value.to_plan()}
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         if not kind.__module__.startswith(_HOMES):
@@ -258,10 +267,11 @@ def _load(data: Any) -> Any:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         raise PlanError(f"the plan names {data['kind']!r}, which this Foveate does not have; update it") from None
-    if not (isinstance(kind, type) and is_dataclass(kind)):
+    make: Any = getattr(kind, "from_plan", kind)
+    if not (isinstance(kind, type) and (is_dataclass(kind) or make is not kind)):
         raise PlanError(f"the plan names {data['kind']!r}, which is no selector")
     try:
-        return kind(**values)
+        return make(**values)
     except TypeError as e:
         raise PlanError(f"{data['kind']} does not take these values: {e}") from None
 

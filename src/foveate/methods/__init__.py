@@ -11,6 +11,7 @@ from foveate.methods.fastv import fastv
 from foveate.methods.pool import pool
 from foveate.methods.pyramiddrop import pyramiddrop
 from foveate.methods.random import random
+from foveate.methods.sts import sts
 from foveate.methods.tops import tops
 from foveate.methods.uniform import uniform
 from foveate.plan import Plan
@@ -24,6 +25,7 @@ METHODS: dict[str, Callable[..., Plan]] = {
     "fastv": fastv,
     "pyramiddrop": pyramiddrop,
     "tops": tops,
+    "sts": sts,
 }
 """Name to function. All take `keep`; those that place cuts by the depth of the LLM also take `depth`, its layers."""
 
