@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.cache import check_cache, kept_of, length
+from foveate.cache import check_cache, given, kept_of, left, length
 from foveate.calls import named, special_ids, stand_in_ids
 from foveate.checks import MARK, check_counts, check_mask, check_model, check_plan
 from foveate.clock import Seconds
@@ -174,28 +174,28 @@ class Attachment:
         """Refuse what cannot be cut, before anything heavy runs, and note what was asked."""
         run = self.local.run = Run()
         kwargs = named(base, args, kwargs)
-        check_cache(kwargs.get("past_key_values"))
+        check_cache(given(kwargs))
         check_mask(kwargs.get("attention_mask"))
         ids = kwargs.get("input_ids")
         embeds = kwargs.get("inputs_embeds")
-        given = kwargs.get("mm_encoder_outputs") or {}
+        encoded = kwargs.get("mm_encoder_outputs") or {}
         raw = any(kwargs.get(k) is not None for k in ("pixel_values", "pixel_values_videos"))
         if ids is None and embeds is not None:
-            if not raw and not given and length(kwargs.get("past_key_values")) == 0:
+            if not raw and not encoded and length(given(kwargs)) == 0:
                 raise ModelError(
                     "inputs_embeds alone do not say which tokens are visual; "
                     "pass input_ids and pixel_values, or detach first"
                 )
-            ids = stand_in_ids(self.family, base, embeds, self.special) if raw or given else None
+            ids = stand_in_ids(self.family, base, embeds, self.special) if raw or encoded else None
         run.ids = ids
         if raw and ids is not None and self.family.joins_units:
             check_counts(self.plan, runs(self._visual(ids)))
-        if ids is not None and ids.shape[1] > 1 and not raw and not given and bool(self._visual(ids).any()):
+        if ids is not None and ids.shape[1] > 1 and not raw and not encoded and bool(self._visual(ids).any()):
             raise ModelError(
                 f"{int(self._visual(ids).sum())} image placeholders in input_ids, but no pixel_values with them; "
                 "pass both in one call, and leave prefill_chunk_size unset (chunked prefill parts them)"
             )
-        for kind, output in given.items():
+        for kind, output in encoded.items():
             if output is None:
                 continue
             encoding = getattr(output, MARK, None)
@@ -217,7 +217,7 @@ class Attachment:
 
     def _lm_in(self, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         run = self.run
-        cache = kwargs.get("past_key_values")
+        cache = given(kwargs)
         if run is None:
             check_cache(cache)
         cut_before = cache is not None and any(kept_of(cache, i) is not None for i in range(len(cache.layers)))
@@ -333,7 +333,7 @@ class Attachment:
         if run.alone:
             self.local.run = None
         cut = any(s.index_BM is not None for s in step.of_layer)
-        cache = output.past_key_values if not isinstance(output, tuple) else step.cache
+        cache = left(output) if not isinstance(output, tuple) else step.cache
         if cut and cache is not None:
             step.remember(cache)
         if run.cutting is not None:

@@ -6,6 +6,7 @@ logical, and `get_mask_sizes` says that the keys begin `dropped` places later. C
 from us; only the padding mask has to be squeezed the same way.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,6 +14,19 @@ from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from foveate.errors import ModelError
+
+NAMES = ("cache", "past_key_values")
+"""What transformers calls a cache, in arguments and in outputs: since 5.24, and before."""
+
+
+def given(kwargs: Mapping[str, Any]) -> Any:
+    """The cache among a call's arguments, or None."""
+    return next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
+
+
+def left(output: Any) -> Any:
+    """The cache in a model's output, or None."""
+    return next((output[name] for name in NAMES if name in output), None)
 
 
 class Kept:

@@ -5,17 +5,21 @@ cut at a layer starts another. Everything indexed by position is cut here, toget
 tables, masks, DeepStack planes, and what the cache of each layer stands for.
 """
 
+import inspect
 from typing import Any
 
 import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
-from foveate.cache import CutLayer, Kept, extend, kept_of, length
+from foveate.cache import NAMES, CutLayer, Kept, extend, given, kept_of, length
 from foveate.clock import Clock, Seconds
 from foveate.families.base import Family
 from foveate.prompt import last_real
 from foveate.segment import Lengths, Segment, gather
+
+_CACHE = next(name for name in NAMES if name in inspect.signature(create_causal_mask).parameters)
+"""What `create_causal_mask` of this transformers calls the cache."""
 
 
 class Step:
@@ -23,7 +27,7 @@ class Step:
 
     def __init__(self, family: Family, language_model: Any, kwargs: dict[str, Any], contiguous: bool) -> None:
         self.family, self.lm, self.contiguous = family, language_model, contiguous
-        self.cache: Any = kwargs.get("past_key_values")
+        self.cache: Any = given(kwargs)
         self.past = length(self.cache)
         self.embeds = kwargs["inputs_embeds"]
         self.b, self.l = self.embeds.shape[:2]
@@ -167,8 +171,8 @@ class Step:
                 config=self.lm.config,
                 inputs_embeds=hidden,
                 attention_mask=self.mask2d(kept, self.segment),
-                past_key_values=Lengths(self.past, kept),  # type: ignore[arg-type]
                 position_ids=None,
+                **{_CACHE: Lengths(self.past, kept)},
             )
         return self.segment.masks[key]
 

@@ -12,7 +12,7 @@ from foveate.errors import FoveateError
 
 @dataclass(frozen=True)
 class Prompt:
-    """Model inputs on the model's device, and how many last tokens belong to the chat template."""
+    """Model inputs of one prompt or several, on the model's device, and how many last tokens are chat template."""
 
     inputs: dict[str, Any]
     tail: int
@@ -24,23 +24,37 @@ class Prompt:
 
 
 def prepare(engine: Engine, images: Sequence[Image.Image], prompt: str) -> Prompt:
-    """Inputs for one prompt about any number of images, through the chat template where the processor has one.
+    """Inputs for one prompt about any number of images; see `prepare_batch`."""
+    return prepare_batch(engine, [(images, prompt)])
+
+
+def prepare_batch(engine: Engine, asked: Sequence[tuple[Sequence[Image.Image], str]]) -> Prompt:
+    """Inputs for a batch of prompts, through the chat template where the processor has one, padded on the left.
+
+    Args:
+        engine: from `load`.
+        asked: pictures and question of each prompt.
 
     Raises:
-        FoveateError: the processor refuses the pictures or the prompt.
+        FoveateError: the processor refuses the pictures or a prompt.
     """
     processor = engine.processor
-    text, before_tail = _render(processor, len(images), prompt)
+    rendered = [_render(processor, len(pictures), prompt) for pictures, prompt in asked]
+    texts = [text for text, _ in rendered]
+    flat = [picture for pictures, _ in asked for picture in pictures]
     bos = getattr(processor.tokenizer, "bos_token", None)
     # A template that writes the start token itself must not get a second one from the tokenizer.
-    special = not (bos and text.startswith(bos))
+    options: dict[str, Any] = {"add_special_tokens": not (bos and texts[0].startswith(bos))}
+    if len(texts) > 1:
+        # The next token is appended on the right.
+        options |= {"padding": True, "padding_side": "left"}
     try:
-        inputs = processor(text=[text], images=list(images) or None, return_tensors="pt", add_special_tokens=special)
+        inputs = processor(text=texts, images=flat or None, return_tensors="pt", **options)
     except Exception as e:  # each processor has its own ways of refusing, StopIteration among them
         kind = engine.facts.model_type
         raise FoveateError(f"the processor of {kind} refuses this prompt or picture: {first_line(e)}") from e
     inputs = inputs.to(engine.model.device, engine.model.dtype)
-    return Prompt(dict(inputs), _tail(processor.tokenizer, text, before_tail))
+    return Prompt(dict(inputs), max(_tail(processor.tokenizer, text, before) for text, before in rendered))
 
 
 def _render(processor: Any, images: int, prompt: str) -> tuple[str, str]:

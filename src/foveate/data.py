@@ -1,0 +1,155 @@
+"""Questions about pictures, with or without answers: from a JSONL file, or a folder that holds one.
+
+One JSON object a line:
+
+    {"image": "a.jpg", "question": "what letter is red?", "answer": "k"}
+
+`images` (a list) in the place of `image` asks about several, `answers` (a list) in the place of `answer` accepts any of
+them, `id` names the example (else its line number does) and `group` sorts it. Picture paths are relative to the file.
+Other keys are left alone.
+"""
+
+import difflib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from foveate import images
+from foveate.errors import FoveateError
+
+_KNOWN = ("id", "image", "images", "question", "answer", "answers", "group")
+_TYPO = 0.82
+
+
+@dataclass(frozen=True)
+class Example:
+    """One question.
+
+    Args:
+        id: unique in its set.
+        images: paths, opened when asked for, or RGB pictures, in the order in which the prompt meets them.
+        question: the words alone; template and placeholders are the engine's business.
+        answers: any of them is right; empty where the answer is not known.
+        group: what it belongs to, for tables by group.
+    """
+
+    id: str
+    images: tuple[Path | Image.Image, ...]
+    question: str
+    answers: tuple[str, ...] = ()
+    group: str = ""
+
+    def pictures(self) -> list[Image.Image]:
+        """The pictures as RGB.
+
+        Raises:
+            FoveateError: a file is missing or is no picture.
+        """
+        return [images.load(i) if isinstance(i, Path) else i for i in self.images]
+
+
+def load(path: str | os.PathLike[str], labelled: bool = False) -> list[Example]:
+    """All examples of a JSONL file, or of the one JSONL file in a folder.
+
+    Every line and the existence of every picture are checked; pictures are opened later.
+
+    Args:
+        path: the file or folder.
+        labelled: refuse examples without an answer.
+
+    Raises:
+        FoveateError: nothing there, no examples, a line that is no example, a picture that is missing, an id that comes
+            twice, or one question about the same pictures with two answers.
+    """
+    file = _file(Path(path).expanduser())
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeError) as e:
+        raise FoveateError(f"{file} cannot be read: {getattr(e, 'strerror', None) or 'it is not UTF-8 text'}") from None
+    examples = list(_examples(file, text))
+    if not examples:
+        raise FoveateError(f"{file} holds no examples; write one JSON object a line, with image, question and answer")
+    _check(file, examples, labelled)
+    return examples
+
+
+def _file(path: Path) -> Path:
+    if not path.exists():
+        raise FoveateError(f"no data at {path}; give a JSONL file, or a folder that holds one")
+    if not path.is_dir():
+        return path
+    found = sorted(path.glob("*.jsonl"))
+    if len(found) != 1:
+        names = ", ".join(f.name for f in found) or "none"
+        raise FoveateError(f"{path} must hold one .jsonl file, but holds {names}; name the file itself")
+    return found[0]
+
+
+def _examples(file: Path, text: str) -> Iterator[Example]:
+    for number, line in enumerate(text.splitlines(), 1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {file}"
+        try:
+            entry = json.loads(line)
+        except json.JSONDecodeError as e:
+            raise FoveateError(f"{where} is not JSON ({e.msg} at column {e.colno})") from None
+        if not isinstance(entry, dict):
+            raise FoveateError(f"{where} is no JSON object, but {type(entry).__name__}")
+        yield _example(file, number, where, entry)
+
+
+def _example(file: Path, number: int, where: str, entry: dict[str, Any]) -> Example:
+    for key in entry:
+        near = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=_TYPO) if key not in _KNOWN else []
+        if near and near[0] not in entry:
+            raise FoveateError(f"{where} has a key {key!r}; did you mean {near[0]!r}?")
+    question = entry.get("question")
+    if not isinstance(question, str) or not question.strip():
+        raise FoveateError(f"{where} asks nothing; it needs a key 'question' with text")
+    paths = tuple(file.parent / Path(p).expanduser() for p in _texts(where, entry, "image", "images"))
+    for path in paths:
+        if not path.is_file():
+            raise FoveateError(f"{where} names the picture {path}, which does not exist")
+    group = entry.get("group", "")
+    return Example(
+        str(entry.get("id", number)), paths, question, _texts(where, entry, "answer", "answers"), str(group or "")
+    )
+
+
+def _texts(where: str, entry: dict[str, Any], one: str, many: str) -> tuple[str, ...]:
+    """The strings under either key; none where both are missing or null."""
+    if entry.get(one) is not None and entry.get(many) is not None:
+        raise FoveateError(f"{where} has both {one!r} and {many!r}; keep one of them")
+    value = entry.get(many) if entry.get(one) is None else [entry[one]]
+    if value is None:
+        return ()
+    numbers = (int, float) if one == "answer" else ()
+    if not isinstance(value, list) or not all(
+        isinstance(v, (str, *numbers)) and not isinstance(v, bool) for v in value
+    ):
+        raise FoveateError(f"{where}: {one!r} must be text, and {many!r} a list of texts")
+    return tuple(str(v) for v in value)
+
+
+def _check(file: Path, examples: list[Example], labelled: bool) -> None:
+    ids: set[str] = set()
+    said: dict[tuple[Any, str], tuple[str, Example]] = {}
+    for e in examples:
+        if e.id in ids:
+            raise FoveateError(f"{file} has two examples of id {e.id!r}; make ids unique, or leave them out")
+        ids.add(e.id)
+        if labelled and not any(a.strip() for a in e.answers):
+            raise FoveateError(f"example {e.id} of {file} has no answer, which is needed here")
+        key = (e.images, e.question)
+        answers = "|".join(sorted(e.answers))
+        if (other := said.setdefault(key, (answers, e)))[0] != answers:
+            raise FoveateError(
+                f"examples {other[1].id} and {e.id} of {file} ask the same of the same pictures, but their answers "
+                "differ; put all right answers into one list"
+            )

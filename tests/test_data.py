@@ -1,0 +1,79 @@
+"""Data files: what is read, and that nothing wrong in them passes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from foveate import FoveateError, data
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8), "red").save(tmp_path / name)
+    return tmp_path
+
+
+def write(folder: Path, *entries: Any) -> Path:
+    file = folder / "data.jsonl"
+    file.write_text("\n".join(e if isinstance(e, str) else json.dumps(e) for e in entries))
+    return file
+
+
+def test_every_form_is_read_the_same_from_file_and_folder(folder: Path) -> None:
+    file = write(
+        folder,
+        {"image": "a.png", "question": "what?", "answer": "k", "source": "left alone"},
+        "",
+        {"id": "two", "images": ["a.png", "b.png"], "question": "both?", "answers": ["x", "y"], "group": "pairs"},
+        {"question": "how many?", "image": "b.png", "answer": 3},
+        {"question": "unknown?", "image": "b.png"},
+    )
+    examples = data.load(file)
+    assert examples == data.load(folder)
+    assert [e.id for e in examples] == ["1", "two", "4", "5"]
+    assert [e.answers for e in examples] == [("k",), ("x", "y"), ("3",), ()]
+    assert examples[1].group == "pairs" and [p.size for p in examples[1].pictures()] == [(8, 8)] * 2
+
+
+GOOD = {"image": "a.png", "question": "what?", "answer": "k"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([], "holds no examples"),
+        (["{"], "line 1 of .* is not JSON"),
+        (["[1]"], "no JSON object"),
+        ([GOOD, {"image": "a.png"}], "line 2 of .* asks nothing"),
+        ([{**GOOD, "question": "  "}], "asks nothing"),
+        ([{**GOOD, "image": "c.png"}], "c.png, which does not exist"),
+        ([{**GOOD, "images": ["a.png"]}], "both 'image' and 'images'"),
+        ([{**GOOD, "answer": ["k"]}], "'answer' must be text"),
+        ([{**GOOD, "answer": True}], "'answer' must be text"),
+        ([{"image": "a.png", "question": "what?", "anwser": "k"}], "did you mean 'answer'"),
+        ([{**GOOD, "id": "x"}, {**GOOD, "id": "x", "question": "other?"}], "two examples of id 'x'"),
+        ([GOOD, {**GOOD, "answer": "t"}], "examples 1 and 2 of .* answers differ"),
+        ([{"image": "a.png", "question": "what?"}], "example 1 of .* has no answer"),
+    ],
+)
+def test_what_is_wrong_is_named(folder: Path, lines: list[Any], message: str) -> None:
+    with pytest.raises(FoveateError, match=message):
+        data.load(write(folder, *lines), labelled=True)
+
+
+def test_a_place_without_one_data_file_is_refused(folder: Path) -> None:
+    with pytest.raises(FoveateError, match="no data at"):
+        data.load(folder / "none.jsonl")
+    with pytest.raises(FoveateError, match=r"must hold one \.jsonl file, but holds none"):
+        data.load(folder)
+    write(folder, GOOD)
+    (folder / "more.jsonl").write_text("")
+    with pytest.raises(FoveateError, match=r"data\.jsonl, more\.jsonl"):
+        data.load(folder)
+    (folder / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(FoveateError, match="not UTF-8"):
+        data.load(folder / "binary.jsonl")
