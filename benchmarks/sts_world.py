@@ -77,7 +77,7 @@ class World:
         text, said = self._words([q[0] for _, q in chosen]) if self.text else (None, None)
         return Seen(Candidates(tokens.float(), None, text, said), [q for _, q in chosen])
 
-    def loss(self, seen: Seen, tokens_BSD: Tensor, places_BS: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, places_BS: Tensor) -> tuple[Tensor, Tensor]:
         """Over all questions of each scene, packed behind its image."""
         states, targets = answer_states(self.model, tokens_BSD.bfloat16(), places_BS, pack(seen.material))
         scores = self.model.lm_head(states).float()

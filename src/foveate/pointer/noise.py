@@ -16,7 +16,7 @@ from foveate.errors import FoveateError
 
 Gate = Literal["matched", "isotropic", "mean", "scale"]
 GATES = get_args(Gate)
-_EDGE = 1e-3
+_EDGE = 1e-2
 """How far a stays from 0 and 1, where the square root's slope is infinite."""
 
 

@@ -34,7 +34,8 @@ class OneShotSelector(Saved):
         super().__init__()
         self.config = config
         self.encoder = Encoder(config.features, config.width, config.heads, config.blocks, config.text)
-        self.score = nn.Linear(config.width, 1)
+        # No bias: the threshold takes up what all scores share.
+        self.score = nn.Linear(config.width, 1, bias=False)
 
     @property
     def reads(self) -> frozenset[str]:

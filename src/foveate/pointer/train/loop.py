@@ -70,7 +70,7 @@ def train(
         tensors, facts = state.read(path)
         if facts["run"] != json.loads(json.dumps(key)):
             raise FoveateError(f"{path} belongs to a run with other settings; choose another folder, or delete it")
-        state.restore(trainee, bare, tensors, facts["numbers"])
+        state.restore(trainee, bare, tensors)
         curve, done, spent = facts["curve"], facts["step"], facts["seconds"]
     end = min(recipe.steps, stop_after or recipe.steps)
     began = time.monotonic()
@@ -84,9 +84,9 @@ def train(
             selector.eval()
             curve.append({"step": done} | {f"hard_{k}": round(v, 5) for k, v in check(selector).items()})
         if done % recipe.save_every == 0 or done == end:
-            tensors, numbers = state.gather(trainee, bare)
+            tensors = state.gather(trainee, bare)
             if accelerator.is_main_process:
-                facts = {"run": key, "step": done, "seconds": seconds, "numbers": numbers, "curve": curve}
+                facts = {"run": key, "step": done, "seconds": seconds, "curve": curve}
                 state.write(path, tensors, facts)
         if tick is not None:
             tick(done)

@@ -8,31 +8,55 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 
 from foveate import files
 from foveate.errors import FoveateError
 
-# Whole tensors under their own names, whoever holds the pieces: one process, several, or a sharded model.
-_OPTIONS = StateDictOptions(
-    full_state_dict=True,
-    cpu_offload=True,
-    ignore_frozen_params=True,
-    flatten_optimizer_state_dict=True,
-    broadcast_from_rank0=False,
-)
 _FROZEN = "model."
 
 
-def gather(trainee: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and plain numbers of what is learned. Every process must call it."""
-    weights: Any
-    learned: Any
-    weights, learned = get_state_dict(trainee, optimizer, options=_OPTIONS)
-    weights = {f"weights.{n}": t for n, t in weights.items() if not n.startswith(_FROZEN)}
-    tensors = {n: t for n, t in learned.items() if isinstance(t, Tensor)}
-    numbers = {n: v for n, v in learned.items() if not isinstance(v, Tensor)}
-    return {n: t.detach().contiguous() for n, t in (weights | tensors).items()}, numbers
+def gather(trainee: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, and what the optimizer remembers of each, whole and on the CPU. Every process must call it."""
+    tensors = {}
+    for name, tensor in _learned(trainee).items():
+        tensors[f"weights/{name}"] = _whole(tensor)
+        for kind, value in optimizer.state.get(tensor, {}).items():
+            tensors[f"{kind}/{name}"] = _whole(value)
+    return tensors
+
+
+def restore(trainee: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put weights and optimizer back where they were. Every process must call it."""
+    for name, tensor in _learned(trainee).items():
+        with torch.no_grad():
+            tensor.copy_(_like(tensor, tensors[f"weights/{name}"]))
+        memory = {k.removesuffix(f"/{name}"): v for k, v in tensors.items() if k.endswith(f"/{name}")}
+        memory.pop("weights")
+        if memory:
+            # A step count is one number, wherever the weights are.
+            optimizer.state[tensor] = {k: v.clone() if v.ndim == 0 else _like(tensor, v) for k, v in memory.items()}
+
+
+def _learned(trainee: nn.Module) -> dict[str, Tensor]:
+    """Parameters that learn, and the selector's statistics."""
+    named = {**dict(trainee.named_parameters()), **dict(trainee.named_buffers())}
+    return {n: t for n, t in named.items() if not n.startswith(_FROZEN)}
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be spread over processes."""
+    full = getattr(tensor, "full_tensor", None)
+    return (full() if callable(full) else tensor).detach().cpu().contiguous().clone()
+
+
+def _like(tensor: Tensor, value: Tensor) -> Tensor:
+    """`value` spread as `tensor` is."""
+    value = value.to(tensor.device)
+    if not hasattr(tensor, "device_mesh"):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(value, tensor.device_mesh, tensor.placements)  # type: ignore[attr-defined]
 
 
 def write(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
@@ -52,13 +76,3 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             return tensors, json.loads((file.metadata() or {})["facts"])
     except Exception as e:  # safetensors, JSON and the file system each have their own
         raise FoveateError(f"{path} is no training state ({e}); delete it to start anew") from None
-
-
-def restore(trainee: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], numbers: Any) -> None:
-    """Put weights and optimizer back where they were. Every process must call it."""
-    weights: Any = {n.removeprefix("weights."): t for n, t in tensors.items() if n.startswith("weights.")}
-    learned = {n: t for n, t in tensors.items() if not n.startswith("weights.")} | numbers
-    options = StateDictOptions(
-        full_state_dict=True, ignore_frozen_params=True, flatten_optimizer_state_dict=True, strict=False
-    )
-    set_state_dict(trainee, optimizer, model_state_dict=weights, optim_state_dict=learned, options=options)

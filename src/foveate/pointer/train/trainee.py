@@ -51,10 +51,11 @@ class Trainee(nn.Module):
         soft = self.selector.soft(c, most, recipe.heat(step), generator, recipe.straight)
         places_BS = support(soft.alpha_BN, c.real_BN, most, recipe.others, generator)
         x_BSD = c.tokens_BND.gather(1, places_BS.unsqueeze(-1).expand(-1, -1, c.tokens_BND.shape[-1]))
-        mixed = gate(x_BSD, soft.alpha_BN.gather(1, places_BS), encoder.mean_D, encoder.std_D, recipe.gate, generator)
+        alpha_BS = soft.alpha_BN.gather(1, places_BS)
+        mixed = gate(x_BSD, alpha_BS, encoder.mean_D, encoder.std_D, recipe.gate, generator)
         if self.denoiser is not None:
             mixed = self.denoiser(mixed, encoder.mean_D, encoder.std_D)
-        nll, right = self.task.loss(seen, mixed, places_BS)
+        nll, right = self.task.loss(seen, mixed, alpha_BS, places_BS)
 
         share = soft.count_B.sum() / budget_B.sum()
         mine = torch.stack((soft.count_B.detach().sum(), budget_B.sum())).double()
