@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from foveate import tiny
 from foveate.pointer.candidates import Candidates
+from foveate.pointer.noise import Support
 from foveate.pointer.train import Seen
 from foveate.selection import TokenView
 from foveate.tiny import world
@@ -28,6 +29,7 @@ from foveate.tiny.train.attention import register
 FIRST = 5_000_000
 """Training scenes from here on; the embedded model was trained on scenes of lower numbers."""
 _BATCH = 16
+_ROUND = 8
 _TOKENIZER = build_tokenizer()
 
 
@@ -77,9 +79,16 @@ class World:
         text, said = self._words([q[0] for _, q in chosen]) if self.text else (None, None)
         return Seen(Candidates(tokens.float(), None, text, said), [q for _, q in chosen])
 
-    def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, places_BS: Tensor) -> tuple[Tensor, Tensor]:
-        """Over all questions of each scene, packed behind its image."""
-        states, targets = answer_states(self.model, tokens_BSD.bfloat16(), places_BS, pack(seen.material))
+    def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
+        """Over all questions of each scene, packed behind its image; scene by scene, since each has its own length."""
+        parts = []
+        for b, asked in enumerate(seen.material):
+            n = -(-int(support.there_BS[b].sum()) // _ROUND) * _ROUND
+            # Matrix kernels are made anew for each new shape: a few noisy tokens more cost less.
+            at = (alpha_BS[b].detach() + support.there_BS[b]).topk(min(n, alpha_BS.shape[1])).indices.sort().values
+            image, places = tokens_BSD[b : b + 1, at].bfloat16(), support.places_BS[b : b + 1, at]
+            parts.append(answer_states(self.model, image, places, pack([asked])))
+        states, targets = (torch.cat(p) for p in zip(*parts, strict=True))
         scores = self.model.lm_head(states).float()
         return F.cross_entropy(scores, targets), (scores.argmax(-1) == targets).float().mean()
 
@@ -88,10 +97,11 @@ class World:
         """Projected visual tokens of these scenes, bfloat16."""
         return self.model.model.multi_modal_projector(self.features[torch.tensor(scenes)])
 
-    def view(self, numbers: Sequence[int]) -> TokenView:
-        """What a selector sees of items whose questions are equally long."""
-        seen = self.look(numbers).candidates
-        return TokenView(hidden_BND=seen.tokens_BND, text_BTD=seen.text_BTD)
+    def views(self) -> Iterator[TokenView]:
+        """What a selector sees of all items in order: a batch of scenes, or one question at a time."""
+        for start in range(0, self.size, size := 1 if self.text else _BATCH):
+            seen = self.look(range(start, min(start + size, self.size))).candidates
+            yield TokenView(hidden_BND=seen.tokens_BND, text_BTD=seen.text_BTD)
 
     def statistics(self, count: int = 256) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each channel over the first scenes."""
@@ -101,10 +111,10 @@ class World:
         return mean.float(), (squares.mean(0) - mean.square()).clamp(min=0).sqrt().float()
 
     @torch.no_grad()
-    def answers(self, kept: Sequence[Tensor]) -> list[Tensor]:
+    def answers(self, kept: Sequence[Tensor], merged: Sequence[Tensor] | None = None) -> list[Tensor]:
         """Right or wrong for each item's questions, given the tokens kept of it: any number each, rising.
 
-        Items that keep equally many are asked together; a bool vector an item.
+        Items that keep equally many are asked together; a bool vector an item. `merged`: other tokens at those places.
         """
         groups: dict[int, list[int]] = {}
         for i, k in enumerate(kept):
@@ -114,8 +124,11 @@ class World:
             for start in range(0, len(members), _BATCH):
                 part = members[start : start + _BATCH]
                 places = torch.stack([kept[i] for i in part])
-                tokens = self.tokens([self.items[i][0] for i in part])
-                tokens = tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1]))
+                if merged is None:
+                    tokens = self.tokens([self.items[i][0] for i in part])
+                    tokens = tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1]))
+                else:
+                    tokens = torch.stack([merged[i] for i in part]).to(self.model.dtype)
                 asked = [self.items[i][1] for i in part]
                 hits = right_answers(self.model, tokens, places, asked).split([len(q) for q in asked])
                 for i, hit in zip(part, hits, strict=True):

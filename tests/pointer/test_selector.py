@@ -202,11 +202,18 @@ def test_matched_noise_preserves_the_mean_and_variance_of_each_channel(alpha: fl
 def test_support_is_the_best_and_some_others_in_order() -> None:
     alpha = torch.rand(4, 50, generator=torch.Generator().manual_seed(0))
     real = torch.arange(50).expand(4, -1) < 40
-    places = support(alpha, real, 6, 5, torch.Generator().manual_seed(1))
-    assert places.shape == (4, 11) and (places.diff(dim=1) > 0).all() and places.max() < 40
+    found = support(alpha, real, 6, 5, 0.0, torch.Generator().manual_seed(1))
+    places = found.places_BS
+    assert places.shape == (4, 11) and (places.diff(dim=1) > 0).all() and places.max() < 40 and found.there_BS.all()
     best = alpha.masked_fill(~real, -1).topk(6, 1).indices
     assert all(set(b.tolist()) <= set(p.tolist()) for b, p in zip(best, places, strict=True))
-    assert support(alpha, real, 40, 20, None).tolist() == [list(range(50))] * 4
+
+
+def test_support_leaves_out_padding_and_what_is_hardly_kept() -> None:
+    alpha = torch.tensor([[0.9, 0.0, 0.3, 0.05, 0.9], [0.0, 0.0, 0.02, 0.0, 0.0]])
+    found = support(alpha, torch.arange(5).expand(2, -1) < 4, 5, 3, 0.1)
+    assert found.places_BS.tolist() == [list(range(5))] * 2
+    assert found.there_BS.tolist() == [[True, False, True, False, False], [False, False, True, False, False]]
 
 
 def test_a_denoiser_begins_as_nothing() -> None:

@@ -13,6 +13,7 @@ from foveate.engines.loading import Engine, Facts
 from foveate.engines.prompting import Prompt
 from foveate.plan import Cut, Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
+from foveate.pointer.noise import Support
 from foveate.pointer.train import Recipe, Seen, examples, make_accelerator, train
 from foveate.pointer.train.calibrate import calibrated, counts, mean_kept, walks
 from foveate.pointer.train.examples import Examples
@@ -85,9 +86,11 @@ def test_the_loss_is_that_of_the_model_with_a_cut_at_its_input(task: Examples) -
     c = seen.candidates
     width = c.tokens_BND.shape[1]
     places = torch.arange(0, width, 3).expand(len(c.tokens_BND), -1)
+    counts = torch.tensor([i.tokens for i in seen.material.images])
+    support = Support(places, places < counts.unsqueeze(1))
     tokens = c.tokens_BND.gather(1, places.unsqueeze(-1).expand(-1, -1, c.tokens_BND.shape[-1]))
     with torch.no_grad():
-        nll, right = task.loss(seen, tokens, torch.ones(places.shape), places)
+        nll, right = task.loss(seen, tokens, torch.ones(places.shape), support)
     prompt = examples.prepare_examples(task.engine, task.examples)
     inputs, next_BL = examples._answered(task.engine, prompt.inputs, ["5 6", "7 8 9"])
     with torch.no_grad(), attach(model, Plan((Cut("input", Told(), 0.7),)), tail=TAIL) as attached:
@@ -216,8 +219,8 @@ class Hidden:
 
         return Seen(Candidates(self.tokens[list(numbers)]), self.wanted[list(numbers)])
 
-    def loss(self, seen: Seen, tokens: Any, alpha_BS: Any, places: Any) -> Any:
-        wanted = seen.material.gather(1, places).float()
+    def loss(self, seen: Seen, tokens: Any, alpha_BS: Any, support: Any) -> Any:
+        wanted = seen.material.gather(1, support.places_BS).float() * support.there_BS
         missing = seen.material.sum(1) - (alpha_BS * wanted).sum(1)
         return missing.mean(), 1 - missing.mean()
 

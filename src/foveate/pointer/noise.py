@@ -6,6 +6,7 @@ writes it for tokens of unit variance. Real tokens share a mean larger than thei
 so ours is matched channel by channel; its literal form is `isotropic`.
 """
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -56,26 +57,41 @@ def gate(
     raise FoveateError(f"no gate {kind!r}; there are {', '.join(GATES)}")
 
 
+@dataclass(frozen=True)
+class Support:
+    """Which tokens reach the LLM in training: [B, S] places, rising, and which of them really do."""
+
+    places_BS: Tensor
+    there_BS: Tensor
+
+
 def support(
-    alpha_BN: Tensor, real_BN: Tensor | None, best: int, others: int, generator: torch.Generator | None
-) -> Tensor:
-    """Which tokens reach the LLM in training: the `best` by alpha, and some of the others by lot; all in order.
+    alpha_BN: Tensor,
+    real_BN: Tensor | None,
+    best: int,
+    others: int,
+    gone: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Support:
+    """The `best` tokens by alpha as far as they exceed `gone`, at least one, and `others` by lot.
 
-    The rest would be noise alone. Leaving it out is cheaper, and nearer to what use will be like: there it is gone.
-
-    Returns:
-        [B, S] indices, rising; S = best + others, or all tokens. Padding comes only where an image has fewer than S.
+    The rest would be noise alone. Leaving it out is cheaper, and it is what use will be like: a model that has always
+    seen its few tokens among many of noise misses the many when they are gone.
     """
     n = alpha_BN.shape[1]
     score_BN = alpha_BN.detach()
-    if best + others >= n:
-        return torch.arange(n, device=alpha_BN.device).expand(len(alpha_BN), -1)
+    best = min(best, n)
+    others = min(others, n - best)
     lot_BN = torch.empty_like(score_BN).uniform_(generator=generator)
     if real_BN is not None:
         score_BN, lot_BN = (x.masked_fill(~real_BN, -1.0) for x in (score_BN, lot_BN))
-    first_BS = score_BN.topk(best, 1).indices
+    value_BS, first_BS = score_BN.topk(best, 1)
+    there_BS = value_BS > gone if gone > 0 else value_BS >= 0
+    there_BS[:, 0] = True
     lot_BN = lot_BN.scatter(1, first_BS, -2.0)
-    return torch.cat((first_BS, lot_BN.topk(others, 1).indices), 1).sort(1).values
+    drawn_BS, more_BS = lot_BN.topk(others, 1)
+    places_BS, order_BS = torch.cat((first_BS, more_BS), 1).sort(1)
+    return Support(places_BS, torch.cat((there_BS, drawn_BS >= 0), 1).gather(1, order_BS))
 
 
 class Denoiser(nn.Module):

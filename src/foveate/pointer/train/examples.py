@@ -24,6 +24,7 @@ from foveate.families import family
 from foveate.methods.uniform import Uniform
 from foveate.plan import Cut, Plan
 from foveate.pointer.candidates import Candidates
+from foveate.pointer.noise import Support
 from foveate.pointer.train.task import Seen
 from foveate.prompt import Image, Prompt, question, squeeze_index
 from foveate.segment import Segment, gather
@@ -113,15 +114,14 @@ class Examples:
         asks_BL = F.pad(asks_BL, (0, next_BL.shape[1] - length))
         return Given(noted, place.images, asks_BL, place.visual_BL, next_BL, attached.contiguous)
 
-    def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, places_BS: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
         """Over the answers' tokens, the end token among them."""
         given: Given = seen.material
         embeds = given.kwargs["inputs_embeds"].clone()
         alive_BL = _real(given) & ~given.visual_BL
         weight_BL = torch.ones_like(alive_BL, dtype=torch.float32)
-        rows = zip(given.images, tokens_BSD, alpha_BS, places_BS, strict=True)
-        for image, tokens_SD, alpha_S, places_S in rows:
-            here = places_S < image.tokens  # padding of a batch of unlike pictures
+        rows = zip(given.images, tokens_BSD, alpha_BS, support.places_BS, support.there_BS, strict=True)
+        for image, tokens_SD, alpha_S, places_S, here in rows:
             at = image.place_N[places_S[here]]
             row = at.new_tensor(image.row)
             embeds = embeds.index_put((row, at), tokens_SD[here].to(embeds))

@@ -21,7 +21,8 @@ class Recipe:
         clip: the gradient's norm at most.
         pull: weight of (mean count / budget - 1)^2.
         room: picks at most, in units of the budget.
-        others: tokens by lot beside the best `room` budgets in what the LLM sees.
+        others: tokens by lot beside the best `room` budgets in what the LLM sees; fewer and fewer while it cools.
+        gone: tokens kept less than this far are left out in the end, as they will be in use.
         gate: how a half-kept token looks; see `noise.gate`.
         perturb: Gumbel and logistic perturbation of picks and stops.
         straight: the straight-through estimator instead of soft values.
@@ -42,6 +43,7 @@ class Recipe:
     pull: float = 2.0
     room: float = 2.5
     others: int = 16
+    gone: float = 0.1
     gate: Gate = "matched"
     perturb: bool = True
     straight: bool = False
@@ -66,10 +68,18 @@ class Recipe:
 
     def heat(self, step: int) -> Heat:
         """How soft update number `step` is, counted from 0."""
-        done = min(1.0, step / max(1.0, self.cool * self.steps))
+        done = self._cooled(step)
         temperature = self.coldest + (self.hottest - self.coldest) * (1 + cos(pi * done)) / 2
         calm = self.calmest + (1 - self.calmest) * (1 - step / self.steps)
         return Heat(temperature, calm if self.perturb else 0.0)
+
+    def company(self, step: int) -> tuple[int, float]:
+        """How many tokens by lot the LLM sees at update number `step`, and below which alpha it sees none."""
+        done = self._cooled(step)
+        return int(self.others * (1 - done) + 0.5), self.gone * done
+
+    def _cooled(self, step: int) -> float:
+        return min(1.0, step / max(1.0, self.cool * self.steps))
 
     def factor(self, step: int) -> float:
         """The share of the rate for update number `step`, counted from 0."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from foveate.pointer.candidates import Candidates
+from foveate.pointer.noise import Support
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,13 @@ class Task(Protocol):
         """The visual tokens of these, as the LLM would receive them; called without gradients."""
         ...
 
-    def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, places_BS: Tensor) -> tuple[Tensor, Tensor]:
+    def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
         """Mean negative log-likelihood of the right answers' tokens, and the share of them that is likeliest.
 
         Args:
             seen: from `look`.
             tokens_BSD: what the LLM gets of each image instead of all its tokens, differentiable.
             alpha_BS: how far each of those is kept, for whatever else the model reads of it.
-            places_BS: which of the image's tokens those are, rising.
+            support: which of the image's tokens those are, and which of them are there at all.
         """
         ...

@@ -49,13 +49,15 @@ class Trainee(nn.Module):
         budget_B = (self.selector.config.budget * c.counts_B).clamp(min=1.0)
         most = min(c.tokens_BND.shape[1], int(recipe.room * float(budget_B.max()) + 0.5))
         soft = self.selector.soft(c, most, recipe.heat(step), generator, recipe.straight)
-        places_BS = support(soft.alpha_BN, c.real_BN, most, recipe.others, generator)
+        others, gone = recipe.company(step)
+        chosen = support(soft.alpha_BN, c.real_BN, most, others, gone, generator)
+        places_BS = chosen.places_BS
         x_BSD = c.tokens_BND.gather(1, places_BS.unsqueeze(-1).expand(-1, -1, c.tokens_BND.shape[-1]))
         alpha_BS = soft.alpha_BN.gather(1, places_BS)
         mixed = gate(x_BSD, alpha_BS, encoder.mean_D, encoder.std_D, recipe.gate, generator)
         if self.denoiser is not None:
             mixed = self.denoiser(mixed, encoder.mean_D, encoder.std_D)
-        nll, right = self.task.loss(seen, mixed, alpha_BS, places_BS)
+        nll, right = self.task.loss(seen, mixed, alpha_BS, chosen)
 
         share = soft.count_B.sum() / budget_B.sum()
         mine = torch.stack((soft.count_B.detach().sum(), budget_B.sum())).double()
