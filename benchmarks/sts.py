@@ -73,7 +73,7 @@ WAYS = {
     "straight": Way(recipe={"straight": True}),
     "unperturbed": Way(recipe={"perturb": False}),
     "denoiser": Way(recipe={"denoise": True}),
-    "filled": Way(recipe={"gone": 0.0, "cool": 1e9, "coldest": 0.2}),
+    "filled": Way(recipe={"gone": 0.0}),
 }
 MAIN = ("sts", "oneshot")
 
@@ -129,7 +129,9 @@ def train_one(bench: Bench, way: str, budget: str) -> dict[str, Any]:
         config = PointerConfig(
             features=scenes.tokens([0]).shape[-1], budget=k / TOKENS, group=GROUPS[budget], **chosen.config
         )
-    recipe = Recipe(**{"steps": bench.args.steps or STEPS[budget], "seed": bench.args.seed} | chosen.recipe)
+    recipe = Recipe(
+        **{"steps": bench.args.steps or STEPS[budget], "seed": bench.args.seed, "check_every": 100} | chosen.recipe
+    )
     folder = bench.out / f"{way}-{budget}"
     folder.mkdir(parents=True, exist_ok=True)
     selector = build(config, recipe.seed, scenes.statistics())

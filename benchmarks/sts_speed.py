@@ -141,9 +141,8 @@ def main() -> None:
     result = prefill(args.shape, args.device, getattr(torch, args.dtype), args.repeats, args.group)
     print(json.dumps(result, indent=1))
     args.out.mkdir(parents=True, exist_ok=True)
-    files.write(
-        args.out / f"sts_prefill_{args.shape}_{args.device.split(':')[0]}.json", json.dumps(result, indent=1).encode()
-    )
+    name = f"sts_prefill_{args.shape}_{args.device.split(':')[0]}.json"
+    files.write(args.out / name, (json.dumps(result, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
