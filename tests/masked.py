@@ -46,14 +46,29 @@ def yardstick(name: str) -> Any:
     return build(name, "yardstick")
 
 
+def alive_text(cache: Any, layer: int, real: torch.Tensor, prompt: Any) -> torch.Tensor:
+    """[B, L] bool: false at text that a layer of the cache does not hold. Images are the report's to tell."""
+    kept = getattr(cache.layers[layer], "kept", None)
+    if kept is None:
+        return torch.ones_like(real)
+    index = kept.index_BP
+    held = torch.zeros(real.shape[0], real.shape[1] + 1, dtype=torch.bool)
+    held.scatter_(1, torch.where(index < 0, real.shape[1], index), True)
+    held = held[:, :-1] | ~real
+    for (row, _), place in prompt.items():
+        held[row, place] = True
+    return held
+
+
 @contextmanager
-def masked(name: str, report: Any, real: torch.Tensor, prompt: Any, depth: int) -> Iterator[Any]:
+def masked(name: str, report: Any, real: torch.Tensor, prompt: Any, depth: int, cache: Any = None) -> Iterator[Any]:
     """The unpatched model of a family, blind to what `report` says was dropped.
 
     Args:
         report: of the pruned run.
         real: [B, L] padding mask.
         prompt: places of each image's tokens: (row, image) -> [N].
+        cache: of the pruned run, where text was dropped too: the report counts it, the cache knows which.
     """
     for layer in range(depth):
         seen = torch.ones_like(real, dtype=torch.bool)
@@ -65,7 +80,7 @@ def masked(name: str, report: Any, real: torch.Tensor, prompt: Any, depth: int) 
             place = prompt[image.row, image.image]
             seen[image.row, place] = False
             seen[image.row, place[left]] = True
-        SEEN[layer] = seen
+        SEEN[layer] = seen if cache is None else seen & alive_text(cache, layer, real, prompt)
     try:
         yield yardstick(name)
     finally:

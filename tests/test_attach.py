@@ -18,6 +18,7 @@ from learned import options
 from zoo import BOS, DEPTH, IMAGE, NAMES, PAD, QWEN, SIZES, Row, batch, build, shared
 
 LAST = Attention("last", "previous")
+SMS = METHODS["sms"](keep=0.6, c=2.0, layers=(1, 2), image=0.7)
 TWO_STAGES = Plan((*method("divprune", keep=0.6).cuts, *method("fastv", keep=0.3).cuts))
 
 
@@ -74,7 +75,9 @@ def one(name, seed=5, words=9):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("plan", [TWO_STAGES, Plan((Cut("input", Threshold(), 0.9), *method("fastv", keep=0.3).cuts))])
+@pytest.mark.parametrize(
+    "plan", [TWO_STAGES, SMS, Plan((Cut("input", Threshold(), 0.9), *method("fastv", keep=0.3).cuts))]
+)
 def test_beams_are_singles(name, plan):
     model, b = shared(name), pair(name)
     if not hasattr(GenerationMixin, "_expand_multimodal_outputs"):
@@ -237,7 +240,7 @@ def test_a_text_turn_on_a_pruned_cache(name, positions):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("plan", [TWO_STAGES, METHODS["tops"](keep=0.5, depth=DEPTH)])
+@pytest.mark.parametrize("plan", [TWO_STAGES, SMS, METHODS["tops"](keep=0.5, depth=DEPTH)])
 def test_generate_goes_on_from_its_own_cache(name, plan):
     """The second call of generate gets the whole chat and the cache, as users do it, and a fresh run agrees."""
     model, b = shared(name), one(name)
@@ -695,6 +698,7 @@ def test_unknown_model_type_is_refused_with_the_list():
         (Plan((Cut("input", Words(), 0.5),)), SignalError, "text_BN"),
         (Plan((Cut(0, method("fastv", keep=0.5).cuts[0].select, 0.5),)), PlanError, "before layer 0"),
         (Plan((Cut("input", method("fastv", keep=0.5).cuts[0].select, 0.5),)), SignalError, "no decoder layer has run"),
+        (METHODS["sms"](0.5, layers=(4,)), PlanError, "layers 0 to 3"),
         (
             Plan((Cut("encoder", method("fastv", keep=0.5).cuts[0].select, 0.5),)),
             SignalError,
@@ -884,6 +888,23 @@ def test_cuts_over_the_prompt(name):
             assert ids[kept[0]] == BOS
             assert kept[-5:] == list(range(single.length - 5, single.length))
             assert kept[1:4] == [1, 2, 3][: len(kept[1:4])] or row.parts[0] < 3
+
+
+@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_vl"])
+def test_adaptive_selectors_are_asked_below_their_cap_but_not_with_everything(name):
+    """An adaptive cut before another leaves fewer than the second may keep, which may still keep fewer."""
+    model, b = shared(name), one(name)
+    counts = []
+    for keep in (1.0, 0.9):
+        plan = Plan((Cut("input", Threshold(), keep), Cut(1, Threshold(), 0.9)))
+        with torch.no_grad(), attach(model, plan) as attached:
+            model(**b.inputs)
+            image = attached.report.images[0]
+            counts.append((image.tokens, *(c.count for c in image.cuts)))
+    (whole, first, second), (_, third, fourth) = counts
+    assert first == whole > second > 0
+    assert third < 0.9 * whole
+    assert 0 < fourth < third
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from foveate import Attention, Cut, Plan, Selection, attach
+from foveate import Attention, Cut, Plan, Selection, SignalError, attach
 from foveate.families import FAMILIES
+from foveate.methods import METHODS
 from zoo import DEPTH, NAMES, NO_CLS, QWEN, SIZES, Row, batch, build
 
 MODELS = {}
@@ -75,7 +76,8 @@ def test_text_attention_is_the_models_own(name, cached, raters, layer):
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in QWEN])
 def test_cls_attention_is_the_towers_own(name):
     model, b = eager(name), batch(name, rows(name))
-    spy = Spy("cls_attn_BN", "encoder_BNC", "keys_BNC")
+    cls = name not in NO_CLS
+    spy = Spy("cls_attn_BN", "encoder_BNC", "keys_BNC", *(["cls_cos_BN"] if cls else []))
     base, family = model.model, FAMILIES[name]
     seen = {}
     layer = family.tap(base, spy.reads, {}).layer
@@ -88,13 +90,22 @@ def test_cls_attention_is_the_towers_own(name):
         model(**b.inputs)
     for h in handles:
         h.remove()
-    cls = name not in NO_CLS
     tiles = seen["attn"].mean(1)
     per_patch = tiles[:, 0, 1:] if cls else tiles.mean(1)
     features = seen["out"][:, int(cls) :]
     if name == "internvl":
         per_patch = per_patch.unflatten(1, (4, 2, 4, 2)).mean((2, 4)).flatten(1)
         features = features.unflatten(1, (4, 2, 4, 2)).mean((2, 4)).flatten(1, 2)
+    if cls:
+        cosines = torch.cosine_similarity(seen["out"][:, :1], seen["out"][:, 1:], dim=-1)
+        if name == "internvl":
+            cosines = cosines.unflatten(1, (4, 2, 4, 2)).mean((2, 4)).flatten(1)
+        shown = torch.cat([v.cls_cos_BN for v in spy.views])
+        if name == "llava_next":
+            # AnyRes: the thumbnail comes first, tile 0 of each image.
+            n, per_image = cosines.shape[1], len(cosines) // len(shown)
+            shown, cosines = shown[:, :n], cosines[::per_image]
+        assert_close(shown.flatten(), cosines.flatten())
     shown = torch.cat([v.cls_attn_BN for v in spy.views])
     shown_features = torch.cat([v.encoder_BNC for v in spy.views])
     if name in ("llava", "internvl"):
@@ -106,6 +117,12 @@ def test_cls_attention_is_the_towers_own(name):
     per_image = len(per_patch) // len(shown)
     assert_close(shown[:, :n], per_patch[::per_image], rtol=1e-4, atol=1e-6)
     assert_close(shown_features[:, :n], features[::per_image], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", NO_CLS)
+def test_without_a_cls_nothing_is_like_it(name):
+    with pytest.raises(SignalError, match=r"no \[CLS\]"):
+        attach(eager(name), METHODS["sms"](0.5, score="cosine"))
 
 
 @pytest.mark.parametrize("name", QWEN)

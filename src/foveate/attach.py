@@ -26,12 +26,12 @@ from foveate.calls import named, special_ids, stand_in_ids
 from foveate.checks import MARK, check_counts, check_mask, check_model, check_plan
 from foveate.clock import Seconds
 from foveate.cutting import Cutting
-from foveate.encode import Encoding, wrapped
+from foveate.encode import Encoding, Features, wrapped
 from foveate.errors import ModelError, PlanError
 from foveate.families import family
 from foveate.families.base import Kind
 from foveate.plan import Cut, Plan
-from foveate.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, question, runs
+from foveate.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, question, runs, without_last
 from foveate.report import Report, account
 from foveate.selection import Attention
 from foveate.step import Step
@@ -66,6 +66,12 @@ class Attachment:
         self.tail = getattr(model.config, "template_tail", self.family.tail) if tail is None else tail
         if isinstance(self.tail, bool) or not isinstance(self.tail, int) or self.tail < 1:
             raise PlanError(f"tail is {self.tail!r}; it counts the tokens that close the prompt, at least 1")
+        self.features: Features | None = None
+        """Encoder outputs by kind, for callers that ask about the same images again and again: what is in it is used
+        instead of encoding anew, what is not is put into it. One dict for each batch; without an encoder cut only."""
+        self.answers_B: Tensor | None = None
+        """How many of each prompt's last tokens are an answer that the caller forces upon the model: choosing knows
+        nothing of them, and they always stay. For forward passes without a cache."""
         self.report: Report | None = None
         """What the last prefill did, on whichever thread; None before the first, and after one without images."""
         self.contiguous = (plan.positions or self.family.positions) == "contiguous"
@@ -261,8 +267,9 @@ class Attachment:
         visual = self._visual(ids)
         images = locate(self.family, ids, self.base.config, run.encoded)  # type: ignore[arg-type]
         special = torch.isin(ids, self.special.to(ids.device))
-        asks, loose = question(real, visual, special, self.tail)
-        alive, last = real.clone(), last_real(real)
+        prompts = real if self.answers_B is None else without_last(real, self.answers_B.to(real.device))
+        asks, loose = question(prompts, visual, special, self.tail)
+        alive, last = real.clone(), last_real(prompts)
         if self.family.joins_units:
             # Only now is it known what makes one image.
             check_counts(self.plan, [i.tokens for i in images])

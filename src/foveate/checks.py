@@ -79,6 +79,11 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
                 f"{who} reads relevance_BN, the image-text similarity of a joint space, but {family.model_type} comes "
                 "without a text tower; use a method that reads text_BTD or text_attn_BN"
             )
+        if "cls_cos_BN" in reads and not family.has_cls(family.base(model)):
+            raise SignalError(
+                f"{who} reads cls_cos_BN, the cosine to [CLS], but this vision tower has no [CLS]; use a method that "
+                'reads cls_attn_BN, which is the attention received here (sms: score="attention")'
+            )
         if strange := reads - FIELDS:
             raise SignalError(
                 f"{who} reads {', '.join(sorted(strange))}; a TokenView gives {', '.join(sorted(FIELDS))}"

@@ -1,6 +1,7 @@
 """Asks selectors and drops what they do not keep, at one cut after another of a forward pass."""
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -44,15 +45,18 @@ class Cutting:
         step.by_text |= cut.over == "prompt" or bool(reads & {"text_BTD", "text_attn_BN"})
         select: Any = cut.select
         with step.clock():
-            attn_BM = attention(select.attention) if "text_attn_BN" in reads else None
+            # Computed when somebody is asked: a cut that drops nothing, or everything, has no use for it.
+            attn = cache(lambda: attention(select.attention))
             ask = self._ask_prompts if cut.over == "prompt" else self._ask_images
-            drop = ask(cut, hidden, slots, attn_BM)
+            drop = ask(cut, hidden, slots, attn)
         mixed = drop()
         for image in prompt.images:
             image.cuts.append((cut.at, cut.count(self.total(cut, image)), image.alive))
         return hidden if mixed is None else self.shorten(hidden, slots, mixed)
 
-    def _ask_images(self, cut: Cut, hidden: Tensor, slots: Tensor, attn_BM: Any) -> Callable[[], Mixed | None]:
+    def _ask_images(
+        self, cut: Cut, hidden: Tensor, slots: Tensor, attn: Callable[[], Tensor]
+    ) -> Callable[[], Mixed | None]:
         """Choose among each image's tokens; what comes back does the dropping."""
         prompt, step = self.prompt, self.step
         questions: dict[int, Tensor] = {}
@@ -65,7 +69,7 @@ class Cutting:
         def at(image: Image) -> tuple[int, Tensor]:
             return image.row, slots[image.row, image.place_N[image.alive].to(slots.device)]
 
-        answers = choose(cut, prompt.images, lambda i: hidden[at(i)], text, lambda i: attn_BM[at(i)])
+        answers = choose(cut, prompt.images, lambda i: hidden[at(i)], text, lambda i: attn()[at(i)])
 
         def drop() -> Mixed | None:
             mixed: Mixed = []
@@ -83,7 +87,9 @@ class Cutting:
 
         return drop
 
-    def _ask_prompts(self, cut: Cut, hidden: Tensor, slots: Tensor, attn_BM: Any) -> Callable[[], Mixed | None]:
+    def _ask_prompts(
+        self, cut: Cut, hidden: Tensor, slots: Tensor, attn: Callable[[], Tensor]
+    ) -> Callable[[], Mixed | None]:
         """Choose among the image tokens and the question of each prompt."""
         prompt, step = self.prompt, self.step
         answers = choose_in_prompt(
@@ -91,7 +97,7 @@ class Cutting:
             prompt,
             lambda row, places: hidden[row, slots[row, places]],
             lambda row: step.embeds[row, prompt.question_BL[row]],
-            lambda row, places: attn_BM[row, slots[row, places]],
+            lambda row, places: attn()[row, slots[row, places]],
         )
 
         def drop() -> Mixed | None:
@@ -144,7 +150,9 @@ class Cutting:
         if asked.raters == "last":
             out[rows, slots[rows, prompt.last_B]] = True
         elif asked.raters == "received":
-            out.scatter_(1, torch.where(prompt.alive_BL, slots, slots[rows, prompt.last_B][:, None]), True)
+            places = torch.arange(prompt.alive_BL.shape[1], device=slots.device)
+            asks = prompt.alive_BL & (places <= prompt.last_B[:, None])
+            out.scatter_(1, torch.where(asks, slots, slots[rows, prompt.last_B][:, None]), True)
         else:
             for row in range(b):
                 text = slots[row, prompt.question_BL[row] & prompt.alive_BL[row]]

@@ -20,7 +20,7 @@ from foveate.families.base import Call, Kind, Tap, Unit
 from foveate.prompt import Encoded, Image
 from foveate.views import TOWER, choose
 
-NAMES = ("cls_attn", "encoder", "keys")
+NAMES = ("cls_attn", "encoder", "keys", "cls_cos")
 
 
 class Encoding:
@@ -35,6 +35,12 @@ class Encoding:
         """Outputs may be copied; what is known of them stays one object."""
         return self
 
+    def under(self, owner: Any) -> "Encoding":
+        """The same images, for another attachment; what they cost was paid before."""
+        copy = Encoding(owner, self.units)
+        copy.images = self.images
+        return copy
+
     def sign(self, output: Any) -> None:
         """Remember what these features look like."""
         self.signature = sums(output)
@@ -43,6 +49,10 @@ class Encoding:
         """Whether these are the features signed, or copies of them, perhaps repeated for beams."""
         mine, theirs = self.signature.unique(), sums(output).to(self.signature.device).unique()
         return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=1e-4)
+
+
+Features = dict[Kind, tuple[Any, "Encoding"]]
+"""An encoder's outputs, each with what is known of its images."""
 
 
 class EncoderCut:
@@ -87,7 +97,7 @@ class EncoderCut:
                 if rows is None:
                     continue
                 for at, x in zip(found, self.family.pack(self.base, self.kind, self.call, rows), strict=True):
-                    at[name] = x.squeeze(-1) if name == "cls_attn" else x
+                    at[name] = x.squeeze(-1) if name.startswith("cls") else x
         self.encoding.images = [Encoded(u, s) for u, s in zip(self.encoding.units, found, strict=True)]
         self.done = True
 
@@ -165,6 +175,23 @@ def _none(_image: Image) -> Tensor:
     raise ModelError("the encoder knows no text")
 
 
+def _stored(attachment: Any, kind: Kind) -> tuple[Any, Encoding] | None:
+    """What was encoded before, where it holds all that this plan reads."""
+    found = (attachment.features or {}).get(kind)
+    if found is None or attachment.encoder_cut is not None:
+        return None
+    wanted = {TOWER[name] for name in attachment.plan.reads & frozenset(TOWER)}
+    return found if all(wanted <= image.signals.keys() for image in found[1].images) else None
+
+
+def _store(features: Features, kind: Kind, output: Any, encoding: Encoding) -> None:
+    """Put an output by, with the signals of an earlier call of the same images that read others."""
+    if kind in features:
+        both = zip(encoding.images, features[kind][1].images, strict=True)
+        encoding.images = [Encoded(new.unit, old.signals | new.signals, new.kept) for new, old in both]
+    features[kind] = output, encoding
+
+
 def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callable[..., Any]:
     """get_image_features or get_video_features, with taps and the encoder cut around the tower."""
     signature = inspect.signature(original)
@@ -183,12 +210,18 @@ def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callab
             # Which tiles make one image is not known yet; but no image has more tokens than all of them.
             for cut in attachment.plan.cuts:
                 cut.count(sum(u.tokens for u in encoding.units))
-        attachment.local.encoding = True
-        try:
-            with EncoderCut(attachment, encoding, kind, call):
-                output = original(*args, **kwargs)
-        finally:
-            attachment.local.encoding = False
+        ready = _stored(attachment, kind)
+        if ready is not None:
+            output, encoding = ready[0], ready[1].under(attachment)
+        else:
+            attachment.local.encoding = True
+            try:
+                with EncoderCut(attachment, encoding, kind, call):
+                    output = original(*args, **kwargs)
+            finally:
+                attachment.local.encoding = False
+            if attachment.features is not None and attachment.encoder_cut is None:
+                _store(attachment.features, kind, output, encoding)
         run = attachment.run
         if run is not None:
             run.encoded[kind] = encoding.images

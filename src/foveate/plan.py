@@ -15,14 +15,20 @@ Place = Literal["encoder", "input"] | int | float
 Positions = Literal["original", "contiguous"]
 
 
-def check_keep(keep: float | int) -> None:
-    """Refuse what says no amount.
+def check_keep(keep: float | int, none: bool = False) -> None:
+    """Refuse a keep that means nothing.
+
+    Args:
+        keep: a fraction (float) or a number (int) of tokens.
+        none: whether keeping no token at all means something here.
 
     Raises:
-        PlanError: neither a fraction in (0, 1] nor a whole number of at least 1.
+        PlanError: neither a fraction in (0, 1] nor a number of at least 1.
     """
     if isinstance(keep, bool) or not isinstance(keep, int | float):
         raise PlanError(f"keep is {keep!r}; it must be a fraction in (0, 1] or a whole number of tokens, at least 1")
+    if none and keep == 0:
+        return
     if isinstance(keep, int) and keep < 1:
         raise PlanError(f"keep is {keep}; a number of tokens must be at least 1")
     if isinstance(keep, float) and not 0 < keep <= 1:
@@ -39,7 +45,7 @@ class Cut:
             in (0, 1): before the layer at that fraction of the depth, which `Plan.at_depth` turns into a number.
         select: which tokens stay.
         keep: how many of the ORIGINAL visual tokens may stay: a fraction (float) or a number (int). 1 is one token,
-            1.0 is all of them.
+            1.0 is all of them. 0 is none, at a decoder layer only: from there on no layer sees the image.
         over: "visual" chooses among the tokens of each image; "prompt" among the image tokens and the question's text
             of each prompt, where `keep` is relative to both together. Template and last tokens are never candidates.
         or_last: in a model without that layer, cut before its last one instead of refusing. For defaults, not for
@@ -53,7 +59,7 @@ class Cut:
     or_last: bool = False
 
     def __post_init__(self) -> None:
-        check_keep(self.keep)
+        check_keep(self.keep, none=isinstance(self.at, int | float))
         if isinstance(self.at, bool) or not (self.at in ("encoder", "input") or isinstance(self.at, int | float)):
             raise PlanError(f'cut at {self.at!r}; it must be "encoder", "input" or the number of a decoder layer')
         if isinstance(self.at, float) and not 0 < self.at < 1:
@@ -84,7 +90,7 @@ class Cut:
                 )
             return self.keep
         # Half up, not banker's rounding: the count must not depend on whether n is odd.
-        return max(1, int(self.keep * n + 0.5))
+        return max(1, int(self.keep * n + 0.5)) if self.keep else 0
 
     def after(self, other: "Cut") -> bool:
         """Whether the cut comes later in a forward pass; of a layer and a fraction nobody can tell before the depth."""
@@ -105,15 +111,19 @@ class Plan:
             what the model's family prefers.
         mean: the mean keep over all layers that fractions of the depth are to meet; `at_depth` scales keeps to it.
         note: free text that travels with the plan, for the reader of a plan file.
+        made: how the plan was made and the evidence for it, plain data (JSON) that travels with it too; or None.
     """
 
     cuts: tuple[Cut, ...]
     positions: Positions | None = None
     mean: float | None = None
     note: str = field(default="", compare=False)
+    made: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "cuts", tuple(self.cuts))
+        if not isinstance(self.made, Mapping | None):
+            raise PlanError(f"made is {self.made!r}; what a plan says of its making is a mapping, or None")
         if self.positions not in (None, "original", "contiguous"):
             raise PlanError(f'positions is {self.positions!r}; it must be "original", "contiguous" or None')
         for cut in self.cuts:
@@ -178,7 +188,9 @@ class Plan:
         """
         plain = ("at", "keep", "over", "or_last")
         cuts = [{name: getattr(c, name) for name in plain} | {"select": _dump(c.select)} for c in self.cuts]
-        own = {"positions": self.positions, "mean": self.mean, "note": self.note}
+        own: dict[str, Any] = {"positions": self.positions, "mean": self.mean, "note": self.note}
+        if self.made is not None:
+            own["made"] = dict(self.made)
         data = {"foveate_plan": VERSION, **own, "cuts": cuts}
         return json.dumps(data, indent=indent)
 
@@ -206,7 +218,7 @@ class Plan:
                 Cut(c["at"], _load(c["select"]), c["keep"], c.get("over", "visual"), c.get("or_last", False))
                 for c in data["cuts"]
             ]
-            return cls(tuple(cuts), data.get("positions"), data.get("mean"), data.get("note", ""))
+            return cls(tuple(cuts), data.get("positions"), data.get("mean"), data.get("note", ""), data.get("made"))
         except (KeyError, TypeError) as e:
             raise PlanError(
                 f"this plan is incomplete: {type(e).__name__} {e}; write plans with Plan.to_json()"
@@ -225,7 +237,7 @@ def _scaled(cuts: list[Cut], depth: int, mean: float) -> list[Cut]:
     def budget(factor: float) -> float:
         return (before + sum(n * min(1.0, factor * c.keep) for n, c in zip(spans, cuts, strict=True))) / depth
 
-    low, high = 0.0, 1.0 / min((c.keep for c in cuts), default=1.0)
+    low, high = 0.0, 1.0 / min((c.keep for c in cuts if c.keep), default=1.0)
     if not budget(0.0) < mean <= budget(high):
         return cuts
     for _ in range(60):

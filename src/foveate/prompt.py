@@ -193,6 +193,11 @@ def last_real(real_BL: Tensor) -> Tensor:
     return real_BL.shape[1] - 1 - real_BL.flip(1).long().argmax(1)
 
 
+def without_last(real_BL: Tensor, n_B: Tensor) -> Tensor:
+    """The mask without the last n real tokens of each row."""
+    return real_BL & (real_BL.flip(1).long().cumsum(1).flip(1) > n_B.unsqueeze(1))
+
+
 def squeeze_index(alive_BL: Tensor) -> Tensor:
     """Places that stay, in order, evened out on the left: [B, M], -1 for filler.
 

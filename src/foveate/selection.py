@@ -5,7 +5,7 @@ Shape letters: B images of equal token count, N visual tokens, K kept, T text to
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -57,6 +57,8 @@ class TokenView:
     """Head-mean keys of the feature layer."""
     cls_attn_BN: Tensor | None = None
     """Head-mean attention from [CLS] in the feature layer; where a tower has no [CLS], attention received."""
+    cls_cos_BN: Tensor | None = None
+    """Cosine of [CLS] and each token in the output of the feature layer; only where a tower has a [CLS]."""
     text_BTD: Tensor | None = None
     """Prompt embeddings, without template and image."""
     relevance_BN: Tensor | None = None
@@ -69,9 +71,9 @@ class TokenView:
     @property
     def shape(self) -> tuple[int, int]:
         """(B, N), read off the first tensor there is."""
-        for name in ("hidden_BND", "cls_attn_BN", "text_attn_BN", "encoder_BNC", "keys_BNC", "relevance_BN"):
-            tensor = getattr(self, name)
-            if tensor is not None:
+        for f in fields(self):
+            # The question's embeddings alone have another length.
+            if f.name != "text_BTD" and isinstance(tensor := getattr(self, f.name), Tensor):
                 return tensor.shape[0], tensor.shape[1]
         raise SignalError("this view holds no tensor; fill the fields that the selector reads")
 
@@ -139,6 +141,19 @@ class Selection:
         """The tokens at these indices, of n."""
         keep = torch.zeros(index_BK.shape[0], n, dtype=torch.bool, device=index_BK.device)
         return cls(keep.scatter_(1, index_BK, True))
+
+
+class Knob(NamedTuple):
+    """What an adaptive selector is turned by to keep more or fewer: one of its fields, and how far that may go.
+
+    A selector that has one says so in a class variable `knob`; `foveate.search.calibrate` turns it. Between `low` and
+    `high` the counts must change in one direction only: up with the field if `rising`, else down.
+    """
+
+    name: str
+    low: float
+    high: float
+    rising: bool = True
 
 
 @runtime_checkable

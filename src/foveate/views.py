@@ -12,7 +12,7 @@ from foveate.plan import Cut
 from foveate.prompt import Image, Prompt
 from foveate.selection import Block, Grid, Selection, TokenView
 
-TOWER = {"cls_attn_BN": "cls_attn", "encoder_BNC": "encoder", "keys_BNC": "keys"}
+TOWER = {"cls_attn_BN": "cls_attn", "cls_cos_BN": "cls_cos", "encoder_BNC": "encoder", "keys_BNC": "keys"}
 ROW_FIELDS = frozenset({"hidden_BND", "text_BTD", "text_attn_BN", "text_BN"})
 
 
@@ -37,15 +37,19 @@ def choose(
     """
     reads = cut.select.reads
     groups: dict[tuple[int, int, int, bool, Any], list[Image]] = defaultdict(list)
+    out: list[tuple[Image, Tensor, Tensor | None]] = []
     for image in images:
-        n, k = len(image.alive), cut.count(image.tokens)
-        # An adaptive cut before this one may already have gone below the count.
-        if k >= n:
+        n = len(image.alive)
+        k = _count(cut, n, image.tokens)
+        if k is None:
+            continue
+        if k == 0:
+            # Nothing to choose, so nobody is asked; and nothing stays that a dropped token could be mixed into.
+            out.append((image, image.alive.new_empty(0), None))
             continue
         t = len(text(image)) if "text_BTD" in reads else 0
         grid = regular(image.grid, image.tokens) if "grid" in reads else None
         groups[n, k, t, n == image.tokens, grid].append(image)
-    out: list[tuple[Image, Tensor, Tensor | None]] = []
     for (_, k, _, whole, grid), group in groups.items():
         get: dict[str, Callable[[Image], Any]] = {"hidden_BND": hidden, "text_BTD": text, "text_attn_BN": attention}
         fields: dict[str, Any] = {
@@ -62,6 +66,16 @@ def choose(
             mix = None if answer.mix_BKN is None else answer.mix_BKN[b, : len(kept)]
             out.append((image, kept, mix))
     return out
+
+
+def _count(cut: Cut, n: int, original: int) -> int | None:
+    """How many of n survivors may stay; None where the cut changes nothing.
+
+    Adaptive selectors are asked even where fewer are left than may stay: they may keep fewer still.
+    """
+    k = cut.count(original)
+    nothing = not n or k >= original or (k >= n and not cut.select.adaptive)
+    return None if nothing else min(k, n)
 
 
 def regular(grid: Grid, tokens: int) -> Grid | tuple[int, int, int]:
@@ -125,11 +139,14 @@ def choose_in_prompt(
     Raises:
         SignalError: the selector mixes tokens.
     """
-    out = []
+    out: list[tuple[int, Tensor]] = []
     for row in sorted({i.row for i in prompt.images}):
         place = candidates(prompt, row)
-        k = cut.count(int(prompt.open_BL[row].sum()))
-        if k >= len(place):
+        k = _count(cut, len(place), int(prompt.open_BL[row].sum()))
+        if k is None:
+            continue
+        if k == 0:
+            out.append((row, place[:0]))
             continue
         fields: dict[str, Any] = {
             "hidden_BND": lambda p=place, r=row: hidden(r, p)[None],

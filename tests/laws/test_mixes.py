@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from foveate import attach
 from foveate.methods import METHODS
 from laws.test_laws import places, plan
-from masked import masked
+from masked import alive_text, masked
 from zoo import DEPTH, NAMES, SIZES, Row, batch, shared
 
 KEEP_ONLY = [m for m in METHODS if m != "pool"]
@@ -42,8 +42,8 @@ def test_any_mix(name, data):
     model, b = shared(name), batch(name, lines, left=left)
     real = b.inputs["attention_mask"].bool()
     with torch.no_grad(), attach(model, chosen) as attached:
-        got = model(**b.inputs).logits
-        report = attached.report
+        out = model(**b.inputs)
+        got, report = out.logits, attached.report
         if report is None:
             assert all(len(r.parts) < 3 for r in lines)
             return
@@ -52,13 +52,14 @@ def test_any_mix(name, data):
         for image in report.images:
             spot = where[image.row, image.image]
             alive[image.row, spot] = False
-            alive[image.row, spot[torch.tensor(image.cuts[-1].kept)]] = True
+            alive[image.row, spot[torch.tensor(image.cuts[-1].kept, dtype=torch.long)]] = True
+        alive &= alive_text(out.past_key_values, DEPTH - 1, real, where)
         singles = [batch(name, [row], left=left) for row in lines]
         for r, one in enumerate(singles):
             alone = model(**one.inputs).logits[0]
             here = real[r].nonzero().flatten()
             stays = alive[r, here]
             assert_close(got[r, here][stays], alone[stays], rtol=1e-4, atol=2e-5)
-    with torch.no_grad(), masked(name, report, real, where, DEPTH) as yardstick:
+    with torch.no_grad(), masked(name, report, real, where, DEPTH, out.past_key_values) as yardstick:
         want = yardstick(**b.inputs).logits
     assert_close(got[alive], want[alive], rtol=1e-4, atol=2e-5)

@@ -86,6 +86,8 @@ def test_positions_raters_and_layer_are_parameters():
         ({"clip": 1.5}, "clip is 1.5"),
         ({"alpha": -0.5}, "alpha is -0.5"),
         ({"lam_inside": -1.0}, "lam is -1.0"),
+        ({"beta": -1}, "beta is -1"),
+        ({"alpha": 0, "lam": 0, "beta": 0}, "all 0"),
         ({"layers": (12, 32)}, "layers are .12, 32."),
         ({"layers": (0, 4)}, "layers hold 0"),
         ({"stages": 2}, "stays above 0.375"),

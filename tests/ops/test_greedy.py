@@ -39,15 +39,17 @@ def relevances(seed, b, n):
     kind=st.sampled_from(["normal", "clusters", "copies", "heavy"]),
     normalise=st.sampled_from(["mean", "minmax"]),
     weights=st.sampled_from([(0.5, 0.5), (0.5, 1.0), (0.3, 0.2), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)]),
+    beta=st.sampled_from([1.0, 0.0]),
     data=st.data(),
 )
-def test_coverage_greedy_is_the_naive_loop(seed, b, n, d, kind, normalise, weights, data):
+def test_coverage_greedy_is_the_naive_loop(seed, b, n, d, kind, normalise, weights, beta, data):
+    beta = beta if any(weights) else 1.0
     k = data.draw(st.integers(1, n))
     x, relevance = features(seed, b, n, d, kind), relevances(seed, b, n)
-    found = coverage_greedy(x, relevance, k, *weights, normalise)
+    found = coverage_greedy(x, relevance, k, *weights, normalise, beta=beta)
     every = torch.arange(n).expand(b, n)
     for image, similarity in enumerate(Cosine(x).rows(every).double().numpy()):
-        expected = naive.coverage_greedy(similarity, relevance[image].double().numpy(), k, *weights, normalise)
+        expected = naive.coverage_greedy(similarity, relevance[image].double().numpy(), k, *weights, normalise, beta)
         if kind == "copies":  # copies tie exactly, and sums of relevances in another order may tip them
             assert len(set(found[image].tolist())) == k
         else:
@@ -93,7 +95,7 @@ def test_the_picks_do_not_depend_on_the_matrix_or_the_chunks(monkeypatch, n, chu
     monkeypatch.setattr(cosine, "GRAM_LIMIT", n - 1)
     monkeypatch.setattr(cosine, "CHUNK", chunk)
     monkeypatch.setattr("foveate.ops.coverage.CHUNK", chunk)
-    assert Cosine(x)._gram_BNN is None
+    assert Cosine(x)._gram_MN is None
     without = run()
     assert all(torch.equal(a, b) for a, b in zip(with_matrix, without, strict=True))
 

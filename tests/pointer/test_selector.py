@@ -117,13 +117,13 @@ def test_early_ends_change_nothing(kind: str) -> None:
     select, v = make(kind, 3), view(3, 4)
     whole = select.walk(v, 20)
     keep = whole.mask(whole.standing(select.config, 0.7), 30)
-    assert torch.equal(select.with_knob(0.7)(v, 20).keep_BN, keep)
+    assert torch.equal(select.turned(0.7)(v, 20).keep_BN, keep)
 
 
 @pytest.mark.parametrize("kind", [k for k in KINDS if KINDS[k].get("stop") != "none"])
 def test_a_larger_bias_keeps_fewer_down_to_one(kind: str) -> None:
     select, v = pointer(1, **KINDS[kind] | {"stop": "hazard"}), view(1, 5)
-    counts = [select.with_knob(bias)(v, 29).counts_B for bias in (-30.0, -2.0, 0.0, 2.0, 30.0)]
+    counts = [select.turned(bias)(v, 29).counts_B for bias in (-30.0, -2.0, 0.0, 2.0, 30.0)]
     assert all((a >= b).all() for a, b in pairwise(counts))
     assert counts[0].tolist() == [29] * 5
     assert counts[-1].tolist() == [select.config.group] * 5
@@ -237,7 +237,7 @@ class TestSaved:
         select, v = make(kind, 6), view(6)
         select.fit(torch.randn(WIDTH), torch.rand(WIDTH) + 0.5)
         if select.knob:
-            select = select.with_knob(0.25)
+            select = select.turned(0.25)
         select.save_pretrained(tmp_path / "s")
         assert {f.name for f in (tmp_path / "s").iterdir()} == {"README.md", "config.json", "model.safetensors"}
         back = type(select).from_pretrained(tmp_path / "s")
@@ -250,12 +250,12 @@ class TestSaved:
         with pytest.raises(PlanError, match="never saved"):
             plan.to_json()
         select.save_pretrained(tmp_path)
-        dialled = Plan((Cut("input", select.with_knob(1.5), 0.5),))
+        dialled = Plan((Cut("input", select.turned(1.5), 0.5),))
         back = Plan.from_json(dialled.to_json())
         assert back == dialled != Plan((Cut("input", select, 0.5),))
         assert back.cuts[0].select.config.stop_bias == 1.5
         assert json.loads(plan.to_json())["cuts"][0]["select"]["saved"] == str(tmp_path)
-        assert torch.equal(back.cuts[0].select(view(0), 9).keep_BN, select.with_knob(1.5)(view(0), 9).keep_BN)
+        assert torch.equal(back.cuts[0].select(view(0), 9).keep_BN, select.turned(1.5)(view(0), 9).keep_BN)
 
     def test_what_is_no_selector_is_refused(self, tmp_path: Path) -> None:
         for name, says in ((tmp_path / "nowhere", "no selector"), (tmp_path, "no config.json")):
@@ -275,8 +275,8 @@ class TestSaved:
         assert [(c.at, c.keep, c.select.config.stop_bias) for c in plan.cuts] == [("input", 0.3, 2.0)]
 
     def test_a_fixed_count_has_no_dial(self) -> None:
-        with pytest.raises(PlanError, match="nothing to dial"):
-            one_shot().with_knob(1.0)
+        with pytest.raises(PlanError, match="no knob to turn"):
+            one_shot().turned(1.0)
 
 
 def test_tokens_of_another_width_are_refused() -> None:

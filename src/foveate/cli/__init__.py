@@ -1,4 +1,4 @@
-"""The command line: `foveate run | list | demo | train`. Exit status 2 means that the caller can put it right."""
+"""The command line: `foveate run | search | list | demo | train`. Exit status 2: the caller can put it right."""
 
 import warnings
 from typing import Annotated, Any
@@ -60,7 +60,7 @@ def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
         typer.echo(f"foveate: note: {message}", err=True)
 
 
-from foveate.cli import demo, listing, run, train  # noqa: E402, F401  (they register their commands on `app`)
+from foveate.cli import demo, listing, run, search, train  # noqa: E402, F401  (they register their commands on `app`)
 
 if __name__ == "__main__":
     main()

@@ -124,13 +124,13 @@ def _draw(out: Path, asked: Sequence[Any], ways: Sequence[Any], figures: Sequenc
     """The overlay sheet, and the plot where matplotlib is installed."""
     from foveate import viz
     from foveate.selection import Block
-    from foveate.tiny.vocabulary import GRID
+    from foveate.tiny.vocabulary import GRID, TIERS
 
     green, red = (22, 128, 60), (196, 40, 40)
     grid = (Block(0, GRID, GRID),)
     keep = float(_KEEPS[-1])
     rows = []
-    for tier in ("simple", "medium", "crowded"):
+    for tier in TIERS:
         found = [i for i, q in enumerate(asked) if q.tier == tier]
         if not found:
             continue

@@ -1,11 +1,14 @@
 """What the commands print: tables for people, one JSON object for programs."""
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich import box
 from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from foveate.engines.hf import Comparison
@@ -51,8 +54,15 @@ def comparison(c: Comparison, label: str) -> Table:
     left = sum(i.per_layer[-1] for i in report.images)
     full, kept = report.cache_tokens_full, report.cache_tokens
     budget = sum(i.budget for i in report.images)
-    grid.add_row("visual tokens, mean per layer", f"{report.tokens:,}", f"{budget:,.1f}", times(report.tokens / budget))
-    grid.add_row("visual tokens, last layer", f"{report.tokens:,}", f"{left:,}", times(report.tokens / left))
+    grid.add_row(
+        "visual tokens, mean per layer",
+        f"{report.tokens:,}",
+        f"{budget:,.1f}",
+        times(report.tokens / budget if budget else None),
+    )
+    grid.add_row(
+        "visual tokens, last layer", f"{report.tokens:,}", f"{left:,}", times(report.tokens / left if left else None)
+    )
     grid.add_row("KV-cache entries after prefill", f"{full:,}", f"{kept:,}", times(full / kept))
     grid.add_section()
     plain, pruned, ratios = c.plain.times, c.pruned.times, c.ratios()
@@ -89,3 +99,25 @@ def ms(seconds: float) -> str:
 def times(ratio: float | None) -> str:
     """A ratio; nothing where there is none."""
     return "" if ratio is None else f"{ratio:.2f}x"
+
+
+@contextmanager
+def searching(quiet: bool, name: str) -> Iterator[tuple[Callable[[], None], Callable[[float, float], None]]]:
+    """A live line on stderr for a search: (a batch was done, a plan was judged: loss and cost)."""
+    seen: list[tuple[float, float]] = []
+    with Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True, disable=quiet,
+        console=errors(),
+    ) as bar:  # fmt: skip
+        task = bar.add_task(f"{name}: the full model", total=None)
+
+        def watch(loss: float, cost: float) -> None:
+            seen.append((loss, cost))
+            best = min(seen)
+            bar.update(
+                task,
+                description=f"{name}: {len(seen)} plans; least loss {best[0]:.4f} at {best[1]:.1%} of the operations; "
+                f"last {loss:.4f} at {cost:.1%}",
+            )
+
+        yield (lambda: bar.advance(task)), watch

@@ -38,6 +38,7 @@ class TowerSignals:
     cls_attn: Tensor | None = None
     encoder: Tensor | None = None
     keys: Tensor | None = None
+    cls_cos: Tensor | None = None
 
 
 class Family:

@@ -18,6 +18,7 @@ class InternVL(Family):
     signals = SIGNALS | {
         "grid": "one square block a tile",
         "cls_attn_BN": "attention from [CLS] in the feature layer, head mean, averaged over each merged 2x2 cell",
+        "cls_cos_BN": "cosine of [CLS] and each patch in the feature layer's output, averaged over each merged cell",
         "encoder_BNC": "output of the feature layer, averaged over each merged 2x2 cell",
         "keys_BNC": "keys of the feature layer, mean over heads, averaged over each merged 2x2 cell",
     }

@@ -15,6 +15,7 @@ SIGNALS = {
     "encoder_BNC": "output of the feature layer (vision_feature_layer), patches only",
     "keys_BNC": "keys of the feature layer, mean over heads",
     "cls_attn_BN": CLS,
+    "cls_cos_BN": "cosine of [CLS] and each token in the output of the feature layer; SigLIP towers: none, refused",
     "text_BTD": "input embeddings of the question",
     "text_attn_BN": "attention of the rater tokens in the previous or the own decoder layer",
 }

@@ -23,6 +23,7 @@ class Qwen2VL(Family):
             "no [CLS]: attention received in the last full-attention block, mean over heads and the frame's queries, "
             "averaged over each merged 2x2 cell"
         ),
+        "cls_cos_BN": "no [CLS]: refused",
         "encoder_BNC": "output of the last block, averaged over each merged 2x2 cell",
         "keys_BNC": "keys of that block before rotation, mean over heads, averaged over each merged 2x2 cell",
     }

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cosine_similarity
 
 from foveate.families.base import Tap, TowerSignals
 
@@ -51,14 +52,14 @@ class TiledTap(Tap):
             out.append(self.attn.q_proj.register_forward_hook(self.keep_output("queries")))
         if self.reads & {"cls_attn_BN", "keys_BNC"}:
             out.append(self.attn.k_proj.register_forward_hook(self.keep_output("keys")))
-        if self.reads & {"encoder_BNC", "hidden_BND"}:
+        if self.reads & {"encoder_BNC", "hidden_BND", "cls_cos_BN"}:
             out.append(self.layer.register_forward_hook(self.keep_output("features")))
         return out
 
     def signals(self) -> TowerSignals:
         """Per patch, then averaged over each merged cell."""
         n, cls = self.attn.num_heads, self.cls
-        attn = features = keys = None
+        attn = features = keys = cos = None
         if self.reads & {"cls_attn_BN", "keys_BNC"}:
             k = heads(self._norm("k_norm", self.take("keys")), n)
             if "keys_BNC" in self.reads:
@@ -69,9 +70,12 @@ class TiledTap(Tap):
                     cls_attention(q[:, :, 0], k, self.attn.scale) if cls else attention_received(q, k, self.attn.scale)
                 )
                 attn = row[:, int(cls) :].unsqueeze(-1)
-        if self.reads & {"encoder_BNC", "hidden_BND"}:
-            features = self.take("features")[:, int(cls) :]
-        return TowerSignals(*(self._rows(x) for x in (attn, features, keys)))
+        if self.reads & {"encoder_BNC", "hidden_BND", "cls_cos_BN"}:
+            every = self.take("features")
+            features = every[:, int(cls) :]
+            if "cls_cos_BN" in self.reads:
+                cos = cosine_similarity(every[:, :1].float(), features.float(), dim=-1).unsqueeze(-1)
+        return TowerSignals(*(self._rows(x) for x in (attn, features, keys, cos)))
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         norm = getattr(self.attn, name, None)

@@ -9,8 +9,10 @@ from foveate.methods.divprune import divprune
 from foveate.methods.fastervlm import fastervlm
 from foveate.methods.fastv import fastv
 from foveate.methods.pool import pool
+from foveate.methods.psigmoid import psigmoid
 from foveate.methods.pyramiddrop import pyramiddrop
 from foveate.methods.random import random
+from foveate.methods.sms import sms
 from foveate.methods.sts import sts
 from foveate.methods.tops import tops
 from foveate.methods.uniform import uniform
@@ -25,6 +27,8 @@ METHODS: dict[str, Callable[..., Plan]] = {
     "fastv": fastv,
     "pyramiddrop": pyramiddrop,
     "tops": tops,
+    "sms": sms,
+    "psigmoid": psigmoid,
     "sts": sts,
 }
 """Name to function. All take `keep`; those that place cuts by the depth of the LLM also take `depth`, its layers."""

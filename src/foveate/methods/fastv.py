@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from foveate.errors import PlanError
-from foveate.plan import Cut, Plan
+from foveate.plan import Cut, Plan, check_keep
 from foveate.selection import Attention, Selection, TokenView
 
 LAST = Attention("last", "previous")
@@ -51,6 +51,7 @@ def fastv(keep: float | int, layer: int | None = None, scoring: Literal["code", 
     Raises:
         PlanError: layer below 1, which has no attention before it, or an unknown scoring.
     """
+    check_keep(keep)
     or_last = layer is None
     layer = 2 if layer is None else layer
     if layer < 1:

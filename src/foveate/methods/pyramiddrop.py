@@ -16,7 +16,7 @@ is the family's or the plan's choice.
 from foveate.errors import PlanError
 from foveate.methods.fastv import TextAttention
 from foveate.ops.budget import solve_ratio, spans
-from foveate.plan import Cut, Plan
+from foveate.plan import Cut, Plan, check_keep
 from foveate.selection import Attention
 
 # Fewer than this share at one stage, and the stages move to earlier layers instead.
@@ -49,7 +49,7 @@ def pyramiddrop(
     any_depth = depth is None and layers is None
     depth = 32 if depth is None else depth
     if keep is not None:
-        Cut(0, select, keep)  # refuses a keep out of range
+        check_keep(keep)
     if ratio is not None and not 0 < ratio <= 1:
         raise PlanError(f"ratio is {ratio}; each stage keeps a share in (0, 1]")
     if isinstance(keep, float):

@@ -32,7 +32,7 @@ def sts(keep: float | int, path: str | None = None, stop_bias: float | None = No
     check_keep(keep)
     select = PointerSelector.from_pretrained(path or _nearest(keep))
     if stop_bias is not None:
-        select = select.with_knob(stop_bias)
+        select = select.turned(stop_bias)
     return Plan((Cut("input", select, keep),))
 
 

@@ -40,11 +40,12 @@ class _Greedy:
     """What both stages share.
 
     Args:
-        alpha: weight of diversity, relative to relevance.
+        alpha: weight of diversity.
         lam: weight of coverage.
         normalise: "mean" or "minmax", over the open tokens at each step.
         transform: of the relevance: "none", "rank", "log" or "clip".
         clip: the quantile at which "clip" cuts.
+        beta: weight of relevance, the paper's is 1; at 0 the first token alone is the most relevant.
     """
 
     alpha: float = 0.5
@@ -52,15 +53,18 @@ class _Greedy:
     normalise: Normalise = "mean"
     transform: Transform = "none"
     clip: float = 0.9
+    beta: float = 1.0
 
     relevance: ClassVar[str]
     reads: ClassVar[frozenset[str]]
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        for name in ("alpha", "lam"):
+        for name in ("alpha", "lam", "beta"):
             if not (value := getattr(self, name)) >= 0:
                 raise PlanError(f"{name} is {value}; a weight must be 0 or more")
+        if self.alpha == self.lam == self.beta == 0:
+            raise PlanError("alpha, lam and beta are all 0, so nothing would choose; give one of them a weight")
         if self.normalise not in ("mean", "minmax"):
             raise PlanError(f'normalise is {self.normalise!r}; it must be "mean" or "minmax"')
         if self.transform not in (known := ("none", "rank", "log", "clip")):
@@ -72,10 +76,12 @@ class _Greedy:
         """Exactly k tokens."""
         hidden_BND, raw_BN = view.need("hidden_BND"), view.need(self.relevance)
         relevance_BN = transform(raw_BN, self.transform, self.clip)
-        if self.normalise == "mean" and (self.alpha or self.lam):
+        if self.normalise == "mean" and self.beta and (self.alpha or self.lam):
             _warn_if_drowned(relevance_BN, self.relevance)
         # Transforms may make the largest values equal; the most relevant token is first all the same.
-        order_BK = coverage_greedy(hidden_BND, relevance_BN, k, self.alpha, self.lam, self.normalise, first_BN=raw_BN)
+        order_BK = coverage_greedy(
+            hidden_BND, relevance_BN, k, self.alpha, self.lam, self.normalise, first_BN=raw_BN, beta=self.beta
+        )
         return Selection.of(order_BK, hidden_BND.shape[1])
 
 
@@ -100,9 +106,10 @@ class StageTwo(_Greedy):
 def _warn_if_drowned(relevance_BN: Tensor, name: str) -> None:
     peak = float((relevance_BN.amax(1) / relevance_BN.mean(1).clamp(min=1e-30)).max())
     if peak > DROWNING:
+        # The same words every time, so that Python's filters show them once.
         warnings.warn(
-            f"TOPS: the largest {name} is {peak:.0f} times the mean, so relevance drowns diversity and coverage; "
-            'use transform="rank", or normalise="minmax"',
+            f"TOPS: the largest {name} is more than {DROWNING:g} times the mean, so relevance drowns diversity and "
+            'coverage; use transform="rank", or normalise="minmax"',
             stacklevel=3,
         )
 
@@ -122,6 +129,7 @@ def tops(
     transform: Transform = "none",
     transform_inside: Transform | None = None,
     clip: float = 0.9,
+    beta: float = 1.0,
     raters: Literal["dynamic", "text", "last"] = "dynamic",
     attention: Literal["previous", "own"] = "previous",
     positions: Positions | None = "contiguous",
@@ -147,6 +155,7 @@ def tops(
         transform: of the relevance: "none", "rank", "log", "clip".
         transform_inside: the same for Stage II; by default as in Stage I.
         clip: the quantile at which "clip" cuts.
+        beta: weight of relevance in both stages; the paper's is 1, and 0 leaves it out of all picks but the first.
         raters: whose attention counts in Stage II: question tokens above the mean, all of them, or the last prompt
             token.
         attention: of which layer in Stage II: the one before the cut, or the one after it.
@@ -161,7 +170,7 @@ def tops(
         raise PlanError(f'stages is {stages!r}; it must be "both", 1 or 2')
     if raters not in ("dynamic", "text", "last"):
         raise PlanError(f'raters is {raters!r}; it must be "dynamic", "text" or "last"')
-    first = StageOne(alpha, lam, normalise, transform, clip)
+    first = StageOne(alpha, lam, normalise, transform, clip, beta)
     alone = Cut("input", first, keep)  # made in any case, because it refuses a keep out of range
     if stages == 1:
         return Plan((alone,), positions)
@@ -180,6 +189,7 @@ def tops(
         normalise,
         transform if transform_inside is None else transform_inside,
         clip,
+        beta,
         Attention(raters, attention),
     )
     outside = () if stages == 2 else (Cut("input", first, keeps[0]),)

@@ -62,10 +62,30 @@ def whole(keeps: Sequence[float], span: Sequence[int]) -> list[int]:
     return out
 
 
+def apportion(counts: Sequence[float], total: int) -> list[int]:
+    """Whole numbers whose sum is `total`, each within one of its count; never growing where the counts do not.
+
+    The largest fractions are rounded up, the earlier of equal ones first.
+
+    Raises:
+        PlanError: `total` is not the sum of the counts, give or take a rounding.
+    """
+    floor = [int(c + 1e-9) for c in counts]
+    up = total - sum(floor)
+    order = sorted(range(len(counts)), key=lambda i: (-round(counts[i] - floor[i], 9), i))
+    if not 0 <= up <= len(counts):
+        raise PlanError(f"{total} tokens cannot be shared out as {sum(counts):g}")
+    return [n + (i in order[:up]) for i, n in enumerate(floor)]
+
+
+def solve(target: float, value: Callable[[float], float], low: float, high: float) -> float:
+    """The knob between low and high at which a function that never falls reaches the target, from above."""
+    for _ in range(200):
+        middle = (low + high) / 2
+        low, high = (middle, high) if value(middle) < target else (low, middle)
+    return high
+
+
 def _solve(target: float, span: Sequence[int], keeps: Callable[[float], list[float]], high: float) -> list[float]:
     # The mean rises with the knob, so halving finds it to the last bit of a float.
-    low = 0.0
-    for _ in range(100):
-        middle = (low + high) / 2
-        low, high = (middle, high) if mean(keeps(middle), span) < target else (low, middle)
-    return keeps(high)
+    return keeps(solve(target, lambda knob: mean(keeps(knob), span), 0.0, high))

@@ -12,6 +12,7 @@ from safetensors.torch import load_model
 from torch import nn
 
 from foveate.errors import ModelError, PlanError
+from foveate.selection import Knob
 
 WEIGHTS = "model.safetensors"
 _HUB = ("revision", "cache_dir", "force_download", "token", "local_files_only")
@@ -22,20 +23,22 @@ SHIPPED = Path(__file__).parent / "shipped"
 class Saved(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["token-pruning", "vision-language"]):
     """A selector whose numbers live in a folder; a plan file names that folder."""
 
-    knob: ClassVar[str | None] = None
-    """The config field that dials the mean count after training; None where the count is fixed."""
-    knob_range: ClassVar[tuple[float, float]] = (0.0, 0.0)
-    """Where to look for it."""
+    knob: ClassVar[Knob | None] = None
+    """The config field that turns the mean count after training; None where the count is fixed."""
     saved: str | None = None
     """The folder or hub id of these weights, or the name of a shipped selector; None before they were saved."""
     config: Any
 
-    def with_knob(self, value: float) -> Self:
-        """The same weights (shared, not copied) with the dial at `value`."""
+    def turned(self, value: float) -> Self:
+        """The same weights (shared, not copied) with the knob at `value`.
+
+        Raises:
+            PlanError: this selector has no knob.
+        """
         if self.knob is None:
-            raise PlanError(f"{type(self).__name__} keeps exactly what it is allowed; there is nothing to dial")
+            raise PlanError(f"{type(self).__name__} keeps exactly what it is allowed; there is no knob to turn")
         other = copy.copy(self)
-        other.configure(**{self.knob: float(value)})
+        other.configure(**{self.knob.name: float(value)})
         return other
 
     def configure(self, **changes: Any) -> None:
@@ -85,7 +88,7 @@ class Saved(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["toke
         return made
 
     def to_plan(self) -> dict[str, Any]:
-        """What a plan file holds: where the weights are, and the dial.
+        """What a plan file holds: where the weights are, and where the knob stands.
 
         Raises:
             PlanError: they are nowhere yet.
@@ -95,16 +98,16 @@ class Saved(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["toke
                 f"this {type(self).__name__} was never saved, so no plan file could name it; call "
                 "save_pretrained(folder) first"
             )
-        return {"saved": self.saved} | ({self.knob: getattr(self.config, self.knob)} if self.knob else {})
+        return {"saved": self.saved} | ({self.knob.name: getattr(self.config, self.knob.name)} if self.knob else {})
 
     @classmethod
     def from_plan(cls, saved: str, **dial: float) -> Self:
         """The selector that `to_plan` described."""
         loaded = cls.from_pretrained(saved)
-        return loaded.with_knob(dial[cls.knob]) if cls.knob and cls.knob in dial else loaded
+        return loaded.turned(dial[cls.knob.name]) if cls.knob and cls.knob.name in dial else loaded
 
     def __eq__(self, other: object) -> bool:
-        """Of one kind, from one folder, dialled alike; so that a plan that was written and read is the same plan."""
+        """Of one kind, from one folder, turned alike; so that a plan that was written and read is the same plan."""
         if self is other or type(self) is not type(other) or not isinstance(other, Saved):
             return self is other
         return self.saved is not None and other.saved is not None and self.to_plan() == other.to_plan()

@@ -18,7 +18,7 @@ from foveate.pointer.picking import Walk, walk
 from foveate.pointer.pointing import Pointing
 from foveate.pointer.saved import Saved
 from foveate.pointer.soft import Heat, Soft, soften
-from foveate.selection import Selection, TokenView
+from foveate.selection import Knob, Selection, TokenView
 
 
 class PointerSelector(Saved):
@@ -27,8 +27,7 @@ class PointerSelector(Saved):
     It computes in float32 whatever the model's precision, and follows the tokens to their device.
     """
 
-    knob: ClassVar[str | None] = "stop_bias"
-    knob_range: ClassVar[tuple[float, float]] = (-30.0, 30.0)
+    knob: ClassVar[Knob | None] = Knob("stop_bias", -30.0, 30.0, rising=False)
     adaptive: bool = True
 
     def __init__(self, config: PointerConfig) -> None:
@@ -41,6 +40,11 @@ class PointerSelector(Saved):
     def reads(self) -> frozenset[str]:
         """The tokens as the LLM receives them, and the question where it is conditioned on it."""
         return frozenset({"hidden_BND", "text_BTD"} if self.config.text else {"hidden_BND"})
+
+    @property
+    def stop_bias(self) -> float | None:
+        """What the knob turns: larger keeps fewer. None for a selector that never stops."""
+        return self.config.stop_bias if self.adaptive else None
 
     def forward(self, view: TokenView, k: int) -> Selection:
         """At most k tokens, at least one; all of them where k is all."""

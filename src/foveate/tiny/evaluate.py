@@ -24,7 +24,7 @@ from foveate.tiny import picks, world
 from foveate.tiny.branches import TOKENS, right_answers
 from foveate.tiny.checkpoint import load, load_joint
 from foveate.tiny.look import Look, hide_image, look
-from foveate.tiny.statistics import auc, mean, paired, wilson
+from foveate.tiny.statistics import auc, holm, mean, paired, wilson
 from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS
 
 BUDGETS = {"22.2%": 128, "11.1%": 64, "5.6%": 32}
@@ -68,6 +68,7 @@ def evaluate(scenes: int, folder: Path | None = None, dtype: torch.dtype = torch
         "seconds_per_1000_full": round(1000 * full_seconds / len(facts), 1),
         "auc": {name: round(mean(values), 4) for name, values in curves.items()},
         "fastervlm_against_random_at_22.2%": paired(table["fastervlm 22.2%"], table["random 22.2%"]),
+        "saliency_against_diversity": _by_tier(table, facts, "fastervlm", "divprune"),
         "accuracy": {method: _summary(hits, facts) for method, hits in table.items()},
     }
 
@@ -123,6 +124,20 @@ def _measure(curves: dict[str, list[float]], seen: Look) -> None:
     curves["text_needed"] += [auc(r, n) for r, n in zip(seen.relevance, seen.needed, strict=True)]
 
 
+def _by_tier(table: dict[str, Tensor], facts: list[tuple[str, str]], one: str, other: str) -> list[dict[str, Any]]:
+    """Two methods side by side in every tier at every budget, with exact paired tests, Holm-corrected over all."""
+    rows: list[dict[str, Any]] = []
+    for tier in TIERS:
+        where = torch.tensor([fact[1] == tier for fact in facts])
+        for budget in BUDGETS:
+            a, b = table[f"{one} {budget}"][where], table[f"{other} {budget}"][where]
+            share = {name: round(100 * float(x.float().mean()), 2) for name, x in ((one, a), (other, b))}
+            rows.append({"tier": tier, "kept": budget, "n": len(a), **share, "p": paired(a, b)})
+    for row, p in zip(rows, holm([row["p"] for row in rows]), strict=True):
+        row["p_corrected"] = p
+    return rows
+
+
 def _summary(hits: Tensor, facts: list[tuple[str, str]]) -> dict[str, Any]:
     """Accuracy in percent with its 95% interval, overall and by kind and tier."""
 
@@ -151,6 +166,8 @@ def show(results: dict[str, Any], console: Console) -> None:
         low, high = row["all"]["interval"]
         table.add_row(method, f"{low:.1f}-{high:.1f}", *(f"{row[c]['percent']:.1f}" for c in columns))
     console.print(table)
+    for row in results["saliency_against_diversity"]:
+        console.print(row)
     for name in ("auc", "fastervlm_against_random_at_22.2%", "seconds_per_1000_full", "seconds"):
         console.print(f"{name}: {results[name]}")
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foveate.tiny.vocabulary import COLORS, DIRECTIONS, LETTERS, PLATE, SHAPES, SIZE
+from foveate.tiny.vocabulary import COLORS, DIRECTIONS, LETTERS, PATTERNS, PLATE, SHAPES, SIZE
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are exclusive."""
 
-_THINGS = {"simple": (1, 3), "medium": (5, 9), "crowded": (14, 24)}
-_SIDES = {"simple": (18, 46), "medium": (16, 34), "crowded": (15, 23)}
-_DISTRACTORS = {"simple": (0, 2), "medium": (2, 5), "crowded": (4, 9)}
-_PLATES = {"simple": (0, 1), "medium": (0, 2), "crowded": (1, 3)}
-_REPEATED = {"simple": (0, 1), "medium": (0, 2), "crowded": (2, 4)}
+_THINGS = {"simple": (1, 3), "medium": (5, 9), "crowded": (14, 24), "cluttered": (2, 5)}
+_SIDES = {"simple": (18, 46), "medium": (16, 34), "crowded": (15, 23), "cluttered": (16, 34)}
+_DISTRACTORS = {"simple": (0, 2), "medium": (2, 5), "crowded": (4, 9), "cluttered": (18, 28)}
+_DISTRACTOR_SIDES = {"simple": (10, 34), "medium": (10, 34), "crowded": (10, 34), "cluttered": (12, 22)}
+_PLATES = {"simple": (0, 1), "medium": (0, 2), "crowded": (1, 3), "cluttered": (0, 2)}
+_REPEATED = {"simple": (0, 1), "medium": (0, 2), "crowded": (2, 4), "cluttered": (0, 1)}
 _MARGIN = 3
 _MOST_OF_A_KIND = 4
-_PATTERNS = ("stripes", "bars", "checks", "dots")
 
 
 @dataclass(frozen=True)
@@ -156,12 +156,12 @@ def _touch(a: Box, b: Box) -> bool:
 def _draw_distractors(rng: np.random.Generator, tier: str, taken: list[Box]) -> tuple[Distractor, ...]:
     found: list[Distractor] = []
     for _ in range(_between(rng, _DISTRACTORS[tier])):
-        width, height = _between(rng, (10, 34)), _between(rng, (10, 34))
+        width, height = (_between(rng, _DISTRACTOR_SIDES[tier]) for _ in range(2))
         spot = _place(rng, width, height, taken)
         if spot is None:
             continue
         colors = rng.choice(list(COLORS), size=2, replace=False)
-        pattern = str(rng.choice(_PATTERNS))
+        pattern = str(rng.choice(PATTERNS))
         found.append(Distractor(pattern, (str(colors[0]), str(colors[1])), spot[0], spot[1], width, height))
         taken = [*taken, found[-1].box]
     return tuple(found)

@@ -10,8 +10,8 @@ from foveate.tiny.glyphs import glyph
 from foveate.tiny.layout import Distractor, Layout, Thing
 from foveate.tiny.vocabulary import COLORS, DARK, PLATE, SIZE
 
-_WAVES = {"simple": 5, "medium": 14, "crowded": 22}
-_STROKES = {"simple": (0, 2), "medium": (2, 6), "crowded": (6, 14)}
+_WAVES = {"simple": 5, "medium": 14, "crowded": 22, "cluttered": 14}
+_STROKES = {"simple": (0, 2), "medium": (2, 6), "crowded": (6, 14), "cluttered": (2, 6)}
 Pixels = NDArray[np.int64]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from foveate.errors import FoveateError
 
 SPLITS = ("train", "val", "test")
-WORLD = "foveate.tiny world 1"
+WORLD = "foveate.tiny world 2"
 """Change this name whenever the meaning of a seed changes: it is part of every seed."""
 
 

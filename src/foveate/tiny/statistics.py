@@ -27,6 +27,17 @@ def paired(a: Tensor, b: Tensor) -> float:
     return min(1.0, 2 * sum(math.exp(v) for v in logs))
 
 
+def holm(values: list[float]) -> list[float]:
+    """p-values corrected for many comparisons by Holm's method, in the order given."""
+    order = sorted(range(len(values)), key=values.__getitem__)
+    corrected = [0.0] * len(values)
+    highest = 0.0
+    for rank, i in enumerate(order):
+        highest = max(highest, min(1.0, (len(values) - rank) * values[i]))
+        corrected[i] = highest
+    return corrected
+
+
 def auc(score: Tensor, wanted: Tensor) -> float:
     """The chance that a wanted token scores above another, ties broken by place; NaN where one side is empty."""
     ranks = score.argsort().argsort().double()

@@ -33,7 +33,10 @@ COUNTS = ("0", "1", "2", "3", "4")
 PLACES = ("northwest", "north", "northeast", "west", "center", "east", "southwest", "south", "southeast")
 """The nine cells of the image, row by row."""
 DIRECTIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
-TIERS = ("simple", "medium", "crowded")
+TIERS = ("simple", "medium", "crowded", "cluttered")
+"""`cluttered` holds few things among many distractors."""
+PATTERNS = ("stripes", "bars", "checks", "dots")
+"""Textures of distractors. Words for them exist, but nothing is ever asked about them."""
 QUESTION_KINDS = ("color", "shape", "letter", "exist", "count", "position", "plate", "relation")
 
 PAD, BOS, EOS, UNK, IMAGE, END = "<pad>", "<s>", "</s>", "<unk>", "<image>", "<end>"
@@ -44,7 +47,7 @@ _PROSE = """
 user assistant : ? . , a an the of and in on is are there what where how many color shape letter code thing
 things photo image background nothing object objects left right above below yes no with which it answer""".split()  # noqa: SIM905
 
-_NAMES = (*SHAPES, *PLURALS.values(), *LETTERS, PLATE, *COLORS, *COUNTS, *PLACES)
+_NAMES = (*SHAPES, *PLURALS.values(), *LETTERS, PLATE, *COLORS, *COUNTS, *PLACES, *PATTERNS)
 WORDS = tuple(dict.fromkeys([*SPECIALS, *_PROSE, *_NAMES]))
 """The whole vocabulary, in token-id order."""
 

@@ -19,7 +19,7 @@ from foveate.tiny.vocabulary import GRID, PATCH, TIERS
 
 __all__ = ["SPLITS", "Question", "Scene", "fingerprint", "patches", "scene"]
 
-_SHARES = (0.25, 0.35, 0.40)
+_SHARES = (0.20, 0.30, 0.30, 0.20)
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Scene:
 
     @property
     def tier(self) -> str:
-        """`simple`, `medium` or `crowded`."""
+        """One of `vocabulary.TIERS`."""
         return self.layout.tier
 
     @cached_property
@@ -63,7 +63,7 @@ def scene(split: str, index: int, questions: int = 8, tier: str | None = None) -
         split: `train`, `val` or `test`; no two share a seed.
         index: 0 or more; each split goes on without end.
         questions: how many to ask at most. A simple scene may have fewer.
-        tier: force `simple`, `medium` or `crowded`; by default the seed decides (25%, 35%, 40%).
+        tier: force one of `simple`, `medium`, `crowded`, `cluttered`; by default the seed decides (20, 30, 30, 20%).
 
     Raises:
         FoveateError: for an unknown split or tier or a negative index.

@@ -10,6 +10,7 @@ from foveate.pointer.selector import PointerSelector
 from foveate.selection import TokenView
 
 _HALVINGS = 40
+_OFF = 0.1
 
 
 def walks(selector: PointerSelector, views: Iterable[TokenView], room: float) -> list[tuple[Walk, int]]:
@@ -37,17 +38,18 @@ def calibrated(selector: PointerSelector, seen: list[tuple[Walk, int]], budget: 
     assert selector.knob is not None
     if selector.config.stop == "none":
         return selector
-    low, high = selector.knob_range
+    knob = selector.knob
+    low, high = knob.low, knob.high
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         low, high = (middle, high) if mean_kept(selector, seen, middle) > budget else (low, middle)
     best = min((low, high), key=lambda bias: abs(mean_kept(selector, seen, bias) - budget))
-    if abs((got := mean_kept(selector, seen, best)) / budget - 1) > 0.1:
+    if abs((got := mean_kept(selector, seen, best)) / budget - 1) > _OFF:
         raise FoveateError(
-            f"no {selector.knob} in {selector.knob_range} keeps {budget:.1%} on average; the nearest keeps {got:.1%}. "
-            "Give it more room, or train for another budget"
+            f"no {knob.name} from {knob.low} to {knob.high} keeps {budget:.1%} on average; the nearest keeps "
+            f"{got:.1%}. Give it more room, or train for another budget"
         )
-    return selector.with_knob(best)
+    return selector.turned(best)
 
 
 @torch.no_grad()

@@ -180,7 +180,7 @@ def _quote(engine: Engine, examples: Sequence[Example], selector: Any, room: flo
     """Held-out figures with all tokens and with the selector's."""
     full = _judge(engine, examples, None, longest)
     cut = _judge(engine, examples, plan(selector, room), longest)
-    dial = {selector.knob: getattr(selector.config, selector.knob)} if selector.knob else {}
+    dial = {selector.knob.name: getattr(selector.config, selector.knob.name)} if selector.knob else {}
     return {
         "questions": len(examples),
         "budget": selector.config.budget,

@@ -25,7 +25,7 @@ from foveate.tiny.train.stage import Check, Curve, Stage, run_stage
 from foveate.tiny.train.start import start_matching
 from foveate.tiny.train.vision import hidden_states
 from foveate.tiny.train.workers import Micro
-from foveate.tiny.vocabulary import COLORS, GRID, KINDS, LETTERS, PLACES, WORDS
+from foveate.tiny.vocabulary import COLORS, GRID, KINDS, LETTERS, PATTERNS, PLACES, WORDS
 from foveate.tiny.world import Scene
 
 _QUESTIONS = 16
@@ -34,7 +34,13 @@ _NAMING = 0.3
 _HELD_OUT = 64
 _IDS = {
     name: torch.tensor([WORDS.index(w) for w in words])
-    for name, words in (("kind", KINDS), ("color", tuple(COLORS)), ("letter", LETTERS), ("place", PLACES))
+    for name, words in (
+        ("kind", KINDS),
+        ("color", tuple(COLORS)),
+        ("letter", LETTERS),
+        ("place", PLACES),
+        ("pattern", PATTERNS),
+    )
 }
 _CELL = torch.tensor([(i // GRID // 8) * 3 + i % GRID // 8 for i in range(TOKENS)])
 
@@ -158,6 +164,8 @@ def _draw(rng: np.random.Generator, labels: Labels, budget: int) -> Tensor:
 def naming_loss(image: Tensor, words: Tensor, labels: Sequence[Labels], kept: Tensor) -> Tensor:
     """A projected patch should lie near the words for what it shows and where it is: kind, colour, letter, place.
 
+    A patch of a distractor should lie near the words for its pattern and its two colours.
+
     It is LLaVA's alignment stage in one line, and it stays on as a side condition. image B x K x D, words V x D.
     """
     flat = F.rms_norm(image.float(), image.shape[-1:])
@@ -175,6 +183,13 @@ def naming_loss(image: Tensor, words: Tensor, labels: Sequence[Labels], kept: Te
         seen = seen.where(seen < NONE_LETTER, IGNORE)
         if bool((seen >= 0).any()):
             loss = loss + F.cross_entropy(letter, seen, ignore_index=IGNORE) / 3
+    pattern = take([each.pattern for each in labels])
+    filled = pattern >= 0
+    if bool(filled.any()):
+        tints = torch.from_numpy(np.stack([each.tints for each in labels])).flatten(1, 2)
+        tints = tints.gather(1, kept[..., None].expand(-1, -1, tints.shape[-1]))
+        for name, target in (("pattern", pattern[filled]), ("color", tints[filled])):
+            loss = loss + F.cross_entropy(flat[filled] @ words[_IDS[name]].float().T, target)
     return loss
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foveate.tiny.train.labels import IGNORE, Labels, label
-from foveate.tiny.vocabulary import GRID, PATCH
+from foveate.tiny.vocabulary import COLORS, GRID, PATCH
 from foveate.tiny.world import Scene
 
 WINDOW = 8
@@ -30,6 +30,8 @@ class Batch:
     letters: Tensor
     mask: Tensor
     offset: Tensor
+    pattern: Tensor
+    tints: Tensor
 
 
 def whole(scenes: Sequence[Scene]) -> Batch:
@@ -39,13 +41,19 @@ def whole(scenes: Sequence[Scene]) -> Batch:
 
 
 def windows(scenes: Sequence[Scene], rng: np.random.Generator, most: int = 6) -> Batch:
-    """Up to `most` windows a scene, each near a thing; things that a border cuts are not to be named."""
+    """Up to `most` windows a scene, each near a thing or, where things are few, a distractor.
+
+    Things that a border cuts are not to be named.
+    """
     crops = []
     for scene in scenes:
         labels = label(scene)
-        things = scene.layout.things
-        for i in rng.permutation(len(things))[:most]:
-            x, y = (c / PATCH - WINDOW / 2 + rng.uniform(-2, 2) for c in things[i].center)
+        items = (*scene.layout.things, *scene.layout.distractors)
+        first = len(scene.layout.things)
+        order = [*rng.permutation(first), *(first + rng.permutation(len(items) - first))]
+        for i in order[:most]:
+            center = ((items[i].box[0] + items[i].box[2]) / 2, (items[i].box[1] + items[i].box[3]) / 2)
+            x, y = (c / PATCH - WINDOW / 2 + rng.uniform(-2, 2) for c in center)
             left, top = (int(min(max(round(v), 0), GRID - WINDOW)) for v in (x, y))
             region = np.s_[top : top + WINDOW, left : left + WINDOW]
             inside = labels.cover[(slice(None), *region)].sum((1, 2)) > _VISIBLE * labels.cover.sum((1, 2))
@@ -70,6 +78,8 @@ def _crop(
         labels.letters[region].reshape(-1, 3),
         labels.mask[region].reshape(-1, 16),
         labels.offset[region].reshape(-1, 3),
+        labels.pattern[region].ravel(),
+        labels.tints[region].reshape(-1, len(COLORS)),
     )
 
 

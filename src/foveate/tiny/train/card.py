@@ -11,7 +11,7 @@ from foveate.tiny.seeds import WORLD
 from foveate.tiny.train.answers import Lesson
 from foveate.tiny.train.recipe import RECIPE, Recipe
 from foveate.tiny.train.state import write_bytes
-from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS
+from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS, WORDS
 
 _CARD = """\
 # Foveate's instrument
@@ -23,7 +23,7 @@ measure methods that drop visual tokens. It knows nothing of photographs.
 |---|---|
 | vision tower | CLIP ViT, 192 px, patch 8, 24 x 24 = 576 visual tokens and [CLS], 6 layers of width 192 |
 | projector | MLP, 192 to 256, reads the last vision layer but one |
-| decoder | Llama, 10 layers of width 256, tied embeddings, 96 words |
+| decoder | Llama, 10 layers of width 256, tied embeddings, {words} words |
 | text tower | CLIP's, 2 layers of width 128, joint space of 128: `joint.safetensors`, by `foveate.tiny.load_joint` |
 
 `model.safetensors` loads with `AutoModelForImageTextToText` and `AutoProcessor`. The vision tower is stored once.
@@ -58,6 +58,12 @@ With the wrong image: {wrong}. With the image hidden from the last third of the 
 
 {choices}
 
+### [CLS] attention against diversity, tier by tier
+
+Accuracy in %; exact paired test (McNemar), corrected for all of these comparisons (Holm).
+
+{duel}
+
 Area under the curve: [CLS] attention, things against the rest {cls_thing}, needed against the rest {cls_needed};
 relevance to the question in the joint space, needed against the rest {text_needed}.
 
@@ -79,6 +85,7 @@ def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None
         fingerprint=results["world"],
         stages=_stages(curves, recipe),
         seed=recipe.seed,
+        words=len(WORDS),
         full=recipe.full_steps,
         lineage=lineage or "The run was unbroken.",
         questions=results["questions"],
@@ -87,6 +94,7 @@ def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None
         wrong=_share(accuracy["wrong image"]["all"]),
         hidden=_share(accuracy["image hidden from the last third of layers"]["all"]),
         choices=_choices(accuracy),
+        duel=_duel(results["saliency_against_diversity"]),
         **{name: f"{value:.3f}" for name, value in auc.items()},
     )
     write_bytes(folder / "README.md", card.encode())
@@ -132,6 +140,14 @@ def _choices(accuracy: dict[str, Any]) -> str:
         cells = " | ".join(_share(accuracy[f"{method} {budget}"]["all"]) for budget in budgets)
         rows.append(f"| {method} | {cells} |")
     return "\n".join(rows)
+
+
+def _duel(rows: list[dict[str, Any]]) -> str:
+    lines = ["| scenes | kept | n | fastervlm | divprune | p |", "|---|---|---|---|---|---|"]
+    for r in rows:
+        figures = f"{r['fastervlm']:.1f} | {r['divprune']:.1f} | {r['p_corrected']:.2g}"
+        lines.append(f"| {r['tier']} | {r['kept']} | {r['n']} | {figures} |")
+    return "\n".join(lines)
 
 
 def main() -> None:

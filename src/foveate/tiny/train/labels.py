@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.tiny.layout import Box
-from foveate.tiny.vocabulary import COLORS, GRID, KINDS, LETTERS, PATCH, SIZE
-from foveate.tiny.world import Scene
+from foveate.tiny.vocabulary import COLORS, GRID, KINDS, LETTERS, PATCH, PATTERNS, SIZE
+from foveate.tiny.world import Scene, patches
 
 NONE_KIND, NONE_COLOR, NONE_LETTER = len(KINDS), len(COLORS), len(LETTERS)
 IGNORE = -100
@@ -18,6 +18,7 @@ _SHOWN, _TOUCHED = 0.12, 0.01
 _LETTER_SHOWN, _LETTER_TOUCHED = 0.3, 0.06
 _COLOR = list(COLORS)
 _SUB = 4
+_TEXTURE_SHOWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class Labels:
     kind, color: index, or the NONE value for background and distractors. letters: for each of a plate's three places
     the letter seen in this patch, or NONE_LETTER. mask: 4 x 4 coverage. offset: to the thing's centre in patches, and
     the logarithm of its size. owner: index of the thing, or -1. cover: things x grid, share of each patch.
+    pattern: of the distractor that fills most of the patch, IGNORE elsewhere; tints: half for each of its two colours.
     """
 
     kind: NDArray[np.int64]
@@ -36,6 +38,8 @@ class Labels:
     offset: NDArray[np.float32]
     owner: NDArray[np.int64]
     cover: NDArray[np.float32]
+    pattern: NDArray[np.int64]
+    tints: NDArray[np.float32]
 
 
 def label(scene: Scene) -> Labels:
@@ -68,7 +72,21 @@ def label(scene: Scene) -> Labels:
     offset = centers[owner] / np.array([PATCH, PATCH, 1], np.float32)
     offset[..., 0] -= x
     offset[..., 1] -= y
-    return Labels(kind, color, letters, mask, offset, np.where(shown, owner, -1), cover)
+    pattern, tints = _textures(scene)
+    return Labels(kind, color, letters, mask, offset, np.where(shown, owner, -1), cover, pattern, tints)
+
+
+def _textures(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Distractors are told apart too: a tower that calls them all background makes every choice by diversity easy."""
+    pattern = np.full((GRID, GRID), IGNORE, np.int64)
+    tints = np.zeros((GRID, GRID, len(COLORS)), np.float32)
+    for distractor in scene.layout.distractors:
+        filled = patches([distractor.box], _TEXTURE_SHOWN).reshape(GRID, GRID)
+        pattern[filled] = PATTERNS.index(distractor.pattern)
+        tints[filled] = 0
+        for color in distractor.colors:
+            tints[filled, _COLOR.index(color)] = 0.5
+    return pattern, tints
 
 
 def _overlap(box: Box) -> NDArray[np.float64]:

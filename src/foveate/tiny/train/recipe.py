@@ -60,7 +60,7 @@ WIDE = Lesson(
     favoured=HARD,
 )
 ALL = Lesson(
-    Stage("all", steps=330, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=165),
+    Stage("all", steps=420, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=140),
     75_000_000,
     favoured=HARD,
 )

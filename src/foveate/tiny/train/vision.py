@@ -17,7 +17,7 @@ from foveate.tiny.train.batches import Batch
 from foveate.tiny.train.captions import Bank, bank, caption, pair
 from foveate.tiny.train.labels import IGNORE, NONE_COLOR, NONE_KIND, NONE_LETTER
 from foveate.tiny.train.start import encode_positions, waves
-from foveate.tiny.vocabulary import COLORS, KINDS
+from foveate.tiny.vocabulary import COLORS, KINDS, PATTERNS
 from foveate.tiny.world import Scene
 
 Losses = dict[str, Tensor]
@@ -34,7 +34,7 @@ class Heads(nn.ModuleDict):
     def __init__(self) -> None:
         width = int(str(VISION["hidden_size"]))
         sizes = {"kind": NONE_KIND + 1, "color": NONE_COLOR + 1, "letters": 3 * (NONE_LETTER + 1)}
-        sizes |= {"mask": 16, "offset": 3, "place": _PLACES.shape[1]}
+        sizes |= {"mask": 16, "offset": 3, "place": _PLACES.shape[1], "pattern": len(PATTERNS), "tints": len(COLORS)}
         super().__init__({name: nn.Linear(width, size) for name, size in sizes.items()})
 
 
@@ -104,12 +104,26 @@ def patch_losses(
     pairs = torch.where(thing, k * len(COLORS) + c, len(KINDS) * len(COLORS))
     texts = bank(rng, sorted(set(pairs[thing].tolist())), questions=False)
     losses["region"] = region * _region_loss(clip, pick(-1), embed_texts(clip, texts.texts), texts, k, c, pairs)
+    losses |= _texture_losses(clip, heads, batch, states[-2][:, 1:].reshape(-1, width))
     seen = (letters >= 0) & (letters < NONE_LETTER)
     return losses, {
         "kind_right": _right(say_kind, k, thing),
         "color_right": _right(say_color, c, thing),
         "letter_right": _right(say_letters, letters, seen),
         "background_right": _right(say_kind, k, ~thing),
+    }
+
+
+def _texture_losses(clip: CLIPModel, heads: Heads, batch: Batch, states: Tensor) -> Losses:
+    """Pattern and colours of distractors, so that they differ from each other and from the background."""
+    pattern, tints = batch.pattern.reshape(-1), batch.tints.view(-1, len(COLORS))
+    filled = pattern >= 0
+    if not bool(filled.any()):
+        return {}
+    read = clip.vision_model.post_layernorm(states[filled])
+    return {
+        "pattern": F.cross_entropy(heads["pattern"](read).float(), pattern[filled]),
+        "tints": F.cross_entropy(heads["tints"](read).float(), tints[filled]),
     }
 
 

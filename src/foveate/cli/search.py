@@ -1,0 +1,243 @@
+"""`foveate search gsearch | psigmoid | auto`: from a model and a file of examples to a plan file with its evidence."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from foveate.cli import app, show
+from foveate.errors import FoveateError
+from foveate.plan import Plan
+
+_COMMON = """
+Data is JSONL, one object a line with image, question and answer (agreement needs none), or a folder that holds one.
+The search sees one half; the plan file carries what the plan does on the other. Killed and started again, a search goes
+on; the same command on another machine, with --study a database URL, shares the work.
+"""
+_EXAMPLES = f"""
+[bold]Examples[/bold]
+
+  foveate search gsearch --model ./llava --data mine.jsonl --out plan.json
+
+  foveate search psigmoid --model ./llava --data mine.jsonl --keep 0.125 --first spread --out plan.json
+
+  foveate search auto --model ./llava --data mine.jsonl --max-loss 0.01 --out plan.json
+
+  foveate run --plan plan.json --image a.jpg --prompt "..."
+{_COMMON}"""
+
+group = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Search for a plan on your own examples.")
+app.add_typer(group, name="search")
+
+Model = Annotated[str, typer.Option(metavar="DIR", help="A folder, a hub id, or 'tiny'.")]
+Data = Annotated[Path, typer.Option(metavar="FILE", help="Examples: a JSONL file, or a folder that holds one.")]
+Out = Annotated[Path, typer.Option(metavar="FILE.json", help="The plan file; a plot goes beside it.")]
+Metric = Annotated[str, typer.Option(help="exact, vqa, agreement (with the full model), or likelihood.")]
+StudyAt = Annotated[
+    str | None,
+    typer.Option(metavar="WHERE", help="A file or a database URL. Default: beside the plan, .study."),
+]
+Jobs = Annotated[int, typer.Option(min=1, help="Processes on this machine; each loads the model.")]
+Seed = Annotated[int, typer.Option(help="Of the split and the optimiser.")]
+Batch = Annotated[int, typer.Option(min=1, help="Examples at a time.")]
+Memory = Annotated[float, typer.Option(min=0, metavar="GiB", help="For states of shared layers; 0 keeps none.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
+Longest = Annotated[int, typer.Option(min=1, metavar="N", help="The longest answer, in tokens.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Helper = Annotated[bool, typer.Option(hidden=True)]
+First = Annotated[str, typer.Option(help="Before the first layer: full (no cut), own, cls or spread.")]
+Raters = Annotated[str, typer.Option(help="Whose attention ranks: last, text, dynamic or received.")]
+Ranking = Annotated[str, typer.Option(help="Of the 'own' layer, or of the 'previous' one.")]
+Trials = Annotated[int, typer.Option(min=1, help="Evaluations (gsearch: a layer, with --how bayes).")]
+
+
+@dataclass(frozen=True)
+class Common:
+    """What all three commands take."""
+
+    model: str
+    data: Path
+    out: Path
+    metric: str
+    study: str | None
+    jobs: int
+    seed: int
+    batch: int
+    memory: float
+    device: str
+    dtype: str
+    max_new_tokens: int
+    as_json: bool
+    helper: bool
+
+
+@group.command(epilog=_EXAMPLES)
+def gsearch(
+    data: Data, out: Out, model: Model = "tiny", metric: Metric = "likelihood",
+    tolerance: Annotated[float | None, typer.Option(help="Loss allowed: a share of answers, or nats a token.")] = None,
+    how: Annotated[str, typer.Option(help="grid (halving) or bayes (the paper's).")] = "grid",
+    stride: Annotated[int, typer.Option(min=1, help="Search every so many layers.")] = 1,
+    first: First = "full", raters: Raters = "last", attention: Ranking = "own", trials: Trials = 12,
+    study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16, memory: Memory = 2.0,
+    device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32, as_json: Json = False,
+    helper: Helper = False,
+) -> None:  # fmt: skip
+    """How many tokens does each layer need? The fewest, from shallow to deep, that lose no more than the tolerance."""
+    from foveate.methods.layerwise import layerwise
+    from foveate.search import promise, schedules
+    from foveate.search.gsearch import searched
+
+    common = Common(model, data, out, metric, study, jobs, seed, batch, memory, device, dtype, max_new_tokens, as_json,
+                    helper)  # fmt: skip
+    if how not in ("grid", "bayes"):
+        raise FoveateError(f'how is {how!r}; it must be "grid" or "bayes"')
+
+    def check(depth: int, examples: int) -> None:
+        allowed = schedules.TOLERANCE[metric] if tolerance is None else tolerance
+        if metric != "likelihood":
+            promise.check_tolerance(allowed, examples)
+        elif not allowed > 0:
+            raise FoveateError(f"the tolerance is {allowed}; give nats a token above 0, such as 0.02")
+        searched(depth, stride, first != "full")
+        layerwise([1.0] * depth, raters, attention, first)  # type: ignore[arg-type]
+
+    settings = {"tolerance": tolerance, "how": how, "stride": stride, "first": first, "raters": raters,
+                "attention": attention, "trials": trials if how == "bayes" else None}  # fmt: skip
+    _search("gsearch", common, settings, check, lambda s: schedules.find_schedule(
+        s, tolerance, how, stride, first, raters, attention, jobs, trials, seed  # type: ignore[arg-type]
+    ))  # fmt: skip
+
+
+@group.command(epilog=_EXAMPLES)
+def psigmoid(
+    data: Data, out: Out,
+    keep: Annotated[float, typer.Option(help="The budget: a share, mean over the layers.")],
+    model: Model = "tiny", metric: Metric = "likelihood",
+    unit: Annotated[str, typer.Option(help="The budget is of 'tokens', or of their 'flops'.")] = "tokens",
+    tune_top: Annotated[bool, typer.Option(help="Search the upper level too.")] = False,
+    first: First = "full", raters: Raters = "last", attention: Ranking = "own", trials: Trials = 12,
+    study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16, memory: Memory = 2.0,
+    device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32, as_json: Json = False,
+    helper: Helper = False,
+) -> None:  # fmt: skip
+    """The slope at which a budget, falling over the layers along a sigmoid, loses least."""
+    from foveate.methods import METHODS
+    from foveate.search import schedules
+
+    common = Common(model, data, out, metric, study, jobs, seed, batch, memory, device, dtype, max_new_tokens, as_json,
+                    helper)  # fmt: skip
+    if unit not in ("tokens", "flops"):
+        raise FoveateError(f'unit is {unit!r}; it must be "tokens" or "flops"')
+
+    def check(depth: int, examples: int) -> None:
+        METHODS["psigmoid"](keep, depth=depth, first=first, raters=raters, attention=attention)
+
+    settings = {"keep": keep, "unit": unit, "tune_top": tune_top, "first": first, "raters": raters,
+                "attention": attention, "trials": trials}  # fmt: skip
+    _search("psigmoid", common, settings, check, lambda s: schedules.find_slope(
+        s, keep, unit, tune_top, first, raters, attention, jobs, trials, seed  # type: ignore[arg-type]
+    ))  # fmt: skip
+
+
+@group.command(epilog=_EXAMPLES)
+def auto(
+    data: Data, out: Out, model: Model = "tiny", metric: Metric = "exact",
+    max_loss: Annotated[float | None, typer.Option(help="Loss allowed: 0.01 is a point. The cheapest plan.")] = None,
+    budget: Annotated[float | None, typer.Option(help="Cost allowed, a share. The plan that loses least.")] = None,
+    cost: Annotated[str, typer.Option(help="flops, budget (mean tokens) or seconds (of prefill, measured).")] = "flops",
+    confidence: Annotated[float, typer.Option(help="Of what is promised.")] = 0.95,
+    trials: Trials = 60, study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16,
+    memory: Memory = 2.0, device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32,
+    as_json: Json = False, helper: Helper = False,
+) -> None:  # fmt: skip
+    """The cheapest plan that loses at most so much, or the best one for a cost, over methods and their settings."""
+    from foveate.search import auto as search
+    from foveate.search import promise
+
+    common = Common(model, data, out, metric, study, jobs, seed, batch, memory, device, dtype, max_new_tokens, as_json,
+                    helper)  # fmt: skip
+    if (max_loss is None) == (budget is None):
+        raise FoveateError("give --max-loss or --budget: one says what is allowed, the other is then made small")
+    if cost not in ("flops", "budget", "seconds"):
+        raise FoveateError(f'cost is {cost!r}; it must be "flops", "budget" or "seconds"')
+    if budget is not None and not 0 < budget <= 1:
+        raise FoveateError(f"--budget is {budget}; it is a share of the full model's cost, in (0, 1]")
+    if not 0.5 <= confidence < 1:
+        raise FoveateError(f"--confidence is {confidence}; it must lie in [0.5, 1)")
+
+    def check(depth: int, examples: int) -> None:
+        if max_loss is not None and metric != "likelihood":
+            promise.check_tolerance(max_loss, examples)
+        elif max_loss is not None and not max_loss > 0:
+            raise FoveateError(f"--max-loss is {max_loss}; give nats a token above 0")
+
+    settings = {"cost": cost, "trials": trials}
+
+    def find(session: Any) -> Plan:
+        points = search.explore(session, trials, jobs, cost, seed)  # type: ignore[arg-type]
+        return search.choose(session, points, max_loss, budget, confidence, settings)
+
+    _search("auto", common, settings, check, find)
+
+
+def _search(
+    name: str,
+    common: Common,
+    settings: dict[str, Any],
+    check: Callable[[int, int], None],
+    find: Callable[[Any], Plan],
+) -> None:
+    """Check every word, load the model, search, write."""
+    from foveate import data, files
+    from foveate.engines import hf
+    from foveate.search import evaluator, plot
+    from foveate.search.helpers import fingerprint, helpers
+    from foveate.search.session import Session, split
+    from foveate.search.study import Study
+
+    evaluator.check_metric(common.metric)
+    hf.check_device(common.device)
+    hf.check_dtype(common.dtype)
+    out = files.check_target(common.out)
+    examples = data.load(common.data, labelled=evaluator.needs_answers(common.metric))
+    halves = split(examples, common.seed)
+    facts = hf.look(common.model)
+    check(facts.depth, len(halves.search))
+    where = common.study or str(out.with_suffix(".study"))
+    all_settings = settings | {
+        "search": name, "metric": common.metric, "seed": common.seed, "width": common.jobs, "model": common.model,
+        "dtype": common.dtype, "max_new_tokens": common.max_new_tokens, "data": fingerprint(examples),
+    }  # fmt: skip
+    study = Study(where, f"foveate {name}", all_settings)
+
+    show.quiet()
+    with helpers(0 if common.helper else common.jobs - 1):
+        engine = hf.load(common.model, common.device, common.dtype)
+        with show.searching(common.as_json or common.helper, name) as (step, watch):
+            session = Session(engine, halves, common.metric, study, common.batch, common.memory,
+                              common.max_new_tokens, step, watch)  # fmt: skip
+            plan = find(session)
+    if common.helper:
+        return
+    known = study.known()
+    tried = [(r["flops"], r["loss"]) for key, r in known.items() if key.startswith("search: {")]
+    files.write(out, (plan.to_json() + "\n").encode())
+    picture = plot.draw(plan, facts.depth, tried, common.metric, out.with_suffix(".png"))
+    made = dict(plan.made or {})
+    if common.as_json:
+        show.as_json({"plan": str(out), "plot": str(picture) if picture else None, "study": where,
+                      "evaluated": len(known), "made": made})  # fmt: skip
+        return
+    page = show.console()
+    page.print(f"\n{made['claim']}")
+    page.print(f"Visual tokens: {made['budget']:.1%} of all, mean over the layers; {made['visual_flops']:.1%} of their "
+               "operations.")  # fmt: skip
+    if made.get("asked", {}).get("proven") is False:
+        page.print("[bold]Not proven[/bold]: the held-out half is too small, or too near the limit, to show that the "
+                   "loss stays within --max-loss.")  # fmt: skip
+    keeps = plot.schedule_of(plan, facts.depth)
+    page.print("Layers: " + " ".join(f"{k:.3g}" if isinstance(k, float) else str(k) for k in keeps))
+    page.print(f"[dim]plan: {out}   study: {where}" + (f"   plot: {picture}" if picture else "") + "[/dim]")

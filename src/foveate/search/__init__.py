@@ -1,0 +1,5 @@
+"""Finds plans: how many tokens each layer needs, and the cheapest plan that loses no more than one allows."""
+
+from foveate.search.calibrate import calibrate
+
+__all__ = ["calibrate"]

@@ -1,0 +1,189 @@
+"""The cheapest plan that loses no more than one allows, over methods, their knobs and schedules; and how sure that is.
+
+Two objectives, loss and cost, are searched on one half of the data. What comes of it is a front: plans that no other
+beats in both. From its dear end down, plans are then tested on the other half, each at full strength, until one fails:
+such a fixed sequence needs no correction for how many are tested, and the last that passed loses no more than allowed
+with the stated confidence.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from foveate.errors import FoveateError, PlanError
+from foveate.methods import METHODS
+from foveate.plan import Plan
+from foveate.search.promise import error
+from foveate.search.propose import propose, values_of
+from foveate.search.session import Session
+
+Cost = Literal["flops", "budget", "seconds"]
+_KEEP = (0.01, 1.0)
+_TESTED = 8
+"""Plans of a front that are tested on the other half, at most."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One plan that was tried."""
+
+    method: str
+    options: dict[str, Any]
+    plan: Plan
+    loss: float
+    error: float
+    cost: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data; the plan follows from method and options."""
+        return {"method": self.method, "options": self.options, "loss": self.loss, "cost": self.cost}
+
+
+def space(depth: int) -> Callable[[Any], dict[str, Any]]:
+    """Methods and their knobs, for a model of so many layers. `keep` is drawn above what the method can meet."""
+
+    def draw(trial: Any) -> dict[str, Any]:
+        name = trial.suggest_categorical("method", list(KNOBS))
+        share = trial.suggest_float("keep", *_KEEP, log=True)
+        return {"method": name, "options": KNOBS[name](trial, share, depth)}
+
+    return draw
+
+
+def _plain(_trial: Any, share: float, _depth: int) -> dict[str, Any]:
+    return {"keep": share}
+
+
+def _fastv(trial: Any, share: float, depth: int) -> dict[str, Any]:
+    return {"keep": share, "layer": trial.suggest_int("fastv.layer", 1, max(1, depth // 2))}
+
+
+def _pyramiddrop(_trial: Any, share: float, depth: int) -> dict[str, Any]:
+    return {"keep": 1 / depth + share * (1 - 1 / depth), "depth": depth}
+
+
+def _tops(trial: Any, share: float, depth: int) -> dict[str, Any]:
+    return {"keep": share, "depth": depth, "transform": trial.suggest_categorical("tops.transform", ["none", "rank"])}
+
+
+def _psigmoid(trial: Any, share: float, depth: int) -> dict[str, Any]:
+    first = trial.suggest_categorical("psigmoid.first", ["full", "cls", "spread"])
+    floor = 1 / depth if first == "full" else 0.0
+    return {
+        "keep": floor + share * (1 - floor),
+        "depth": depth,
+        "first": first,
+        "attention": trial.suggest_categorical("psigmoid.attention", ["own", "previous"]),
+        "slope": trial.suggest_float("psigmoid.slope", 2.0, 60.0, log=True),
+    }
+
+
+KNOBS: dict[str, Callable[[Any, float, int], dict[str, Any]]] = {
+    "divprune": _plain,
+    "fastervlm": _plain,
+    "fastv": _fastv,
+    "pyramiddrop": _pyramiddrop,
+    "tops": _tops,
+    "psigmoid": _psigmoid,
+}
+"""Method -> (trial, share to keep, depth) -> its options."""
+
+
+def explore(session: Session, trials: int = 60, width: int = 1, cost: Cost = "flops", seed: int = 0) -> list[Point]:
+    """Try plans on the search half; all that were tried, in order.
+
+    Raises:
+        FoveateError: fewer than one trial.
+    """
+    if trials < 1:
+        raise FoveateError(f"trials is {trials}; at least 1 is needed")
+    draw = space(session.depth)
+    known: list[tuple[dict[str, Any], list[float]]] = []
+    points: list[Point] = []
+    while len(points) < trials:
+        count = min(width, trials - len(points))
+        new = propose(draw, known, count, seed * 1000 + len(known), "tpe", startup=2 * len(KNOBS))
+        drawn = [values_of(draw, p) for p in new]
+        plans = [METHODS[d["method"]](**d["options"]) for d in drawn]
+        outcomes = session.search.evaluate(plans)
+        costs = session.seconds(plans) if cost == "seconds" else [getattr(o, cost) for o in outcomes]
+        for params, d, plan, outcome, paid in zip(new, drawn, plans, outcomes, costs, strict=True):
+            lost = session.search.losses(outcome)
+            point = Point(d["method"], d["options"], plan, sum(lost) / len(lost), error(lost), paid)
+            points.append(point)
+            known.append((params, [point.loss, point.cost]))
+    return points
+
+
+def front(points: list[Point]) -> list[Point]:
+    """Those that no other beats in both loss and cost, from dear to cheap."""
+    best: list[Point] = []
+    for point in sorted(points, key=lambda p: (p.cost, p.loss)):
+        if not best or point.loss < best[-1].loss:
+            best.append(point)
+    return best[::-1]
+
+
+def choose(
+    session: Session,
+    points: list[Point],
+    max_loss: float | None = None,
+    budget: float | None = None,
+    confidence: float = 0.95,
+    how: dict[str, Any] | None = None,
+) -> Plan:
+    """The plan, with its evidence.
+
+    Args:
+        session: where the points come from.
+        points: from `explore`.
+        max_loss: the loss that is allowed, a share of the answers (of likelihoods: nats a token); or
+        budget: the cost that is allowed, a share of the full model's.
+        confidence: of what is promised.
+        how: settings to note in the plan.
+
+    Raises:
+        FoveateError: neither or both are given, or no plan that was tried is within the limit.
+    """
+    if (max_loss is None) == (budget is None):
+        raise FoveateError("give --max-loss or --budget: one says what is allowed, the other is then made small")
+    best = front(points)
+    made: dict[str, Any] = {"by": "auto", **(how or {}), "front": [p.to_dict() for p in best]}
+    if budget is not None:
+        fits = [p for p in best if p.cost <= budget]
+        if not fits:
+            raise FoveateError(
+                f"no plan tried costs {budget:g} of the full model or less; the cheapest: {best[-1].cost:.3g}; "
+                "raise --trials or --budget"
+            )
+        return session.evidence(fits[0].plan, made | _of(fits[0]) | {"asked": {"budget": budget}}, confidence)
+    assert max_loss is not None
+    fits = [p for p in best if p.loss <= max_loss]
+    if not fits:
+        raise FoveateError(
+            f"no plan tried loses {max_loss:g} or less (the least: {best[0].loss:.3g}); raise --trials or --max-loss"
+        )
+    sure = _tested(session, fits, max_loss, confidence)
+    # Without proof, at least a margin against having picked the luckiest.
+    chosen = sure or next((p for p in reversed(fits) if p.loss + p.error <= max_loss), fits[0])
+    asked = {"max_loss": max_loss, "proven": sure is not None}
+    return session.evidence(chosen.plan, made | _of(chosen) | {"asked": asked}, confidence)
+
+
+def _of(point: Point) -> dict[str, Any]:
+    return {"method": point.method, "options": point.options}
+
+
+def _tested(session: Session, fits: list[Point], limit: float, confidence: float) -> Point | None:
+    passed = None
+    step = max(1, -(-len(fits) // _TESTED))
+    # Cheapest last, and always among them.
+    for point in fits[::-1][::step][::-1]:
+        try:
+            _, bound = session.judge(point.plan, confidence)
+        except PlanError:
+            break
+        if bound.upper > limit:
+            break
+        passed = point
+    return passed

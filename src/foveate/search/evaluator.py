@@ -1,0 +1,269 @@
+"""What a plan costs and loses on a set of examples, many plans an hour.
+
+Three things are done once and not for each plan: pictures are encoded, the full model answers, and the layers that a
+plan shares with the one before it are run. An answer is scored by forcing it behind its prompt, in one forward pass;
+only where a plan's answer differs from the full model's, and the metric looks at words, is it generated.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import torch
+from torch import Tensor
+
+from foveate.attach import attach
+from foveate.data import Example
+from foveate.engines.loading import Engine
+from foveate.engines.score import answer
+from foveate.engines.stopwatch import Stopwatch
+from foveate.errors import FoveateError, unknown
+from foveate.families import family
+from foveate.methods.uniform import Uniform
+from foveate.metrics import METRICS
+from foveate.ops.flops import LayerShape, visual_share
+from foveate.plan import Cut, Plan
+from foveate.report import Report
+from foveate.search.cases import Batch, Forced, batches, force
+from foveate.search.resume import Arrival, beginning, can_begin, passing, prepared
+
+SEARCH_METRICS = ("exact", "vqa", "agreement", "likelihood")
+"""`exact`, `vqa`: as in `foveate.metrics`; `agreement`: 1 where the answer is the full model's, token by token;
+`likelihood`: minus the mean over the tokens of -log(0.99 p + 0.01), for the first answer."""
+FLOOR = 0.01
+"""A token that is wrong for sure costs 4.6 nats and no more: else a few questions would decide about all."""
+
+
+def check_metric(name: str) -> None:
+    """Refuse a metric that searches do not know.
+
+    Raises:
+        FoveateError: it is so.
+    """
+    if name not in SEARCH_METRICS:
+        raise FoveateError(unknown("metric", name, SEARCH_METRICS, see="foveate search --help"))
+
+
+def needs_answers(metric: str) -> bool:
+    """Whether the metric compares with what the data says."""
+    return metric != "agreement"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One plan on all examples.
+
+    Args:
+        scores: an example each, in the order of the data; higher is better.
+        budget: visual tokens that stay, mean over layers and examples, as a share.
+        flops: what is left of the visual tokens' operations, as a share.
+    """
+
+    scores: tuple[float, ...]
+    budget: float
+    flops: float
+
+    @property
+    def score(self) -> float:
+        """Mean score."""
+        return fmean(self.scores)
+
+
+class Evaluator:
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        examples: Sequence[Example],
+        metric: str,
+        batch: int = 16,
+        memory: float = 2.0,
+        max_new_tokens: int = 32,
+        progress: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare the examples and ask the full model.
+
+        Args:
+            engine: from `load`.
+            examples: what is asked.
+            metric: one of SEARCH_METRICS.
+            batch: examples at a time.
+            memory: GiB that kept states may take; 0 keeps none.
+            max_new_tokens: the longest answer, in tokens.
+            progress: called after every batch.
+
+        Raises:
+            FoveateError: an unknown metric, examples without the answers it needs, or a picture that cannot be read.
+        """
+        check_metric(metric)
+        self.engine, self.metric, self.size = engine, metric, batch
+        self.longest, self.progress = max_new_tokens, progress
+        self.examples = list(examples)
+        if needs_answers(metric) and (bare := [e.id for e in self.examples if not e.answers]):
+            raise FoveateError(f'example {bare[0]} has no answer, which {metric!r} compares with; use "agreement"')
+        model = engine.model
+        self.family = family(model)
+        self.depth = self.family.depth(model)
+        self.shape = LayerShape.of(model.config.get_text_config())
+        self.room = memory * 2**30
+        self.batches = batches(engine, self.examples, batch)
+        self.texts: list[str] = [""] * len(self.examples)
+        self.forced: list[Forced] = [self._full(b) for b in self.batches]
+        self.full = self._ask_full()
+
+    # -- the full model
+
+    def _full(self, batch: Batch) -> Forced:
+        """The answers that are forced: the data's own for likelihoods, else the full model's."""
+        pad = self.engine.processor.tokenizer.pad_token_id or 0
+        if self.metric == "likelihood":
+            return force(batch, [self._tokens(e) for e in batch.examples], pad)
+        plan = Plan((Cut("input", Uniform(), 1.0),))
+        model = self.engine.model
+        with attach(model, plan, tail=batch.tail) as attached, torch.inference_mode():
+            attached.features = batch.features
+            out = model.generate(
+                **batch.inputs, max_new_tokens=self.longest, do_sample=False, num_beams=1, temperature=None,
+                top_p=None, top_k=None,
+            )  # fmt: skip
+        ends = self._ends()
+        said = []
+        for row, ids in enumerate(out[:, batch.inputs["input_ids"].shape[1] :].tolist()):
+            length = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
+            said.append(ids[:length])
+            text = self.engine.processor.tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
+            self.texts[batch.numbers[row]] = text
+        self.progress()
+        return force(batch, said, pad)
+
+    def _tokens(self, example: Example) -> list[int]:
+        ids = self.engine.processor.tokenizer(example.answers[0], add_special_tokens=False)["input_ids"]
+        return [*ids, *sorted(self._ends())[:1]]
+
+    def _ends(self) -> set[int]:
+        end = self.engine.model.generation_config.eos_token_id
+        return set() if end is None else {end} if isinstance(end, int) else set(end)
+
+    def _ask_full(self) -> Outcome:
+        if self.metric == "likelihood":
+            return self.evaluate(Plan((Cut("input", Uniform(), 1.0),)))
+        scores = [1.0 if self.metric == "agreement" else self._score(i, t) for i, t in enumerate(self.texts)]
+        return Outcome(tuple(scores), 1.0, 1.0)
+
+    def _score(self, number: int, text: str) -> float:
+        return METRICS[self.metric](text, self.examples[number].answers)
+
+    # -- a plan
+
+    def evaluate(self, plan: Plan, shared: int = 1) -> Outcome:
+        """Scores and costs of a plan.
+
+        Args:
+            plan: what to drop.
+            shared: plans asked about next will have the same cuts before this layer; how the full model arrives
+                there is shared in any case.
+
+        Raises:
+            FoveateError: the plan does not apply.
+        """
+        plan = plan.at_depth(self.depth)
+        shared = min(shared, self.depth - 1)
+        scores: list[float] = [0.0] * len(self.examples)
+        budgets: list[float] = []
+        flops: list[float] = []
+        other: list[int] = []
+        for batch, forced in zip(self.batches, self.forced, strict=True):
+            logits_BTV, report = self._forward(batch, forced, plan, shared)
+            want = forced.want_BT
+            asked = want >= 0
+            if self.metric == "likelihood":
+                p = logits_BTV.softmax(-1).gather(2, want.clamp(min=0)[..., None])[..., 0]
+                total = ((1 - FLOOR) * p + FLOOR).log().where(asked, 0.0).sum(1)
+                values = (total / forced.lengths_B).tolist()
+            else:
+                same = ((logits_BTV.argmax(-1) == want) | ~asked).all(1).tolist()
+                values = [float(s) for s in same]
+                if self.metric != "agreement":
+                    for row, number in enumerate(batch.numbers):
+                        values[row] = self.full.scores[number]
+                        other += [] if same[row] else [number]
+            for number, value in zip(batch.numbers, values, strict=True):
+                scores[number] = value
+            self._costs(batch, report, budgets, flops)
+            self.progress()
+        for start in range(0, len(other), self.size):
+            numbers = other[start : start + self.size]
+            said = answer(self.engine, [self.examples[i] for i in numbers], plan, self.longest)
+            for number, scored in zip(numbers, said, strict=True):
+                scores[number] = self._score(number, scored.text)
+            self.progress()
+        return Outcome(tuple(scores), fmean(budgets or [1.0]), fmean(flops or [1.0]))
+
+    def prefill_ratio(self, plan: Plan, repeats: int = 5) -> float:
+        """Time of the decoder's prefill under a plan over that of the full model, on the first batch, encoding apart.
+
+        Choosing is included; nothing is shared or passed over. Runs go in turns, and the median ratio counts.
+        """
+        batch, model = self.batches[0], self.engine.model
+        whole = Plan((Cut("input", Uniform(), 1.0),))
+
+        def run(way: Plan) -> float:
+            with attach(model, way, tail=batch.tail) as attached, torch.inference_mode(), Stopwatch(model) as clock:
+                attached.features = batch.features
+                model(**batch.inputs, use_cache=True, logits_to_keep=1)
+                clock.stop()
+                times = clock.times(attached.report)
+            return times.prefill + times.select
+
+        run(plan), run(whole)
+        return median(run(plan) / run(whole) for _ in range(repeats))
+
+    def _forward(self, batch: Batch, forced: Forced, plan: Plan, shared: int) -> tuple[Tensor, Report | None]:
+        """Logits that predict each answer token, [B, T, V], and what the plan did."""
+        model = self.engine.model
+        start = batch.arrival if batch.arrival and batch.arrival.fits(plan) else None
+        end = self._end(plan, shared, start)
+        ready = prepared(plan, start, end)
+        length = forced.want_BT.shape[1]
+        with attach(model, ready, tail=batch.tail) as attached, passing(self.family.layers(model), start, end):
+            attached.features, attached.answers_B = batch.features, forced.lengths_B
+            with torch.inference_mode():
+                out = model(**forced.inputs, use_cache=False, logits_to_keep=length + 1)
+            report = attached.report
+        if end is not None:
+            self._keep(batch, end)
+        return out.logits[:, -length - 1 : -1].float(), report
+
+    def _end(self, plan: Plan, shared: int, start: Arrival | None) -> Arrival | None:
+        """What to put by in this pass; nothing where that is there already, or would fit no other plan."""
+        settled = shared > 1 or not beginning(plan, shared)
+        if not self.room or not settled or not can_begin(plan, shared):
+            return None
+        if start is not None and start.at >= shared:
+            return None
+        return Arrival(shared, beginning(plan, shared), plan.positions)
+
+    def _keep(self, batch: Batch, end: Arrival) -> None:
+        # Where the first layer is the one before, its states are the embeddings, which are there in any case.
+        end.states.pop(0, None)
+        held = sum(b.arrival.bytes for b in self.batches if b.arrival is not None and b is not batch)
+        batch.arrival = end if held + end.bytes <= self.room else None
+
+    def _costs(self, batch: Batch, report: Report | None, budgets: list[float], flops: list[float]) -> None:
+        if report is None:
+            return
+        prompts = batch.mask_BL.sum(1).tolist()
+        for row, length in enumerate(prompts):
+            images = [i for i in report.images if i.row == row]
+            if not images:
+                continue
+            tokens = sum(i.tokens for i in images)
+            counts = [sum(layer) for layer in zip(*(i.per_layer for i in images), strict=True)]
+            budgets.append(sum(counts) / self.depth / tokens)
+            flops.append(visual_share(self.shape, counts, tokens, length - tokens))
+
+
+def losses(full: Outcome, plan: Outcome) -> list[float]:
+    """What each example lost."""
+    return [a - b for a, b in zip(full.scores, plan.scores, strict=True)]

@@ -1,0 +1,155 @@
+"""Searches on a made-up model: killed and begun again they end with the same plan, which carries its evidence."""
+
+import math
+from itertools import pairwise
+from types import SimpleNamespace
+
+import pytest
+
+from foveate import FoveateError, Plan, PlanError
+from foveate.data import Example
+from foveate.search import session as module
+from foveate.search.auto import choose, explore, front
+from foveate.search.evaluator import Outcome
+from foveate.search.plot import draw, schedule_of
+from foveate.search.schedules import find_schedule, find_slope
+from foveate.search.session import Facts, Session, split
+from foveate.search.study import Study
+
+DEPTH, TOKENS = 8, 576
+NEEDS = [576, 128, 64, 24, 24, 4, 1, 0]
+DATA = [Example(str(i), (f"{i // 2}.png",), "?", ("yes",)) for i in range(1200)]  # type: ignore[arg-type]
+
+
+class Fake:
+    """Loses answers for tokens that a layer lacks; an example each for every so many."""
+
+    calls = 0
+    stop_at: int | None = None
+
+    def __init__(self, engine, examples, metric, *_):
+        self.n, self.metric = len(examples), metric
+        self.progress = lambda: None
+        self.full = Outcome((1.0,) * self.n, 1.0, 1.0)
+        self.batches = []
+
+    def evaluate(self, plan, shared=1):
+        type(self).calls += 1
+        if self.calls == self.stop_at:
+            raise KeyboardInterrupt
+        self.progress()
+        keeps = [min(1.0, k if isinstance(k, float) else k / TOKENS) for k in schedule_of(plan, DEPTH)]
+        lack = sum(max(0.0, n / TOKENS - k) for n, k in zip(NEEDS, keeps, strict=True))
+        lost = min(self.n, math.ceil(self.n * lack))
+        cost = sum(keeps) / DEPTH
+        return Outcome((0.0,) * lost + (1.0,) * (self.n - lost), cost, cost)
+
+
+@pytest.fixture
+def begin(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "Evaluator", Fake)
+    monkeypatch.setattr(Session, "facts", lambda self: Facts(TOKENS, True, 12))
+    engine = SimpleNamespace(facts=SimpleNamespace(depth=DEPTH, model_type="fake"))
+
+    def make(name="s", metric="exact", data=DATA):
+        Fake.calls, Fake.stop_at = 0, None
+        study = Study(tmp_path / f"{name}.journal", "s", {})
+        return Session(engine, split(data), metric, study)
+
+    return make
+
+
+SEARCHES = {
+    "grid": lambda s: find_schedule(s, 0.01),
+    "bayes": lambda s: find_schedule(s, 0.01, how="bayes", trials=5, stride=3),
+    "slope": lambda s: find_slope(s, 0.3, tune_top=True, trials=7),
+    "auto": lambda s: choose(s, explore(s, 20), max_loss=0.05),
+}
+
+
+@pytest.mark.parametrize("which", SEARCHES)
+def test_killed_and_begun_again_it_ends_with_the_same_plan(begin, which):
+    want = SEARCHES[which](begin("whole"))
+    calls = Fake.calls
+    for stop in (1, 3, 5):
+        s = begin("broken")
+        Fake.stop_at = stop
+        with pytest.raises(KeyboardInterrupt):
+            SEARCHES[which](s)
+    got = SEARCHES[which](begin("broken"))
+    assert got == want and got.made == want.made
+    assert Fake.calls == calls - (0 + 2 + 4), "what was evaluated before the kills was not evaluated again"
+    begun = begin("broken")
+    assert SEARCHES[which](begun) == want and Fake.calls == 0
+
+
+def test_the_plan_says_how_it_was_made_and_what_it_did(begin):
+    plan = find_schedule(begin(), 0.01)
+    assert round(plan.made["schedule"][0] * TOKENS) == 576
+    assert plan.made["held_out"]["examples"] == 600 and plan.made["search"]["examples"] == 600
+    assert plan.made["search"]["loss"] <= 0.01 <= plan.made["held_out"]["upper"] < 0.03
+    assert "did not see" in plan.note and plan.note.startswith("G-Search")
+    again = Plan.from_json(plan.to_json())
+    assert again == plan and again.made == plan.made
+
+
+def test_a_tolerance_that_the_data_cannot_resolve(begin):
+    few = begin("few", data=DATA[:100])
+    assert find_schedule(few, 0.1).made["search"]["loss"] <= 0.1
+    # The tolerance is never finer than the data: see promise.check_tolerance, which the command asks first.
+
+
+def test_the_best_slope_is_the_least_loss_that_was_tried(begin):
+    plan = find_slope(begin(), 0.3, trials=9)
+    tried = plan.made["tried"]
+    assert len(tried) == 9 and len({t["slope"] for t in tried}) == 9
+    assert plan.made["search"]["loss"] == min(t["loss"] for t in tried)
+    assert plan.made["budget"] == pytest.approx(0.3, abs=1e-3)
+    with pytest.raises(PlanError, match=r"stays above 0.125"):
+        find_slope(begin("low"), 0.1)
+
+
+def test_auto_gives_the_cheapest_that_is_proven(begin):
+    s = begin()
+    points = explore(s, 40)
+    best = front(points)
+    assert all(a.cost > b.cost and a.loss < b.loss for a, b in pairwise(best))
+    plan = choose(s, points, max_loss=0.05)
+    assert plan.made["asked"] == {"max_loss": 0.05, "proven": True}
+    assert plan.made["held_out"]["upper"] <= 0.05
+    cheap = choose(s, points, budget=0.25)
+    assert cheap.made["visual_flops"] <= 0.25
+    within = [p.loss for p in points if p.cost <= 0.25]
+    assert cheap.made["search"]["loss"] == pytest.approx(min(within))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "--max-loss or --budget"),
+        ({"max_loss": 0.1, "budget": 0.5}, "--max-loss or --budget"),
+        ({"budget": 1e-6}, "no plan tried costs"),
+        ({"max_loss": -0.5}, "no plan tried loses"),
+    ],
+)
+def test_auto_refuses_what_cannot_be(begin, options, message):
+    s = begin()
+    with pytest.raises(FoveateError, match=message):
+        choose(s, explore(s, 3), **options)
+
+
+def test_halves_share_no_picture():
+    halves = split(DATA[:100], seed=3)
+    assert not {e.images for e in halves.search} & {e.images for e in halves.held}
+    assert len(halves.search) == len(halves.held) == 50
+    assert split(DATA[:100], seed=3) == halves != split(DATA[:100], seed=4)
+    with pytest.raises(FoveateError, match="at least 40"):
+        split(DATA[:39])
+    one = [Example(str(i), ("one.png",), "?", ("yes",)) for i in range(80)]
+    with pytest.raises(FoveateError, match="1 pictures cannot be halved"):
+        split(one)
+
+
+def test_the_plot_is_a_picture(begin, tmp_path):
+    plan = find_slope(begin(), 0.3, trials=2)
+    assert draw(plan, DEPTH, [(0.3, 0.1), (0.3, 0.2)], "exact", tmp_path / "p.png").stat().st_size > 5000
