@@ -7,7 +7,8 @@
 
 Stages: `train/WAY-BUDGET` trains one selector (features of the training scenes are cached once); `evaluate/BUDGET` asks
 the same test questions of every selector and of every training-free method that chooses once, before the LLM and
-without the question; `speed` times one selection; `pictures` draws the order of picks. Budgets are 222, 111 and 056,
+without the question; `speed` times one selection; `pictures` draws the order of picks; `ship` puts the pointers into
+the package. Budgets are 222, 111 and 056,
 in thousandths of the 576 tokens; the ablations are trained at one of them (--ablate). Selectors go to --out, figures
 to benchmarks/results/sts.json, one entry a stage. Seeds are fixed. All that is chosen (the stop's bias, the distance of
 the adaptive farthest points) is chosen on validation scenes.
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +36,7 @@ from torch import Tensor
 from foveate import files, tiny
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.pointer.picking import Walk
+from foveate.pointer.saved import SHIPPED
 from foveate.pointer.train import Recipe, train
 from foveate.pointer.train.calibrate import calibrated
 from foveate.pointer.train.fit import build
@@ -247,6 +250,18 @@ def pictures(bench: Bench, *_: str) -> dict[str, Any]:
     return drawn
 
 
+def ship(bench: Bench, *_: str) -> dict[str, Any]:
+    """Put the trained pointers into the package, where `sts(keep)` finds them."""
+    shipped = {}
+    for budget in BUDGETS:
+        if (selector := bench.selector("sts", budget)) is not None:
+            folder = SHIPPED / f"tiny-{budget}"
+            shutil.rmtree(folder, ignore_errors=True)
+            selector.save_pretrained(folder)
+            shipped[folder.name] = {"bytes": sum(f.stat().st_size for f in folder.iterdir())}
+    return shipped
+
+
 def stages(ablate: str) -> dict[str, Callable[[Bench], Any]]:
     """Name to work, in order."""
     found: dict[str, Callable[[Bench], Any]] = {}
@@ -258,7 +273,7 @@ def stages(ablate: str) -> dict[str, Callable[[Bench], Any]]:
             found[f"train/{way}-{ablate}"] = lambda b, w=way: train_one(b, w, ablate)
     for budget in ("111", "056", "222"):
         found[f"evaluate/{budget}"] = lambda b, n=budget: evaluate(b, n)
-    return found | {"speed": speed, "pictures": pictures}
+    return found | {"speed": speed, "pictures": pictures, "ship": ship}
 
 
 def main() -> None:

@@ -15,12 +15,28 @@ from foveate.errors import ModelError, PlanError
 from foveate.selection import Knob
 
 WEIGHTS = "model.safetensors"
+_CARD = """---
+{{ card_data }}
+---
+
+A learned selector of visual tokens for Foveate. It belongs to the model it was trained for; `config.json` holds its
+budget, the share of the tokens that it keeps on average.
+
+    from foveate.pointer import PointerSelector  # or OneShotSelector
+    selector = PointerSelector.from_pretrained("this folder")
+"""
 _HUB = ("revision", "cache_dir", "force_download", "token", "local_files_only")
 SHIPPED = Path(__file__).parent / "shipped"
 """Selectors of the embedded model, one folder each."""
 
 
-class Saved(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["token-pruning", "vision-language"]):
+class Saved(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="foveate",
+    tags=["token-pruning", "vision-language"],
+    model_card_template=_CARD,
+):
     """A selector whose numbers live in a folder; a plan file names that folder."""
 
     knob: ClassVar[Knob | None] = None
@@ -48,6 +64,8 @@ class Saved(nn.Module, PyTorchModelHubMixin, library_name="foveate", tags=["toke
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> str | None:  # type: ignore[override]
         """Write config.json, model.safetensors and a model card into a folder."""
         url = super().save_pretrained(Path(save_directory), **options)
+        # safetensors writes for the owner alone.
+        Path(save_directory, WEIGHTS).chmod(0o644)
         self.saved = os.path.abspath(save_directory)
         return url
 
