@@ -5,12 +5,12 @@
     python benchmarks/sts.py --list                       # the stages
     python benchmarks/sts.py --scenes 400 --only evaluate # all stages whose name begins so
 
-Stages: `train/WAY-BUDGET` trains one selector (features of the training scenes are cached once); `evaluate/BUDGET` asks
+Stages: `train/WAY-BUDGET` trains one selector (features of the training scenes are cached once). `evaluate/BUDGET` asks
 the same test questions of every selector and of every training-free method that chooses once, before the LLM and
-without the question; `speed` times one selection; `pictures` draws the order of picks; `ship` puts the pointers into
-the package. Budgets are 222, 111 and 056,
-in thousandths of the 576 tokens; the ablations are trained at one of them (--ablate). Selectors go to --out, figures
-to benchmarks/results/sts.json, one entry a stage. Seeds are fixed. All that is chosen (the stop's bias, the distance of
+without the question; `inside/BUDGET` asks the first of them of the other training-free methods. `speed` times one
+selection, `pictures` draws the order of picks, `ship` puts the pointers into the package. Budgets are 222, 111 and 056,
+in thousandths of the 576 tokens; the ablations are trained at one of them (--ablate). Selectors go to --out, figures to
+benchmarks/results/sts.json, one entry a stage. Seeds are fixed. All that is chosen (the stop's bias, the distance of
 the adaptive farthest points) is chosen on validation scenes.
 
 A count that follows the content is compared with the same counts shuffled between images, with the same selector at a
@@ -21,6 +21,7 @@ treat the questions of a scene as one draw.
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 import shutil
 from collections.abc import Callable
@@ -33,7 +34,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
-from foveate import files, tiny
+from foveate import FoveateError, files, tiny
+from foveate.engines.hf import load
+from foveate.engines.score import answer
+from foveate.methods import METHODS, method
+from foveate.metrics import exact
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.pointer.picking import Walk
 from foveate.pointer.saved import SHIPPED
@@ -41,8 +46,9 @@ from foveate.pointer.train import Recipe, train
 from foveate.pointer.train.calibrate import calibrated
 from foveate.pointer.train.fit import build
 from foveate.tiny import world as tiny_world
+from foveate.tiny.examples import examples
 from sts_figures import against, figures, table
-from sts_ways import Chosen, blind_methods, by_selector, first, spread, views, walked
+from sts_ways import LEARNED, Chosen, blind_methods, by_selector, first, spread, views, walked
 from sts_world import World, load_model
 
 TOKENS = 576
@@ -79,6 +85,8 @@ WAYS = {
     "filled": Way(recipe={"gone": 0.0}),
 }
 MAIN = ("sts", "oneshot")
+SETTINGS: dict[str, dict[str, Any]] = {"tops": {"transform": "rank"}}
+"""[CLS] attention has a heavy tail here; see the docstring of methods/tops.py."""
 
 
 class Bench:
@@ -94,7 +102,7 @@ class Bench:
     def world(self, split: str, text: bool = False) -> World:
         """The scenes of a split."""
         if (split, text) not in self._worlds:
-            count = {"train": self.args.training, "val": VALIDATION, "test": self.args.scenes}[split]
+            count = {"train": self.args.training, "val": self.args.validation, "test": self.args.scenes}[split]
             questions = QUESTIONS if split == "train" else 8
             self._worlds[split, text] = World(self.model, split, count, questions, self.out / "features", text)
         return self._worlds[split, text]
@@ -197,6 +205,37 @@ def evaluate(bench: Bench, budget: str) -> dict[str, Any]:
     return {"budget": k, "scenes": len(test.scenes), "threshold": threshold, "ways": facts, "sts_against": pairs}
 
 
+def inside(bench: Bench, budget: str) -> dict[str, Any]:
+    """Training-free methods that cut inside the LLM or read the question, asked as a user would ask them.
+
+    Fewer scenes, since every question is a run of its own; the first ones of `evaluate`, so that answers pair.
+    """
+    k, n = BUDGETS[budget], min(bench.args.inside, bench.args.scenes)
+    asked = examples(range(n))
+    engine = load()
+    before = json.loads(bench.results.read_text()).get(f"evaluate/{budget}", {}).get("ways", {}).get("sts")
+    rows: dict[str, Any] = {}
+    for name in METHODS:
+        if name in blind_methods(bench.depth) or name in LEARNED:
+            continue
+        settings = {"depth": bench.depth} if "depth" in inspect.signature(METHODS[name]).parameters else {}
+        try:
+            plan = method(name, keep=k / TOKENS, **settings | SETTINGS.get(name, {}))
+            said = [a for i in range(0, len(asked), 16) for a in answer(engine, asked[i : i + 16], plan, 6)]
+        except FoveateError as e:  # a method that does not reach the budget, or reads what this model lacks
+            rows[name] = {"refused": str(e)}
+            continue
+        right = torch.tensor([exact(a.text, e.answers) > 0 for a, e in zip(said, asked, strict=True)])
+        budgets = [a.budget for a in said]
+        rows[name] = {"percent": 100 * float(right.float().mean()), "mean_tokens": sum(budgets) / len(budgets)}
+        if before is not None:
+            mine = torch.tensor([c == "1" for c in before["right"]])[: len(right)]
+            per = [int(e.id.split("-")[1]) for e in asked]
+            sizes = [per.count(s) for s in dict.fromkeys(per)]
+            rows[name]["sts_minus_it"] = against(mine.split(sizes), right.split(sizes))
+    return {"budget": k, "scenes": n, "questions": len(asked), "ways": rows}
+
+
 def around(sts: Any, test: World, k: int, most: int, farthest_BT: Tensor) -> dict[str, Chosen]:
     """STS, and what tells where its gain comes from."""
     path: Walk = walked(sts, test, most)
@@ -273,6 +312,7 @@ def stages(ablate: str) -> dict[str, Callable[[Bench], Any]]:
             found[f"train/{way}-{ablate}"] = lambda b, w=way: train_one(b, w, ablate)
     for budget in ("111", "056", "222"):
         found[f"evaluate/{budget}"] = lambda b, n=budget: evaluate(b, n)
+        found[f"inside/{budget}"] = lambda b, n=budget: inside(b, n)
     return found | {"speed": speed, "pictures": pictures, "ship": ship}
 
 
@@ -282,7 +322,9 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the stages and end")
     parser.add_argument("--again", action="store_true", help="run stages whose figures are there already")
     parser.add_argument("--scenes", type=int, default=400, help="test scenes")
+    parser.add_argument("--inside", type=int, default=100, help="test scenes for methods inside the LLM")
     parser.add_argument("--training", type=int, default=TRAINING, help="training scenes")
+    parser.add_argument("--validation", type=int, default=VALIDATION, help="validation scenes")
     parser.add_argument("--steps", type=int, help="updates; by default so many for each budget")
     parser.add_argument("--ablate", default="056", choices=BUDGETS, help="the budget of the ablations")
     parser.add_argument("--seed", type=int, default=0)
@@ -300,7 +342,7 @@ def main() -> None:
         print("\n".join(work or stages(args.ablate)))
         return
     args.out.mkdir(parents=True, exist_ok=True)
-    bench, console = Bench(args), Console()
+    bench, console = Bench(args), Console(width=200)
     stamp = {"world": tiny_world.fingerprint(), "checkpoint": tiny.checkpoint.file_sum(tiny.path() / "SHA256SUMS")}
     known = json.loads(bench.results.read_text()) if bench.results.is_file() else {}
     if known.get("instrument") not in (None, stamp):

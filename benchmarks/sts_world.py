@@ -144,7 +144,7 @@ class World:
 
 
 def _identity() -> str:
-    return file_sum(tiny.path() / SUMS)[:12]
+    return f"{file_sum(tiny.path() / SUMS)[:8]}-{world.fingerprint(count=4)[:8]}"
 
 
 @torch.no_grad()
