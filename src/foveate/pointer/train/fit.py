@@ -126,8 +126,9 @@ def build(config: PointerConfig | OneShotConfig, seed: int, seen: tuple[Tensor, 
 
 def plan(selector: Any, room: float) -> Plan:
     """The selector before the LLM, with room above its mean where it is adaptive."""
-    keep = selector.config.budget * (room if selector.adaptive else 1.0)
-    return Plan((Cut("input", selector, min(1.0, keep)),))
+    budget = selector.config.budget
+    # To keep all is to be asked for all, and not to stop: the room ends before that.
+    return Plan((Cut("input", selector, max(budget, min(0.99, budget * room)) if selector.adaptive else budget),))
 
 
 def statistics(task: Examples) -> tuple[Tensor, Tensor]:
