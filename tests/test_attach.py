@@ -14,6 +14,7 @@ from transformers.modeling_utils import AttentionInterface
 
 from foveate import Attention, Cut, FoveateError, ModelError, Plan, PlanError, Selection, SignalError, attach
 from foveate.methods import METHODS, method
+from learned import options
 from zoo import BOS, DEPTH, IMAGE, NAMES, PAD, QWEN, SIZES, Row, batch, build, shared
 
 LAST = Attention("last", "previous")
@@ -588,7 +589,7 @@ def test_every_method_fits_a_shallow_model(name, depth):
         c.vision_config.deepstack_visual_indexes = [0]
     model = AutoModelForImageTextToText.from_config(c).eval()
     for m in METHODS:
-        with torch.no_grad(), attach(model, METHODS[m](keep=0.6)) as attached:
+        with torch.no_grad(), attach(model, METHODS[m](keep=0.6, **options(m))) as attached:
             model(**one(name).inputs)
             assert attached.report.budget_fraction < 1
     with pytest.raises(PlanError, match="layers 0 to"):

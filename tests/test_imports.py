@@ -6,8 +6,8 @@ from pathlib import Path
 import foveate
 
 ROOT = Path(foveate.__file__).parent
-ORDER = ["errors", "clock", "ops", "selection", "plan", "methods", "families", "taps", "cache", "prompt", "views",
-         "segment",
+ORDER = ["errors", "clock", "ops", "selection", "plan", "pointer", "methods", "families", "taps", "cache", "prompt",
+         "views", "segment",
          "step", "cutting", "checks", "encode", "calls", "report", "attach"]  # fmt: skip
 
 
@@ -21,8 +21,9 @@ def imported(path: Path) -> set[str]:
 
 def test_imports_run_one_way():
     for path in ROOT.rglob("*.py"):
-        mine = path.relative_to(ROOT).with_suffix("").parts[0]
-        if mine not in ORDER:
+        mine, *inside = path.relative_to(ROOT).with_suffix("").parts
+        # Training asks models; only the selector itself stands before the methods.
+        if mine not in ORDER or (mine == "pointer" and inside[0] == "train"):
             continue
         later = {n for n in imported(path) - {mine} if n not in ORDER or ORDER.index(n) > ORDER.index(mine)}
         assert not later, f"{path.name} imports {later}, which comes after it"
@@ -30,5 +31,5 @@ def test_imports_run_one_way():
 
 def test_methods_know_no_model():
     for path in (ROOT / "methods").glob("*.py"):
-        assert imported(path) <= {"errors", "ops", "selection", "plan", "methods"}, path.name
+        assert imported(path) <= {"errors", "ops", "selection", "plan", "pointer", "methods"}, path.name
         assert "transformers" not in path.read_text(), path.name

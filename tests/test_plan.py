@@ -8,6 +8,7 @@ import pytest
 from foveate import Cut, FoveateError, Plan, PlanError
 from foveate.methods import METHODS, method
 from foveate.methods.uniform import Uniform
+from learned import options
 
 U = Uniform()
 
@@ -64,7 +65,7 @@ def test_with_keep_copies():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_json_and_back(name):
-    plan = replace(METHODS[name](keep=0.5), note="from a test")
+    plan = replace(METHODS[name](keep=0.5, **options(name)), note="from a test")
     again = Plan.from_json(plan.to_json())
     assert again == plan
     assert again.note == "from a test"
@@ -126,7 +127,7 @@ def test_fractions_of_the_depth():
 @pytest.mark.parametrize("depth", [4, 6, 28, 32, 36])
 @pytest.mark.parametrize("name", ["tops", "pyramiddrop"])
 def test_a_fraction_stays_the_mean_at_any_depth(name, depth):
-    plan = METHODS[name](keep=0.5).at_depth(depth)
+    plan = METHODS[name](keep=0.5, **options(name)).at_depth(depth)
     held = []
     for layer in range(depth):
         done = [c.keep for c in plan.cuts if c.at == "input" or (isinstance(c.at, int) and c.at <= layer)]

@@ -184,7 +184,7 @@ class Plan:
         """The plan as text that `from_json` takes.
 
         Raises:
-            PlanError: a selector is no dataclass of plain values (a trained one is saved with `save_pretrained`).
+            PlanError: a selector is no dataclass of plain values, nor a trained one that `save_pretrained` saved.
         """
         plain = ("at", "keep", "over", "or_last")
         cuts = [{name: getattr(c, name) for name in plain} | {"select": _dump(c.select)} for c in self.cuts]
@@ -247,10 +247,14 @@ def _scaled(cuts: list[Cut], depth: int, mean: float) -> list[Cut]:
 
 
 # Only these hold selectors: a plan file may come from anyone, and importing a module runs it.
-_HOMES = ("foveate.methods.", "foveate.selection")
+_HOMES = ("foveate.methods.", "foveate.selection", "foveate.pointer.")
 
 
 def _dump(value: Any) -> Any:
+    if callable(getattr(value, "to_plan", None)):
+        # A learned selector: its numbers stay in their folder, and the plan names that.
+        kind = type(value)
+        return {"kind": f"{kind.__module__}:{kind.__qualname__}", **value.to_plan()}
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
         if not kind.__module__.startswith(_HOMES):
@@ -275,10 +279,11 @@ def _load(data: Any) -> Any:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):
         raise PlanError(f"the plan names {data['kind']!r}, which this Foveate does not have; update it") from None
-    if not (isinstance(kind, type) and is_dataclass(kind)):
+    make: Any = getattr(kind, "from_plan", kind)
+    if not (isinstance(kind, type) and (is_dataclass(kind) or make is not kind)):
         raise PlanError(f"the plan names {data['kind']!r}, which is no selector")
     try:
-        return kind(**values)
+        return make(**values)
     except TypeError as e:
         raise PlanError(f"{data['kind']} does not take these values: {e}") from None
 

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from foveate import Plan, attach
 from foveate.families import FAMILIES
 from foveate.methods import METHODS
+from learned import options
 from masked import alive_text, masked
 from zoo import DEPTH, IMAGE, NAMES, QWEN, SIZES, VIDEO, Batch, Row, batch, build, shared
 
@@ -17,7 +18,9 @@ STEPS = 4
 
 def plan(method: str, keep: float = 0.4, **over: object) -> Plan:
     """A method's plan, scaled to the tiny depth where it has stages."""
-    extra = {"tops": {"depth": DEPTH}, "pyramiddrop": {"depth": DEPTH, "layers": (1, 2, 3)}}.get(method, {})
+    extra = {"tops": {"depth": DEPTH}, "pyramiddrop": {"depth": DEPTH, "layers": (1, 2, 3)}}.get(
+        method, options(method)
+    )
     return replace(METHODS[method](keep=max(keep, 0.5) if method == "pyramiddrop" else keep, **extra), **over)
 
 

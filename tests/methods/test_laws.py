@@ -11,13 +11,14 @@ from foveate.errors import PlanError
 from foveate.methods import METHODS
 from foveate.plan import Plan
 from foveate.selection import Block, Selection, Selector, TokenView
+from learned import options
 
 KEEP = 0.5
 NOT_NESTED = {"uniform", "pool"}
 SELECTORS = {
     f"{name}:{cut.at}": cut.select
     for name, method in METHODS.items()
-    for cut in {type(c.select): c for c in method(keep=KEEP).cuts}.values()
+    for cut in {type(c.select): c for c in method(keep=KEEP, **options(name, 24)).cuts}.values()
 }
 laws = pytest.mark.parametrize("name", SELECTORS)
 
@@ -142,7 +143,7 @@ def test_gradients_do_not_flow_into_the_choice(name):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("keep", [0.5, 0.27, 1.0, 12])
 def test_every_plan_survives_json(name, keep):
-    plan = METHODS[name](keep=keep)
+    plan = METHODS[name](keep=keep, **options(name))
     assert Plan.from_json(plan.to_json()) == plan
     for cut in plan.cuts:
         assert isinstance(cut.select, Selector)

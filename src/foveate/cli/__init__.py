@@ -1,4 +1,4 @@
-"""The command line: `foveate run | bench | search | list | demo`. Exit status 2: the caller can put it right."""
+"""The command line: `foveate run | bench | search | train | list | demo`. Exit status 2: the caller can put it right."""
 
 import re
 import warnings
@@ -69,7 +69,7 @@ def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
         typer.echo(f"foveate: note: {message}", err=True)
 
 
-from foveate.cli import bench, demo, listing, run, search  # noqa: E402, F401  (they register their commands on `app`)
+from foveate.cli import bench, demo, listing, run, search, train  # noqa: E402, F401  (they register their commands on `app`)
 
 if __name__ == "__main__":
     main()

@@ -13,6 +13,7 @@ from foveate.methods.psigmoid import psigmoid
 from foveate.methods.pyramiddrop import pyramiddrop
 from foveate.methods.random import random
 from foveate.methods.sms import sms
+from foveate.methods.sts import sts
 from foveate.methods.tops import tops
 from foveate.methods.uniform import uniform
 from foveate.plan import Plan
@@ -28,6 +29,7 @@ METHODS: dict[str, Callable[..., Plan]] = {
     "tops": tops,
     "sms": sms,
     "psigmoid": psigmoid,
+    "sts": sts,
 }
 """Name to function. All take `keep`; those that place cuts by the depth of the LLM also take `depth`, its layers."""
 

@@ -1,0 +1,167 @@
+"""The embedded world as a training task: vision features cached once, many questions behind one image prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from rich.progress import track
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from foveate import tiny
+from foveate.pointer.candidates import Candidates
+from foveate.pointer.noise import Support
+from foveate.pointer.train import Seen
+from foveate.selection import TokenView
+from foveate.tiny import world
+from foveate.tiny.branches import answer_states, pack, right_answers
+from foveate.tiny.checkpoint import SUMS, file_sum
+from foveate.tiny.inputs import to_pixels
+from foveate.tiny.processing import build_tokenizer
+from foveate.tiny.train.attention import register
+
+FIRST = 5_000_000
+"""Training scenes from here on; the embedded model was trained on scenes of lower numbers."""
+_BATCH = 16
+_ROUND = 8
+_TOKENIZER = build_tokenizer()
+
+
+def load_model() -> Any:
+    """The embedded model in bfloat16, with the attention whose backward pass is fast on a CPU."""
+    model, _ = tiny.load(dtype=torch.bfloat16)
+    model.model.language_model.set_attn_implementation(register())
+    return model
+
+
+class World:
+    """Scenes of one split with what the tower gives for them; a `Task`, and what held-out figures are read from.
+
+    Args:
+        model: from `load_model`.
+        split: "train", "val" or "test".
+        count: scenes.
+        questions: at most, of each.
+        cache: a folder for features; another checkpoint or world makes another file.
+        text: whether selectors read the question; then each item is one question, not one scene.
+    """
+
+    def __init__(self, model: Any, split: str, count: int, questions: int, cache: Path, text: bool = False) -> None:
+        self.model, self.text = model, text
+        first = FIRST if split == "train" else 0
+        self.scenes = [world.scene(split, first + i, questions) for i in range(count)]
+        self.features = _features(model, self.scenes, cache / f"{split}-{count}-{_identity()}.safetensors")
+        self.items = [(s, [q]) for s, scene in enumerate(self.scenes) for q in scene.questions]
+        if not text:
+            self.items = [(s, list(scene.questions)) for s, scene in enumerate(self.scenes)]
+        self.items = [item for item in self.items if item[1]]
+
+    @property
+    def size(self) -> int:
+        """Items to train on."""
+        return len(self.items)
+
+    @property
+    def tiers(self) -> list[str]:
+        """The tier of each scene."""
+        return [s.tier for s in self.scenes]
+
+    def look(self, numbers: Sequence[int]) -> Seen:
+        """Projected tokens of the items' scenes, and the questions."""
+        chosen = [self.items[n] for n in numbers]
+        tokens = self.tokens([s for s, _ in chosen])
+        text, said = self._words([q[0] for _, q in chosen]) if self.text else (None, None)
+        return Seen(Candidates(tokens.float(), None, text, said), [q for _, q in chosen])
+
+    def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
+        """Over all questions of each scene, packed behind its image; scene by scene, since each has its own length."""
+        parts = []
+        for b, asked in enumerate(seen.material):
+            n = -(-int(support.there_BS[b].sum()) // _ROUND) * _ROUND
+            # Matrix kernels are made anew for each new shape: a few noisy tokens more cost less.
+            at = (alpha_BS[b].detach() + support.there_BS[b]).topk(min(n, alpha_BS.shape[1])).indices.sort().values
+            image, places = tokens_BSD[b : b + 1, at].bfloat16(), support.places_BS[b : b + 1, at]
+            parts.append(answer_states(self.model, image, places, pack([asked])))
+        states, targets = (torch.cat(p) for p in zip(*parts, strict=True))
+        scores = self.model.lm_head(states).float()
+        return F.cross_entropy(scores, targets), (scores.argmax(-1) == targets).float().mean()
+
+    @torch.no_grad()
+    def tokens(self, scenes: Sequence[int]) -> Tensor:
+        """Projected visual tokens of these scenes, bfloat16."""
+        return self.model.model.multi_modal_projector(self.features[torch.tensor(scenes)])
+
+    def views(self) -> Iterator[TokenView]:
+        """What a selector sees of all items in order: a batch of scenes, or one question at a time."""
+        for start in range(0, self.size, size := 1 if self.text else _BATCH):
+            seen = self.look(range(start, min(start + size, self.size))).candidates
+            yield TokenView(hidden_BND=seen.tokens_BND, text_BTD=seen.text_BTD)
+
+    def statistics(self, count: int = 256) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each channel over the first scenes."""
+        seen = [self.tokens([i]).double()[0] for i in range(min(count, len(self.scenes)))]
+        means, squares = torch.stack([x.mean(0) for x in seen]), torch.stack([x.square().mean(0) for x in seen])
+        mean = means.mean(0)
+        return mean.float(), (squares.mean(0) - mean.square()).clamp(min=0).sqrt().float()
+
+    @torch.no_grad()
+    def answers(self, kept: Sequence[Tensor], merged: Sequence[Tensor] | None = None) -> list[Tensor]:
+        """Right or wrong for each item's questions, given the tokens kept of it: any number each, rising.
+
+        Items that keep equally many are asked together; a bool vector an item. `merged`: other tokens at those places.
+        """
+        groups: dict[int, list[int]] = {}
+        for i, k in enumerate(kept):
+            groups.setdefault(len(k), []).append(i)
+        out: list[Tensor] = [torch.zeros(0)] * len(kept)
+        for members in groups.values():
+            for start in range(0, len(members), _BATCH):
+                part = members[start : start + _BATCH]
+                places = torch.stack([kept[i] for i in part])
+                if merged is None:
+                    tokens = self.tokens([self.items[i][0] for i in part])
+                    tokens = tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[-1]))
+                else:
+                    tokens = torch.stack([merged[i] for i in part]).to(self.model.dtype)
+                asked = [self.items[i][1] for i in part]
+                hits = right_answers(self.model, tokens, places, asked).split([len(q) for q in asked])
+                for i, hit in zip(part, hits, strict=True):
+                    out[i] = hit
+        return out
+
+    def _words(self, questions: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        rows = [_TOKENIZER(q.text, add_special_tokens=False)["input_ids"] for q in questions]
+        width = max(map(len, rows))
+        ids = torch.tensor([r + [_TOKENIZER.pad_token_id] * (width - len(r)) for r in rows])
+        said = torch.tensor([[True] * len(r) + [False] * (width - len(r)) for r in rows])
+        return self.model.get_input_embeddings()(ids).float(), said
+
+
+def _identity() -> str:
+    return f"{file_sum(tiny.path() / SUMS)[:8]}-{world.fingerprint(count=4)[:8]}"
+
+
+@torch.no_grad()
+def _features(model: Any, scenes: Sequence[world.Scene], file: Path) -> Tensor:
+    """The states that LLaVA reads of each scene, without [CLS], bfloat16; from the file if it is there."""
+    if file.exists():
+        with safe_open(file, framework="pt") as stored:
+            return stored.get_tensor("features")
+    tower = model.model.vision_tower
+    parts = []
+    for start in track(range(0, len(scenes), _BATCH), description=f"features for {file.name}"):
+        images = np.stack([np.asarray(s.image) for s in scenes[start : start + _BATCH]])
+        states = tower(pixel_values=to_pixels(images).to(model.dtype), output_hidden_states=True).hidden_states
+        parts.append(states[model.config.vision_feature_layer][:, 1:].bfloat16())
+    features = torch.cat(parts).contiguous()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix(".partial")
+    save_file({"features": features}, temporary)
+    temporary.replace(file)
+    return features

@@ -1,0 +1,118 @@
+"""`foveate train sts | oneshot`: a learned selector for a model, from questions with answers."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from foveate.cli import app, show
+from foveate.errors import FoveateError
+
+_EXAMPLES = """
+[bold]Examples[/bold]
+
+  foveate train sts --model ./llava --data train.jsonl --budget 0.111 --out runs/sts-111
+
+  foveate train oneshot --model ./llava --data train.jsonl --budget 0.111 --out runs/oneshot-111
+
+  accelerate launch --num_processes 8 -m foveate.cli train sts --model ./llava --data train.jsonl --budget 0.111 \\
+      --precision bf16 --out runs/sts-111
+
+  foveate run --model ./llava --image a.jpg --prompt "..." --method sts --keep 0.28 --set path=runs/sts-111/selector
+
+The same command again goes on where it stopped. One JSON object a line of the data: image, question, answer.
+"""
+
+
+class Kind(StrEnum):
+    """What to train."""
+
+    sts = "sts"
+    oneshot = "oneshot"
+
+
+@app.command(epilog=_EXAMPLES)
+def train(
+    selector: Annotated[Kind, typer.Argument(help="sts: picks step by step and stops; oneshot: scores once.")],
+    data: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Questions with answers; a part is held out.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="For the selector, curves, state and figures.")],
+    model: Annotated[str, typer.Option(metavar="DIR", help="A folder, a hub id, or 'tiny'.")] = "tiny",
+    budget: Annotated[
+        float, typer.Option(metavar="SHARE", help="Visual tokens to keep on average, in (0, 1].")
+    ] = 0.111,
+    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 300,
+    batch: Annotated[int, typer.Option(min=1, help="Examples a micro-batch, on each process.")] = 8,
+    accumulate: Annotated[int, typer.Option(min=1, help="Micro-batches an update.")] = 1,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    group: Annotated[int, typer.Option(min=1, help="Tokens a step (sts).")] = 1,
+    text: Annotated[bool, typer.Option("--text", help="Read the question too.")] = False,
+    seed: Annotated[int, typer.Option(help="Decides weights, order and noise.")] = 0,
+    precision: Annotated[str, typer.Option(help="Mixed precision: no, bf16 or fp16.")] = "no",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; under accelerate launch: auto.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="Of the frozen model: auto, float32, bfloat16 or float16.")] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Train a selector in front of a frozen model, calibrate it, and measure it on held-out questions."""
+    from foveate import data as sets
+    from foveate.engines import hf
+    from foveate.pointer.config import OneShotConfig, PointerConfig
+    from foveate.pointer.train import Recipe
+    from foveate.pointer.train.fit import fit, split
+
+    if precision not in (known := ("no", "bf16", "fp16")):
+        raise FoveateError(f"--precision is {precision!r}; it must be one of {', '.join(known)}")
+    recipe = Recipe(steps=steps, batch=batch, accumulate=accumulate, rate=rate, seed=seed)
+
+    def config(features: int) -> PointerConfig | OneShotConfig:
+        if selector is Kind.oneshot:
+            return OneShotConfig(features, budget, text)
+        return PointerConfig(features, budget, text, group=group)
+
+    config(1)  # so that a wrong budget is found before the model is loaded
+    hf.check_device(device)
+    hf.check_dtype(dtype)
+    examples = sets.load(data, labelled=True)
+    split(examples)
+    hf.look(model)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise FoveateError(f"cannot make the folder {out}: {e.strerror}; name another with --out") from None
+    show.quiet()
+    engine = hf.load(model, _place(device), dtype)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, transient=True, disable=as_json, console=show.errors()) as progress:
+        bar = progress.add_task(f"training {selector.value}", total=steps)
+        result = fit(
+            engine, examples, config, recipe, out, precision, lambda done: progress.update(bar, completed=done)
+        )
+    if as_json:
+        show.as_json({"out": str(out), **result})
+        return
+    _print(result, out)
+
+
+def _place(device: str) -> str:
+    """Under accelerate's launcher each process has a device of its own."""
+    import os
+
+    local = os.environ.get("LOCAL_RANK")
+    if device != "auto" or local is None:
+        return device
+    import torch
+
+    return f"cuda:{local}" if torch.cuda.is_available() else "cpu"
+
+
+def _print(result: dict[str, Any], out: Path) -> None:
+    page = show.console()
+    count = result["kept_count"]
+    page.print(f"\n[bold]{result['questions']} held-out questions[/bold]\n")
+    page.print(f"  all tokens   {100 * result['accuracy_full']:.1f}% right, {count['of']:.0f} tokens")
+    page.print(
+        f"  selected     {100 * result['accuracy']:.1f}% right, {count['mean']:.1f} tokens "
+        f"({100 * result['kept']:.1f}%; asked for {100 * result['budget']:.1f}%)"
+    )
+    page.print(f"\nSelector: {out / 'selector'}\nCurves:   {out / 'curves.json'}")

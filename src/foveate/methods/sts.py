@@ -1,0 +1,47 @@
+"""Pick tokens step by step, each in view of those already picked, until a learned stop.
+
+STS, arXiv 2606.16067; the selector is `foveate.pointer` and has to be trained for each model (`foveate train sts`). No
+code is public, so there are no authors' indices to compare with; docs/methods/sts.md says what is our reading.
+
+`keep` is what it is everywhere: the most an image may keep. The retention rates of the paper are means, and a selector
+trained for a mean of 0.111 wants room above it for crowded images: `sts(keep=0.333, path="tiny-111")`.
+"""
+
+from foveate.errors import PlanError
+from foveate.plan import Cut, Plan, check_keep
+from foveate.pointer.saved import names
+from foveate.pointer.selector import PointerSelector
+
+_TOKENS = 576
+"""Of the embedded model, for keeps that are numbers."""
+
+
+def sts(keep: float | int, path: str | None = None, stop_bias: float | None = None) -> Plan:
+    """STS: a stepwise pointer with a learned stop, before the LLM.
+
+    Args:
+        keep: the most tokens that an image may keep, a fraction (float) or a number (int); the stop decides below it.
+        path: folder or hub id of a trained selector, or the name of a shipped one. By default the one shipped with the
+            embedded model that was trained for the mean nearest to `keep`.
+        stop_bias: the dial: larger keeps fewer. By default what the selector was calibrated to.
+
+    Raises:
+        PlanError: a keep out of range, or no selector is shipped.
+        ModelError: no selector at `path`.
+    """
+    check_keep(keep)
+    select = PointerSelector.from_pretrained(path or _nearest(keep))
+    if stop_bias is not None:
+        select = select.turned(stop_bias)
+    return Plan((Cut("input", select, keep),))
+
+
+def _nearest(keep: float | int) -> str:
+    share = keep if isinstance(keep, float) else keep / _TOKENS
+    shipped = {name: int(name.rpartition("-")[2]) / 1000 for name in names()}
+    if not shipped:
+        raise PlanError(
+            "no trained selector comes with this Foveate; train one with foveate train sts, and name its folder: "
+            "sts(keep, path=...)"
+        )
+    return min(shipped, key=lambda name: abs(shipped[name] - share))

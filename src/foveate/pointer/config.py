@@ -1,0 +1,78 @@
+"""What a learned selector is made of: plain data, written to config.json beside its weights."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from foveate.errors import FoveateError
+
+Stop = Literal["hazard", "softmax", "none"]
+
+
+def _check(name: str, value: float, good: bool, rule: str) -> None:
+    if not good:
+        raise FoveateError(f"{name} is {value}; it must be {rule}")
+
+
+@dataclass(frozen=True)
+class PointerConfig:
+    """A stepwise selector.
+
+    Args:
+        features: width of the tokens it reads, the LLM's.
+        budget: the share of the tokens that it was trained to keep on average; steps are counted in units of it.
+        text: whether the question is read too.
+        width: width of the selector itself.
+        heads: attention heads of its encoder.
+        blocks: Transformer blocks of its encoder.
+        likeness: width of the space in which picked tokens cover others.
+        group: tokens picked a step; state and stop move once a step, coverage at every pick.
+        coverage: whether tokens like those already picked lose score.
+        state: whether a GRU remembers what was picked.
+        stop: "hazard": a chance to stop before each step, and the sequence ends where half of all sequences would have;
+            "softmax": stopping competes with the tokens; "none": always as many as allowed.
+        stop_bias: the run-time dial: added to the stop's logit, so that larger keeps fewer.
+        stop_scale: the sharpness of the stop at the end of training, which its hazard is read with.
+    """
+
+    features: int
+    budget: float
+    text: bool = False
+    width: int = 128
+    heads: int = 4
+    blocks: int = 1
+    likeness: int = 64
+    group: int = 1
+    coverage: bool = True
+    state: bool = True
+    stop: Stop = "hazard"
+    stop_bias: float = 0.0
+    stop_scale: float = 0.3
+
+    def __post_init__(self) -> None:
+        for name in ("features", "width", "heads", "likeness", "group"):
+            _check(name, v := getattr(self, name), v >= 1, "at least 1")
+        _check("blocks", self.blocks, self.blocks >= 0, "0 or more")
+        _check("budget", self.budget, 0 < self.budget <= 1, "a fraction in (0, 1]")
+        _check("stop_scale", self.stop_scale, self.stop_scale > 0, "above 0")
+        _check("width", self.width, self.width % self.heads == 0, f"a multiple of the {self.heads} heads")
+        if self.stop not in (known := ("hazard", "softmax", "none")):
+            raise FoveateError(f"stop is {self.stop!r}; it must be one of {', '.join(known)}")
+
+
+@dataclass(frozen=True)
+class OneShotConfig:
+    """A one-shot scorer; arguments as in `PointerConfig`."""
+
+    features: int
+    budget: float
+    text: bool = False
+    width: int = 128
+    heads: int = 4
+    blocks: int = 2
+
+    def __post_init__(self) -> None:
+        for name in ("features", "width", "heads"):
+            _check(name, v := getattr(self, name), v >= 1, "at least 1")
+        _check("blocks", self.blocks, self.blocks >= 0, "0 or more")
+        _check("budget", self.budget, 0 < self.budget <= 1, "a fraction in (0, 1]")
+        _check("width", self.width, self.width % self.heads == 0, f"a multiple of the {self.heads} heads")

@@ -1,0 +1,98 @@
+"""Reads all candidates together, once: what each token is among the others, before anything is picked."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveate.pointer.candidates import Candidates
+
+
+class Block(nn.Module):
+    """A pre-norm Transformer block that begins as the identity."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_in, self.norm_mid = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        for last in (self.out, self.down):
+            nn.init.zeros_(last.weight)
+
+    def forward(self, x_BNm: Tensor, real_BN: Tensor | None) -> Tensor:
+        """Attention among the real tokens of each image, then each token by itself."""
+        q, k, v = self.qkv(self.norm_in(x_BNm)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        seen = None if real_BN is None else real_BN[:, None, None]
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
+        x_BNm = x_BNm + self.out(mixed)
+        return x_BNm + self.down(F.gelu(self.up(self.norm_mid(x_BNm))))
+
+
+class Question(nn.Module):
+    """Brings the question to the tokens: its mean to all of them, and to each its best match among the words.
+
+    Words and projected tokens enter the LLM in one space, so that the match starts as a cosine there: both sides begin
+    with the same projection. Centred on the mean token, which all tokens share and no word is.
+    """
+
+    def __init__(self, features: int, width: int) -> None:
+        super().__init__()
+        self.gist = nn.Linear(features, width)
+        self.token, self.word = (nn.Linear(features, width, bias=False) for _ in range(2))
+        self.match = nn.Linear(1, width, bias=False)
+        self.weight = nn.Parameter(torch.tensor(3.0))
+        nn.init.zeros_(self.gist.weight)
+        nn.init.zeros_(self.gist.bias)
+        nn.init.orthogonal_(self.token.weight)
+        self.word.weight.data.copy_(self.token.weight)
+
+    def forward(self, c: Candidates, mean_D: Tensor) -> tuple[Tensor, Tensor]:
+        """What to add to each token, [B, N, width], and to its score, [B, N]."""
+        assert c.text_BTD is not None
+        said_BT = torch.ones(c.text_BTD.shape[:2], dtype=torch.bool, device=c.text_BTD.device)
+        said_BT = said_BT if c.said_BT is None else c.said_BT
+        words = F.rms_norm(c.text_BTD, c.text_BTD.shape[-1:])
+        share = said_BT / said_BT.sum(1, keepdim=True).clamp(min=1)
+        gist = self.gist((words * share.unsqueeze(-1)).sum(1))
+        token = F.normalize(self.token(c.tokens_BND - mean_D), dim=-1, eps=1e-6)
+        word = F.normalize(self.word(words), dim=-1, eps=1e-6)
+        match_BN = (token @ word.mT).masked_fill(~said_BT.unsqueeze(1), -1.0).amax(-1)
+        return gist.unsqueeze(1) + self.match(match_BN.unsqueeze(-1)), self.weight * match_BN
+
+
+class Encoder(nn.Module):
+    """Standardises tokens channel by channel, adds the question, and lets tokens see each other."""
+
+    mean_D: Tensor
+    std_D: Tensor
+
+    def __init__(self, features: int, width: int, heads: int, blocks: int, text: bool) -> None:
+        super().__init__()
+        # A projector's outputs share a large mean and differ a hundredfold between channels: without both, all tokens
+        # look alike, and noise of one size drowns some channels and not others.
+        self.register_buffer("mean_D", torch.zeros(features))
+        self.register_buffer("std_D", torch.ones(features))
+        self.into = nn.Linear(features, width)
+        self.question = Question(features, width) if text else None
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+
+    def fit(self, mean_D: Tensor, std_D: Tensor) -> None:
+        """Take over the channel statistics of the tokens to come."""
+        self.mean_D.copy_(mean_D)
+        # A channel that never moved says nothing; it must not become infinite where it does move.
+        self.std_D.copy_(std_D.clamp(min=1e-4 * float(std_D.max())))
+
+    def standard(self, tokens_BND: Tensor) -> Tensor:
+        """Tokens with mean 0 and deviation 1 in each channel."""
+        return (tokens_BND - self.mean_D) / self.std_D
+
+    def forward(self, c: Candidates, z_BND: Tensor) -> tuple[Tensor, Tensor | float]:
+        """States [B, N, width] of standardised tokens, and what the question adds to their scores."""
+        x, bonus = self.into(z_BND), 0.0
+        if self.question is not None:
+            more, bonus = self.question(c, self.mean_D)
+            x = x + more
+        for block in self.blocks:
+            x = block(x, c.real_BN)
+        return self.norm(x), bonus

@@ -1,0 +1,147 @@
+"""Learned selectors as folders: config.json and model.safetensors, the conventions of the hub; `push_to_hub` works."""
+
+import copy
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import torch
+from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
+from safetensors.torch import load_model
+from torch import nn
+
+from foveate.errors import ModelError, PlanError
+from foveate.selection import Knob
+
+WEIGHTS = "model.safetensors"
+_CARD = """---
+{{ card_data }}
+---
+
+A learned selector of visual tokens for Foveate. It belongs to the model it was trained for; `config.json` holds its
+budget, the share of the tokens that it keeps on average.
+
+    from foveate.pointer import PointerSelector  # or OneShotSelector
+    selector = PointerSelector.from_pretrained("this folder")
+"""
+_HUB = ("revision", "cache_dir", "force_download", "token", "local_files_only")
+SHIPPED = Path(__file__).parent / "shipped"
+"""Selectors of the embedded model, one folder each."""
+
+
+class Saved(
+    nn.Module,
+    PyTorchModelHubMixin,
+    library_name="foveate",
+    tags=["token-pruning", "vision-language"],
+    model_card_template=_CARD,
+):
+    """A selector whose numbers live in a folder; a plan file names that folder."""
+
+    knob: ClassVar[Knob | None] = None
+    """The config field that turns the mean count after training; None where the count is fixed."""
+    saved: str | None = None
+    """The folder or hub id of these weights, or the name of a shipped selector; None before they were saved."""
+    config: Any
+
+    def turned(self, value: float) -> Self:
+        """The same weights (shared, not copied) with the knob at `value`.
+
+        Raises:
+            PlanError: this selector has no knob.
+        """
+        if self.knob is None:
+            raise PlanError(f"{type(self).__name__} keeps exactly what it is allowed; there is no knob to turn")
+        other = copy.copy(self)
+        other.configure(**{self.knob.name: float(value)})
+        return other
+
+    def configure(self, **changes: Any) -> None:
+        """Change fields of the config that no weight depends on."""
+        self.config = self._hub_mixin_config = replace(self.config, **changes)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> str | None:  # type: ignore[override]
+        """Write config.json, model.safetensors and a model card into a folder."""
+        url = super().save_pretrained(Path(save_directory), **options)
+        # safetensors writes for the owner alone.
+        Path(save_directory, WEIGHTS).chmod(0o644)
+        self.saved = os.path.abspath(save_directory)
+        return url
+
+    @classmethod
+    def from_pretrained(cls, name: str | os.PathLike[str], **options: Any) -> Self:  # type: ignore[override]
+        """Load from a folder, a hub id, or by the name of a shipped selector.
+
+        Raises:
+            ModelError: nothing is there, or it is no selector of this kind.
+        """
+        name = os.fspath(name)
+        shipped = SHIPPED / name
+        folder = shipped if "/" not in name and shipped.is_dir() else Path(name).expanduser()
+        if not folder.is_dir() and (name.count("/") != 1 or name.startswith((".", "~", "/"))):
+            here = ", ".join(names()) or "none"
+            raise ModelError(f"no selector {name}; give a folder, a hub id (owner/name), or a shipped one ({here})")
+        if folder.is_dir() and not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} is no selector: it has no config.json; give what save_pretrained wrote")
+        try:
+            loaded = super().from_pretrained(os.fspath(folder) if folder.is_dir() else name, **options)
+        except Exception as e:  # hub, JSON, safetensors and torch each have their own
+            first = str(e).strip().splitlines() or [type(e).__name__]
+            raise ModelError(f"{name} does not load as a {cls.__name__}: {first[0]}") from e
+        loaded.saved = name if folder == shipped or not folder.is_dir() else os.path.abspath(folder)
+        return loaded.eval()
+
+    @classmethod
+    def _from_pretrained(  # type: ignore[override]
+        cls, *, model_id: str, strict: bool = True, map_location: str = "cpu", config: Any = None, **hub: Any
+    ) -> Self:
+        """As the mixin does it, but strict, or other weights would load as a selector of random ones; and silent."""
+        file = os.path.join(model_id, WEIGHTS)
+        if not os.path.isdir(model_id):
+            options = {k: v for k, v in hub.items() if k in _HUB}
+            file = hf_hub_download(model_id, WEIGHTS, **options)
+        made = cls(config)
+        load_model(made, file, strict=strict, device=map_location)
+        return made
+
+    def to_plan(self) -> dict[str, Any]:
+        """What a plan file holds: where the weights are, and where the knob stands.
+
+        Raises:
+            PlanError: they are nowhere yet.
+        """
+        if self.saved is None:
+            raise PlanError(
+                f"this {type(self).__name__} was never saved, so no plan file could name it; call "
+                "save_pretrained(folder) first"
+            )
+        return {"saved": self.saved} | ({self.knob.name: getattr(self.config, self.knob.name)} if self.knob else {})
+
+    @classmethod
+    def from_plan(cls, saved: str, **dial: float) -> Self:
+        """The selector that `to_plan` described."""
+        loaded = cls.from_pretrained(saved)
+        return loaded.turned(dial[cls.knob.name]) if cls.knob and cls.knob.name in dial else loaded
+
+    def __eq__(self, other: object) -> bool:
+        """Of one kind, from one folder, turned alike; so that a plan that was written and read is the same plan."""
+        if self is other or type(self) is not type(other) or not isinstance(other, Saved):
+            return self is other
+        return self.saved is not None and other.saved is not None and self.to_plan() == other.to_plan()
+
+    def __hash__(self) -> int:
+        """By identity: modules are kept in sets by frameworks that must not take two for one."""
+        return id(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.saved or 'not saved'})"
+
+    def on(self, device: torch.device) -> Self:
+        """This selector, moved to where the tokens are."""
+        return self if next(self.parameters()).device == device else self.to(device)
+
+
+def names() -> list[str]:
+    """The shipped selectors."""
+    return sorted(f.name for f in SHIPPED.iterdir() if (f / "config.json").is_file()) if SHIPPED.is_dir() else []

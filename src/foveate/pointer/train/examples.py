@@ -1,0 +1,191 @@
+"""Questions with answers, from a data file, as a training task for a model of any family.
+
+The model runs as far as its language model, under an attachment that drops nothing; there a hook notes what the
+language model was about to be given, where each image stands and which text asks, and ends the call. What is learned
+from is therefore what a selector sees in use. The loss then calls the language model itself, without the places that
+are left out, exactly as a cut at the input leaves them out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from foveate.attach import attach
+from foveate.cache import NAMES
+from foveate.data import Example
+from foveate.engines.loading import Engine
+from foveate.engines.score import prepare_examples
+from foveate.errors import FoveateError
+from foveate.families import family
+from foveate.methods.uniform import Uniform
+from foveate.plan import Cut, Plan
+from foveate.pointer.candidates import Candidates
+from foveate.pointer.noise import Support
+from foveate.pointer.train.task import Seen
+from foveate.prompt import Image, Prompt, question, squeeze_index
+from foveate.segment import Segment, gather
+from foveate.step import Step
+
+_EVERYTHING = Plan((Cut("input", Uniform(), 1.0),))
+_NONE = -100
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the language model was about to be given, and what it should say next at each place (-100: anything)."""
+
+    kwargs: dict[str, Any]
+    images: list[Image]
+    question_BL: Tensor
+    visual_BL: Tensor
+    next_BL: Tensor
+    contiguous: bool
+
+
+class _Noted(Exception):
+    """Ends a call once its language model is reached."""
+
+
+class Examples:
+    """A `Task` over examples; each is answered with its first answer.
+
+    Args:
+        engine: from `foveate.engines.loading.load`.
+        examples: all with an answer and at least one picture.
+
+    Raises:
+        FoveateError: an example has none.
+    """
+
+    def __init__(self, engine: Engine, examples: Sequence[Example]) -> None:
+        for e in examples:
+            if not e.answers or not e.images:
+                raise FoveateError(f"example {e.id} has no {'picture' if e.answers else 'answer'}; training needs both")
+        self.engine, self.examples = engine, list(examples)
+        self.family = family(engine.model)
+        self.lm = self.family.language_model(engine.model)
+
+    @property
+    def size(self) -> int:
+        """How many examples there are."""
+        return len(self.examples)
+
+    def look(self, numbers: Sequence[int]) -> Seen:
+        """All pictures of these examples, one after another."""
+        given = self.given([self.examples[n] for n in numbers])
+        embeds = given.kwargs["inputs_embeds"]
+        tokens = [embeds[i.row, i.place_N] for i in given.images]
+        words = [embeds[i.row, given.question_BL[i.row]] for i in given.images]
+        tokens_BND, real_BN = _stack(tokens)
+        text_BTD, said_BT = _stack(words)
+        return Seen(Candidates(tokens_BND, real_BN, text_BTD, said_BT), given)
+
+    @torch.no_grad()
+    def given(self, examples: Sequence[Example]) -> Given:
+        """Run the model as far as its language model."""
+        model = self.engine.model
+        prompt = prepare_examples(self.engine, examples)
+        ids_BL = prompt.inputs["input_ids"]
+        inputs, next_BL = _answered(self.engine, prompt.inputs, [e.answers[0] for e in examples])
+        noted: dict[str, Any] = {}
+
+        def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+            noted.update(kwargs)
+            places.append(attached.run.cutting.prompt)  # type: ignore[union-attr]
+            raise _Noted
+
+        places: list[Prompt] = []
+        with attach(model, _EVERYTHING, tail=prompt.tail) as attached:
+            handle = attached.lm.register_forward_pre_hook(note, with_kwargs=True)
+            try:
+                model(**inputs, use_cache=False)
+            except _Noted:
+                pass
+            finally:
+                handle.remove()
+        (place,) = places
+        length = ids_BL.shape[1]
+        special_BL = torch.isin(ids_BL, attached.special.to(ids_BL.device))
+        asks_BL, _ = question(place.real_BL[:, :length], place.visual_BL[:, :length], special_BL, prompt.tail)
+        asks_BL = F.pad(asks_BL, (0, next_BL.shape[1] - length))
+        return Given(noted, place.images, asks_BL, place.visual_BL, next_BL, attached.contiguous)
+
+    def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
+        """Over the answers' tokens, the end token among them."""
+        given: Given = seen.material
+        embeds = given.kwargs["inputs_embeds"].clone()
+        alive_BL = _real(given) & ~given.visual_BL
+        weight_BL = torch.ones_like(alive_BL, dtype=torch.float32)
+        rows = zip(given.images, tokens_BSD, alpha_BS, support.places_BS, support.there_BS, strict=True)
+        for image, tokens_SD, alpha_S, places_S, here in rows:
+            at = image.place_N[places_S[here]]
+            row = at.new_tensor(image.row)
+            embeds = embeds.index_put((row, at), tokens_SD[here].to(embeds))
+            weight_BL = weight_BL.index_put((row, at), alpha_S[here].float())
+            alive_BL[image.row, at] = True
+        kwargs, index_BM = self._shorter(given, embeds, alive_BL, weight_BL)
+        out = self.lm(**kwargs)
+        next_BM = gather(given.next_BL, index_BM).masked_fill(index_BM < 0, _NONE)
+        said = next_BM != _NONE
+        scores = self.engine.model.get_output_embeddings()(out.last_hidden_state[said]).float()
+        return F.cross_entropy(scores, next_BM[said]), (scores.argmax(-1) == next_BM[said]).float().mean()
+
+    def _shorter(
+        self, given: Given, embeds: Tensor, alive_BL: Tensor, weight_BL: Tensor
+    ) -> tuple[dict[str, Any], Tensor]:
+        """The language model's arguments without the places that are left out, and which places stay."""
+        index_BM = squeeze_index(alive_BL)
+        kwargs = dict(given.kwargs) | {"inputs_embeds": embeds, "use_cache": False} | dict.fromkeys(NAMES)
+        kwargs = {k: v for k, v in kwargs.items() if k not in NAMES or k in given.kwargs}
+        step = Step(self.family, self.lm, kwargs, given.contiguous)
+        step.segment = step.base = Segment(index_BM, new=True)
+        kwargs |= step.arguments() | {"inputs_embeds": gather(embeds, index_BM)}
+        planes = kwargs.get("deepstack_visual_embeds")
+        if planes is not None:
+            # DeepStack adds features of the tower again, deeper down: a token that is half kept has half of them.
+            weight_V1 = weight_BL[kwargs["visual_pos_masks"]].unsqueeze(1)
+            planes = [p * weight_V1.to(p) for p in planes]
+            cut = [step.deepstack(kwargs["inputs_embeds"], kwargs["visual_pos_masks"], p) for p in planes]
+            kwargs |= {"visual_pos_masks": cut[0][0], "deepstack_visual_embeds": [plane for _, plane in cut]}
+        return kwargs, index_BM
+
+
+def _real(given: Given) -> Tensor:
+    mask = given.kwargs.get("attention_mask")
+    return torch.ones_like(given.visual_BL) if mask is None else mask.bool()
+
+
+def _stack(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Rows of several lengths side by side in float32, and which are real; None where all are."""
+    width = max(len(r) for r in rows)
+    stacked = torch.stack([F.pad(r.float(), (0, 0, 0, width - len(r))) for r in rows])
+    counts = torch.tensor([len(r) for r in rows], device=stacked.device)
+    real = torch.arange(width, device=stacked.device) < counts.unsqueeze(1)
+    return stacked, None if bool(real.all()) else real
+
+
+def _answered(engine: Engine, inputs: dict[str, Any], answers: Sequence[str]) -> tuple[dict[str, Any], Tensor]:
+    """Inputs with each prompt's answer and the end token after it, and what is to be said at each place."""
+    end = engine.model.generation_config.eos_token_id
+    ends = [] if end is None else [end if isinstance(end, int) else min(end)]
+    tokenizer = engine.processor.tokenizer
+    rows = [tokenizer(a, add_special_tokens=False)["input_ids"] + ends for a in answers]
+    ids_BL = inputs["input_ids"]
+    b, length = ids_BL.shape
+    width = max(map(len, rows))
+    fill = tokenizer.pad_token_id or 0
+    more = ids_BL.new_tensor([r + [fill] * (width - len(r)) for r in rows])
+    real = ids_BL.new_tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows])
+    out = dict(inputs)
+    for name, value in inputs.items():
+        if isinstance(value, Tensor) and value.shape == (b, length):
+            tail = {"input_ids": more, "attention_mask": real}.get(name, torch.zeros_like(more))
+            out[name] = torch.cat((value, tail.to(value)), 1)
+    next_BL = ids_BL.new_full((b, length + width), _NONE)
+    # The token at a place is said by the place before it.
+    next_BL[:, length - 1 : length + width - 1] = more.masked_fill(real == 0, _NONE)
+    return out, next_BL

@@ -1,0 +1,196 @@
+"""From a model and a data file to a selector in a folder: train, calibrate, and measure on held-out pictures."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate import files
+from foveate.data import Example
+from foveate.engines.loading import Engine
+from foveate.engines.score import answer
+from foveate.errors import FoveateError
+from foveate.metrics import exact
+from foveate.plan import Cut, Plan
+from foveate.pointer.config import OneShotConfig, PointerConfig
+from foveate.pointer.oneshot import OneShotSelector
+from foveate.pointer.selector import PointerSelector
+from foveate.pointer.train.calibrate import calibrated, walks
+from foveate.pointer.train.examples import Examples
+from foveate.pointer.train.loop import Curve, make_accelerator, train
+from foveate.pointer.train.recipe import Recipe
+from foveate.selection import TokenView
+
+SELECTOR = "selector"
+_CHECKED = 64
+_MEASURED = 256
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Examples for training, for setting the dial and watching, and for the figures that are quoted."""
+
+    train: list[Example]
+    watch: list[Example]
+    held: list[Example]
+
+
+def split(examples: Sequence[Example], share: float = 0.1) -> Parts:
+    """Three parts, `share` of the pictures for each of the last two; a picture's questions stay together.
+
+    By a hash of the pictures, so that adding examples moves none.
+
+    Raises:
+        FoveateError: too few pictures for three parts.
+    """
+    rank = {key: hashlib.sha256(key.encode()).hexdigest() for key in {_key(e) for e in examples}}
+    if len(rank) < 4:
+        raise FoveateError(f"{len(rank)} different pictures are too few: some train, some calibrate, some are held out")
+    order = sorted(rank, key=rank.__getitem__)
+    n = max(1, int(share * len(order) + 0.5))
+    watch, held = set(order[:n]), set(order[n : 2 * n])
+    parts = Parts([], [], [])
+    for e in examples:
+        key = _key(e)
+        (parts.watch if key in watch else parts.held if key in held else parts.train).append(e)
+    return parts
+
+
+def _key(e: Example) -> str:
+    return "|".join(i.name if isinstance(i, Path) else hashlib.sha256(i.tobytes()).hexdigest() for i in e.images)
+
+
+def fit(
+    engine: Engine,
+    examples: Sequence[Example],
+    config: Callable[[int], PointerConfig | OneShotConfig],
+    recipe: Recipe,
+    out: Path,
+    precision: str = "no",
+    tick: Callable[[int], None] | None = None,
+    longest: int = 16,
+) -> dict[str, Any]:
+    """Train a selector for this model and save it in `out/selector`; goes on from where an earlier call stopped.
+
+    Args:
+        engine: the model.
+        examples: with answers; see `split`.
+        config: the selector, given the width of the model's tokens.
+        recipe: how to train.
+        out: a folder that exists.
+        precision: accelerate's mixed precision: "no", "bf16" or "fp16".
+        tick: told how many updates are done.
+        longest: tokens of an answer at most, where answers are judged.
+
+    Returns:
+        What was measured on the held-out part, as plain data; also in `out/results.json`.
+
+    Raises:
+        FoveateError: data that cannot be split, settings that are wrong, or a budget that calibration cannot meet.
+    """
+    parts = split(examples)
+    accelerator = make_accelerator(recipe, engine.model.device.type == "cpu", precision)
+    task, watch, held = (Examples(engine, p) for p in (parts.train, parts.watch, parts.held))
+    shape = config(engine.model.config.get_text_config().hidden_size)
+    selector = build(shape, recipe.seed, statistics(task)).to(engine.model.device)
+
+    def check(now: Any) -> dict[str, float]:
+        judged = _judge(engine, watch.examples[:_CHECKED], plan(now, recipe.room), longest)
+        return {"accuracy": fmean(judged.right), "kept": judged.kept}
+
+    train(task, engine.model, selector, recipe, out, check, accelerator, tick)
+    if isinstance(selector, PointerSelector):
+        selector = calibrated(selector, walks(selector, views(watch, selector.config.text), recipe.room), shape.budget)
+    result = _quote(engine, held.examples, selector, recipe.room, longest)
+    if accelerator.is_main_process:
+        selector.save_pretrained(out / SELECTOR)
+        files.write(out / "results.json", (json.dumps(result, indent=1) + "\n").encode())
+    return result
+
+
+def build(config: PointerConfig | OneShotConfig, seed: int, seen: tuple[Tensor, Tensor]) -> Any:
+    """A new selector whose weights the seed decides, for tokens of these channel statistics."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        kind: Any = PointerSelector if isinstance(config, PointerConfig) else OneShotSelector
+        selector = kind(config)
+    selector.fit(*(t.cpu() for t in seen))
+    return selector
+
+
+def plan(selector: Any, room: float) -> Plan:
+    """The selector before the LLM, with room above its mean where it is adaptive."""
+    budget = selector.config.budget
+    # To keep all is to be asked for all, and not to stop: the room ends before that.
+    return Plan((Cut("input", selector, max(budget, min(0.99, budget * room)) if selector.adaptive else budget),))
+
+
+def statistics(task: Examples) -> tuple[Tensor, Tensor]:
+    """Mean and deviation of each channel over the tokens of the first examples."""
+    means, squares = [], []
+    for view in views(task, False, _MEASURED):
+        x = view.need("hidden_BND")[0].double()
+        means.append(x.mean(0))
+        squares.append(x.square().mean(0))
+    mean = torch.stack(means).mean(0)
+    spread = (torch.stack(squares).mean(0) - mean.square()).clamp(min=0).sqrt()
+    return mean.float(), spread.float()
+
+
+@torch.no_grad()
+def views(task: Examples, text: bool, most: int | None = None) -> Iterator[TokenView]:
+    """What a selector sees of each picture."""
+    for n in range(min(task.size, most or task.size)):
+        c = task.look([n]).candidates
+        for i in range(len(c.tokens_BND)):
+            real = slice(None) if c.real_BN is None else c.real_BN[i]
+            said = slice(None) if c.said_BT is None else c.said_BT[i]
+            words = c.text_BTD[i : i + 1, said] if text and c.text_BTD is not None else None
+            yield TokenView(hidden_BND=c.tokens_BND[i : i + 1, real], text_BTD=words)
+
+
+@dataclass(frozen=True)
+class _Judged:
+    right: list[float]
+    counts: list[int]
+    tokens: list[int]
+
+    @property
+    def kept(self) -> float:
+        return sum(self.counts) / max(1, sum(self.tokens))
+
+
+def _judge(engine: Engine, examples: Sequence[Example], chosen: Plan | None, longest: int) -> _Judged:
+    """Answers as in use, one by one: exact match, and what was kept of each picture."""
+    right, counts, tokens = [], [], []
+    for e in examples:
+        (said,) = answer(engine, [e], chosen, longest)
+        right.append(exact(said.text, e.answers))
+        counts += [i.per_layer[-1] for i in said.images]
+        tokens += [i.tokens for i in said.images]
+    return _Judged(right, counts, tokens)
+
+
+def _quote(engine: Engine, examples: Sequence[Example], selector: Any, room: float, longest: int) -> dict[str, Any]:
+    """Held-out figures with all tokens and with the selector's."""
+    full = _judge(engine, examples, None, longest)
+    cut = _judge(engine, examples, plan(selector, room), longest)
+    dial = {selector.knob.name: getattr(selector.config, selector.knob.name)} if selector.knob else {}
+    return {
+        "questions": len(examples),
+        "budget": selector.config.budget,
+        "accuracy_full": fmean(full.right),
+        "accuracy": fmean(cut.right),
+        "kept": cut.kept,
+        "kept_count": {"mean": fmean(cut.counts), "deviation": pstdev(cut.counts), "of": fmean(cut.tokens)},
+        **dial,
+    }
+
+
+__all__ = ["SELECTOR", "Curve", "build", "fit", "plan", "split", "statistics", "views"]

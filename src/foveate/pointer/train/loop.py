@@ -1,0 +1,166 @@
+"""The training loop: the same on one CPU, one GPU or many, and the same whether or not it was interrupted.
+
+Nothing random outlives an update: order and noise come from the seed, the update's number and the process's, so a run
+that goes on from a saved state is the run that never stopped.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from foveate import files
+from foveate.errors import FoveateError
+from foveate.pointer.train import state
+from foveate.pointer.train.curves import plot
+from foveate.pointer.train.recipe import Recipe
+from foveate.pointer.train.task import Task
+from foveate.pointer.train.trainee import Trainee
+
+Curve = list[dict[str, Any]]
+Check = Callable[[Any], dict[str, float]]
+"""Figures of the selector as it would be used: hard, on held-out images."""
+STATE = "state.safetensors"
+
+
+def train(
+    task: Task,
+    model: nn.Module,
+    selector: Any,
+    recipe: Recipe,
+    folder: Path,
+    check: Check | None = None,
+    accelerator: Any = None,
+    tick: Callable[[int], None] | None = None,
+    stop_after: int | None = None,
+) -> Curve:
+    """Train `selector` in place in front of the frozen `model`; goes on from `folder`'s state, if there is one.
+
+    Args:
+        task: what to be right about.
+        model: what the task asks; its parameters stop wanting gradients.
+        selector: a PointerSelector or a OneShotSelector whose channel statistics are set.
+        recipe: how.
+        folder: for the state and the curves; must exist.
+        check: called every `recipe.check_every` updates and after the last; the soft loss does not tell what hard
+            selections are worth.
+        accelerator: accelerate's, for more than one device and mixed precision.
+        tick: told how many updates are done.
+        stop_after: end the call after so many updates in all; the next call goes on.
+
+    Returns:
+        The curve, a row every 10 updates and for each check.
+
+    Raises:
+        FoveateError: the folder holds the state of another run, or the loss is no number.
+    """
+    accelerator = accelerator or make_accelerator(recipe)
+    trainee = Trainee(task, model, selector, recipe, lambda x: accelerator.reduce(x, "sum"))
+    optimizer: Any = torch.optim.AdamW(_groups(trainee, recipe), lr=recipe.rate, betas=(0.9, 0.98))
+    wrapped, optimizer = accelerator.prepare(trainee, optimizer)
+    bare = optimizer.optimizer
+    key = {"recipe": asdict(recipe), "config": asdict(selector.config), "processes": accelerator.num_processes}
+    path, curve, done, spent = folder / STATE, [], 0, 0.0
+    if path.exists():
+        tensors, facts = state.read(path)
+        if facts["run"] != json.loads(json.dumps(key)):
+            raise FoveateError(f"{path} belongs to a run with other settings; choose another folder, or delete it")
+        state.restore(trainee, bare, tensors)
+        curve, done, spent = facts["curve"], facts["step"], facts["seconds"]
+    end = min(recipe.steps, stop_after or recipe.steps)
+    began = time.monotonic()
+    while done < end:
+        figures = _update(accelerator, wrapped, trainee, optimizer, recipe, done)
+        done += 1
+        seconds = spent + time.monotonic() - began
+        if done % 10 == 0 or done <= 3:
+            curve.append({"step": done, "seconds": round(seconds, 2), **{k: round(v, 5) for k, v in figures.items()}})
+        if check is not None and (done % recipe.check_every == 0 or done == recipe.steps):
+            selector.eval()
+            curve.append({"step": done} | {f"hard_{k}": round(v, 5) for k, v in check(selector).items()})
+        if done % recipe.save_every == 0 or done == end:
+            tensors = state.gather(trainee, bare)
+            if accelerator.is_main_process:
+                facts = {"run": key, "step": done, "seconds": seconds, "curve": curve}
+                state.write(path, tensors, facts)
+        if tick is not None:
+            tick(done)
+    if accelerator.is_main_process:
+        files.write(folder / "curves.json", (json.dumps(curve, indent=1) + "\n").encode())
+        plot(curve, selector.config.budget, folder / "curves.png")
+    selector.eval()
+    return curve
+
+
+def make_accelerator(recipe: Recipe, cpu: bool = False, precision: str = "no") -> Any:
+    """accelerate's Accelerator for this recipe.
+
+    Raises:
+        FoveateError: accelerate is not installed.
+    """
+    try:
+        from accelerate import Accelerator
+    except ImportError:
+        raise FoveateError("training needs accelerate: pip install 'foveate[train]'") from None
+    return Accelerator(cpu=cpu, mixed_precision=precision, gradient_accumulation_steps=recipe.accumulate)
+
+
+def _update(
+    accelerator: Any, wrapped: Any, trainee: Trainee, optimizer: Any, recipe: Recipe, step: int
+) -> dict[str, float]:
+    """One update; the means of its figures over micro-batches and processes."""
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.rate * recipe.factor(step)
+    trainee.begin()
+    trainee.train()
+    seen: list[dict[str, Tensor]] = []
+    norm = torch.zeros(())
+    for micro in range(recipe.accumulate):
+        part = (step * recipe.accumulate + micro) * accelerator.num_processes + accelerator.process_index
+        with accelerator.accumulate(wrapped):
+            loss, figures = wrapped(numbers(trainee.task.size, recipe, part), step, _seed(recipe.seed, part))
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                norm = accelerator.clip_grad_norm_([p for p in trainee.parameters() if p.requires_grad], recipe.clip)
+            optimizer.step()
+            optimizer.zero_grad()
+        seen.append(figures)
+    means = {k: accelerator.reduce(torch.stack([f[k] for f in seen]).mean(), "mean") for k in seen[0]}
+    out = {k: float(v) for k, v in means.items()} | {"norm": float(norm)}
+    if not all(v == v for v in out.values()):
+        raise FoveateError(
+            f"the loss is no number at update {step + 1}; lower the rate, or train in bfloat16 or float32"
+        )
+    return out
+
+
+def numbers(size: int, recipe: Recipe, part: int) -> list[int]:
+    """What micro-batch number `part` of the whole run looks at: each epoch in an order of its own."""
+    return [n for _, n in zip(range(recipe.batch), _endless(size, recipe.seed, part * recipe.batch), strict=False)]
+
+
+def _endless(size: int, seed: int, start: int) -> Iterator[int]:
+    epoch, place = divmod(start, size)
+    while True:
+        generator = torch.Generator().manual_seed(_seed(seed, -1 - epoch))
+        yield from torch.randperm(size, generator=generator).tolist()[place:]
+        epoch, place = epoch + 1, 0
+
+
+def _seed(seed: int, part: int) -> int:
+    # Odd multipliers of Knuth's kind: neighbouring runs and parts must not share a stream.
+    return (seed * 0x9E3779B97F4A7C15 + part * 0xD1B54A32D192ED03 + 1) % 2**63
+
+
+def _groups(trainee: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Matrices decay; biases, gains and single numbers do not."""
+    learned = [p for p in trainee.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in learned if p.ndim > 1], "weight_decay": recipe.decay},
+        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,86 @@
+"""`foveate train` as a person and a program meet it: a selector in a folder that `foveate run` takes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from foveate.cli import app
+from foveate.data import Example
+from foveate.engines import hf
+from foveate.pointer import PointerSelector
+from foveate.pointer.train.fit import split
+from foveate.tiny import examples as world
+
+run = CliRunner().invoke
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return world.write(tmp_path_factory.mktemp("data"), range(6), "train", 1)
+
+
+@pytest.mark.parametrize("kind", ["sts", "oneshot"])
+def test_a_selector_comes_out(kind: str, data: Path, tmp_path: Path) -> None:
+    words = ["train", kind, "--data", str(data), "--budget", "0.05", "--steps", "2", "--batch", "2"]
+    result = run(app, [*words, "--out", str(tmp_path / "run"), "--json"])
+    assert result.exit_code == 0, result.stderr
+    figures = json.loads(result.stdout)
+    assert 0 <= figures["accuracy"] <= figures["accuracy_full"] + 1
+    assert figures["kept_count"]["of"] == 576
+    folder = tmp_path / "run" / "selector"
+    names = {f.name for f in (tmp_path / "run").iterdir()}
+    assert names >= {"selector", "state.safetensors", "curves.json", "results.json"}
+    assert json.loads((tmp_path / "run" / "results.json").read_text()) == {
+        k: v for k, v in figures.items() if k != "out"
+    }
+    if kind == "oneshot":
+        assert figures["kept_count"] == {"mean": 29, "deviation": 0, "of": 576}
+        return
+    assert figures["stop_bias"] == PointerSelector.from_pretrained(folder).config.stop_bias
+    picture = str(data.parent / json.loads(data.read_text().splitlines()[0])["image"])
+    asked = ["run", "--image", picture, "--prompt", "what color is the star?", "--method", "sts", "--keep", "0.125"]
+    out = run(app, [*asked, "--set", f"path={folder}", "--repeats", "1", "--max-new-tokens", "2", "--json"])
+    assert out.exit_code == 0, out.stderr
+    kept = json.loads(out.stdout)["pruned"]["report"]["images"][0]["per_layer"][-1]
+    assert 1 <= kept <= 72
+
+
+BAD: list[tuple[list[str], str]] = [
+    (["train", "sts", "--budget", "2"], "budget is 2.0"),
+    (["train", "sts", "--precision", "int4"], "--precision is 'int4'"),
+    (["train", "sts", "--data", "missing.jsonl"], "no data at missing.jsonl"),
+    (["train", "sts", "--model", "nowhere"], "no model folder nowhere"),
+    (["train", "sts", "--rate", "0"], "rate is 0.0"),
+    (["train", "sts", "--device", "abacus"], "no device"),
+    (["train", "oneshot", "--out", "{file}"], "--out"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), BAD, ids=[" ".join(w) for w, _ in BAD])
+def test_bad_words_are_found_before_a_model_is_loaded(
+    words: list[str], says: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(hf, "load", fail)
+    (tmp_path / "file").write_text("")
+    given = [w.format(file=tmp_path / "file" / "x") for w in words]
+    rest: list[Any] = [] if "--data" in words else ["--data", data]
+    result = run(app, [*given, *map(str, rest), *([] if "--out" in words else ["--out", str(tmp_path / "o")])])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert says in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_questions_about_one_picture_stay_together() -> None:
+    examples = [Example(f"{i}-{j}", (Path(f"{i}.png"),), "?", ("a",)) for i in range(40) for j in range(3)]
+    parts = split(examples)
+    groups = [{e.id.split("-")[0] for e in part} for part in (parts.train, parts.watch, parts.held)]
+    assert [len(g) for g in groups] == [32, 4, 4]
+    assert len(set.union(*groups)) == 40
+    more = split([*examples, Example("x", (Path("x.png"),), "?", ("a",))])
+    assert len({e.id for e in more.train} ^ {e.id for e in parts.train}) <= 4
