@@ -1,4 +1,4 @@
-"""The command line: `foveate run | bench | search | train | list | demo`. Exit status 2: the caller can put it right."""
+"""The command line: `foveate run | bench | search | train | list | demo`. Status 2: the caller can put it right."""
 
 import re
 import warnings
