@@ -158,14 +158,8 @@ def sms_tables(test: Measured, val: Measured, story: dict[str, Any]) -> dict[str
         )  # fmt: skip
         for tier, mean in facts["mean"].items():
             ranks = facts["spearman"].get(tier, {})
-            tiers.append(
-                [
-                    s,
-                    tier,
-                    f"{mean:.0f}",
-                    *(f"{ranks[k]:.2f}" if k in ranks else "-" for k in ("things", "object patches")),
-                ]
-            )
+            known = (f"{ranks[k]:.2f}" if k in ranks else "-" for k in ("things", "object patches"))
+            tiers.append([s, tier, f"{mean:.0f}", *known])
     inside = [
         n for n in dict.fromkeys(w["name"] for w in test.ways.values()) if n.startswith(("sms,", "sms I, cosine"))
     ]
