@@ -18,7 +18,7 @@ import torch
 
 from foveate import files
 from foveate.errors import FoveateError
-from foveate.tiny.statistics import paired, wilson
+from foveate.tiny.statistics import holm, paired, wilson
 from instrument import unpack
 
 SHARES = ("22.2%", "11.1%", "5.6%")
@@ -63,16 +63,6 @@ class Measured:
         pairs = [(a, self.hits(*t)) for t in theirs]
         chances = holm([paired(a, b) for a, b in pairs])
         return [(100 * float(a.float().mean() - b.float().mean()), p) for (a, b), p in zip(pairs, chances, strict=True)]
-
-
-def holm(values: list[float]) -> list[float]:
-    """Corrected p-values, in the order given."""
-    order = sorted(range(len(values)), key=values.__getitem__)
-    out, highest = [0.0] * len(values), 0.0
-    for rank, i in enumerate(order):
-        highest = max(highest, min(1.0, (len(values) - rank) * values[i]))
-        out[i] = highest
-    return out
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

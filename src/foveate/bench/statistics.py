@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import FoveateError
-from foveate.tiny.statistics import wilson
+from foveate.tiny.statistics import holm, wilson
 
 __all__ = ["Paired", "bootstrap", "compare", "holm", "interval", "mcnemar", "needs_scipy", "wilson"]
 
@@ -116,13 +116,3 @@ def bootstrap(values: Scores) -> tuple[float, float, float]:
     far = np.abs(found.bootstrap_distribution - mean) >= abs(mean) - 1e-12
     p = (1 + int(far.sum())) / (1 + RESAMPLES)
     return float(found.confidence_interval.low), float(found.confidence_interval.high), p
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's adjusted p-values: reject those at most 0.05 and the chance of any false rejection stays below 5%."""
-    m = len(p_values)
-    adjusted, highest = [0.0] * m, 0.0
-    for rank, i in enumerate(sorted(range(m), key=lambda i: p_values[i])):
-        highest = max(highest, min(1.0, (m - rank) * p_values[i]))
-        adjusted[i] = highest
-    return adjusted
