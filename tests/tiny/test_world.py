@@ -11,10 +11,11 @@ from foveate.errors import FoveateError
 from foveate.tiny import world
 from foveate.tiny.layout import Thing
 from foveate.tiny.seeds import SPLITS, seed
+from foveate.tiny.train.labels import label
 from foveate.tiny.vocabulary import COLORS, PLACES, PLURALS, QUESTION_KINDS, SIZE, TIERS, WORDS, noun
 from foveate.tiny.world import Scene
 
-FINGERPRINT = "d4b2ffdc06d35e39070a32ec65a5d09da391e00c60e6b9ab14ef2075f9b41a60"
+FINGERPRINT = "3dc51349f9f8b177b898e3c93ebe86475d1546e2d3a55108d820b3b0c959038a"
 SCENES = [world.scene("val", i, questions=16) for i in range(60)]
 
 
@@ -134,3 +135,19 @@ def _check_side(side: str, anchor: Thing, target: Thing, things: tuple[Thing, ..
 
     assert 0 < gap(target) <= 16 and level(target)
     assert not [t for t in things if t not in (anchor, target) and level(t) and 0 < gap(t) <= gap(target)]
+
+
+def test_cluttered_scenes_hold_few_things_among_many_distractors() -> None:
+    for i in range(20):
+        layout = world.scene("val", i, tier="cluttered").layout
+        assert len(layout.things) <= 5 and len(layout.distractors) >= 12
+
+
+def test_distractors_are_labelled_and_are_no_things() -> None:
+    scene = world.scene("val", 0, tier="cluttered")
+    labels = label(scene)
+    filled = labels.pattern >= 0
+    boxes = [d.box for d in scene.layout.distractors]
+    assert filled.any() and not (filled.ravel() & ~world.patches(boxes, 0.5)).any()
+    assert np.array_equal(labels.tints.sum(-1), filled.astype(np.float32))
+    assert not (filled & (labels.owner >= 0)).any()
