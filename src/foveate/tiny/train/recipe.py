@@ -74,12 +74,6 @@ ALL = Lesson(
     75_000_000,
     favoured=HARD,
 )
-LAST = Lesson(
-    Stage("last", steps=150, micro=2, scenes=4, rate=0.4e-3, warmup=10, decay=1.0, check_every=75),
-    80_000_000,
-    tiers=("medium", "crowded", "cluttered"),
-    favoured=("plate", "count"),
-)
 
 
 @dataclass(frozen=True)
@@ -90,7 +84,7 @@ class Recipe:
     region: float = 0.2
     windows: Stage = WINDOWS
     images: Stage = IMAGES
-    lessons: tuple[Lesson, ...] = (NAMES, EASY, BRISK, SHORT, SHOWN, FEW, HOPS, WIDE, SPELL, ALL, LAST)
+    lessons: tuple[Lesson, ...] = (NAMES, EASY, BRISK, SHORT, SHOWN, FEW, HOPS, WIDE, SPELL, ALL)
 
     def shortened(self, steps: int) -> Recipe:
         """The same recipe with at most `steps` steps a stage, to see that everything runs."""
