@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from foveate.tiny.seeds import WORLD
@@ -87,7 +88,7 @@ def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None
         seed=recipe.seed,
         words=len(WORDS),
         full=recipe.full_steps,
-        lineage=lineage or "The run was unbroken.",
+        lineage=fill(lineage or "The run was unbroken.", 120),
         questions=results["questions"],
         scenes=results["scenes"],
         accuracy=_accuracy(accuracy["full"]),
