@@ -95,7 +95,7 @@ def read_plan(path: Path) -> Plan:
 
 
 def _value(text: str) -> Any:
-    words = {"true": True, "false": False, "none": None, "null": None}
+    words = {"true": True, "false": False, "null": None}
     if (word := text.strip().lower()) in words:
         return words[word]
     try:
