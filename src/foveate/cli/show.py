@@ -1,6 +1,7 @@
 """What the commands print: tables for people, one JSON object for programs."""
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,6 +16,9 @@ from foveate.engines.hf import Comparison
 from foveate.report import Report
 from foveate.viz import where
 
+_FILE = 160
+"""Columns where nobody says how wide the page is."""
+
 
 def as_json(data: dict[str, Any]) -> None:
     """One JSON object on stdout."""
@@ -23,7 +27,11 @@ def as_json(data: dict[str, Any]) -> None:
 
 def console() -> Console:
     """Stdout, looked up when it is used: tests and pipes replace it. Numbers keep the table's own colours."""
-    return Console(highlight=False)
+    page = Console(highlight=False)
+    if not page.is_terminal and "COLUMNS" not in os.environ:
+        # A file has no edge to cut a table at.
+        page.width = _FILE
+    return page
 
 
 def errors() -> Console:
