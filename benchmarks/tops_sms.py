@@ -130,11 +130,7 @@ def ask_tops(test: Results, depth: int, chosen: dict[str, Any]) -> None:
         test.add("tops I", share, tops(share, depth, stages=1, **scale))
         test.add("tops II", share, tops(share, depth, stages=2, layers=(1, 4), **chosen))
         test.add("tops", share, tops(share, depth, **chosen))
-        test.add("tops, relevance alone inside", share, tops(share, depth, alpha_inside=0, lam_inside=0, **chosen))
-        published = lambda keep=keep: METHODS["tops"](keep, depth=depth)  # noqa: E731
-        test.add("tops as published, renumbered", share, published)
-        test.add("tops as published", share, lambda make=published: still(make()))
-        test.add("tops, the table's budget", share, tops(share, depth, budget="table", **chosen))
+        test.add("tops as published, renumbered", share, lambda keep=keep: METHODS["tops"](keep, depth=depth))
 
 
 def ask_sms(test: Results, val: Results) -> dict[str, Any]:

@@ -100,8 +100,7 @@ def versus(m: Measured, mine: str, names: Sequence[str]) -> str:
 
 def tops_tables(test: Measured, val: Measured, chosen: dict[str, Any]) -> dict[str, str]:
     variants = [f"{n}, {t}" for n in ("mean", "minmax") for t in ("none", "rank", "log", "clip")]
-    stages = ("tops I", "tops II", "tops", "tops, relevance alone inside", "tops as published")
-    stages += ("tops as published, renumbered", "tops, the table's budget")
+    stages = ("tops I", "tops II", "tops", "tops as published, renumbered")
     raters = [w["name"] for w in val.ways.values() if w["name"].startswith("I+II")]
     return {
         "chosen": f"Chosen on validation scenes: {', '.join(f'{k} = `{v}`' for k, v in chosen.items())}.",
