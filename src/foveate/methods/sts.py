@@ -4,7 +4,7 @@ STS, arXiv 2606.16067; the selector is `foveate.pointer` and has to be trained f
 code is public, so there are no authors' indices to compare with; docs/methods/sts.md says what is our reading.
 
 `keep` is what it is everywhere: the most an image may keep. The retention rates of the paper are means, and a selector
-trained for a mean of 0.111 wants room above it for crowded images: `sts(keep=0.333, path="tiny-111")`.
+trained for a mean of 0.111 wants room above it for crowded images: `sts(keep=0.28, path="runs/sts-111/selector")`.
 """
 
 from foveate.errors import PlanError
@@ -21,8 +21,8 @@ def sts(keep: float | int, path: str | None = None, stop_bias: float | None = No
 
     Args:
         keep: the most tokens that an image may keep, a fraction (float) or a number (int); the stop decides below it.
-        path: folder or hub id of a trained selector, or the name of a shipped one. By default the one shipped with the
-            embedded model that was trained for the mean nearest to `keep`.
+        path: folder or hub id of a trained selector, or the name of a shipped one. By default the
+            shipped one whose mean is nearest to `keep`, where this release ships any.
         stop_bias: the dial: larger keeps fewer. By default what the selector was calibrated to.
 
     Raises:
