@@ -13,7 +13,7 @@ from foveate.cli.bench import _words
 from foveate.engines import hf
 from foveate.methods import METHODS
 
-run = CliRunner().invoke
+run = CliRunner(env={"COLUMNS": "160"}).invoke
 QUICK = ["bench", "--limit", "4", "--keep", "0.111", "--batch-sizes", "1", "--lengths", "2", "--repeats", "1"]
 
 

@@ -180,7 +180,10 @@ def test_list() -> None:
     assert set(data["families"]) == set(FAMILIES)
     assert data["methods"]["fastv"]["reads"] == ["text_attn_BN"]
     assert data["methods"]["fastv"]["settings"]["scoring"] == "code"
-    assert all(m["about"] and m["cuts"] and m["engines"] == ["hf"] for m in data["methods"].values())
+    assert all(m["about"] and m["engines"] == ["hf"] for m in data["methods"].values())
+    # A method without cuts says what it lacks: a trained selector.
+    assert {name for name, m in data["methods"].items() if not m["cuts"]} == {"sts"}
+    assert "train one with foveate train sts" in data["methods"]["sts"]["needs"]
     assert "cls_attn_BN" in data["families"]["qwen2_vl"]["signals"]
     page = run(app, ["list"])
     assert page.exit_code == 0
