@@ -64,7 +64,7 @@ def tops_sheet(model: Any, processor: Any, scene: Any) -> Image.Image:
 
 
 def sms_sheet(model: Any, processor: Any, scenes: list[Any]) -> Image.Image:
-    plan = METHODS["sms"](0.9, c=16.0, image=0.75, text=0.75)
+    plan = METHODS["sms"](0.9, c=32.0, image=0.75, text=0.75)
     words = ["stage 1", "before layer 3", "before layer 7"]
     return viz.sheet([row(model, processor, s, plan, words) for s in scenes])
 

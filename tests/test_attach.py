@@ -18,7 +18,7 @@ from learned import options
 from zoo import BOS, DEPTH, IMAGE, NAMES, PAD, QWEN, SIZES, Row, batch, build, shared
 
 LAST = Attention("last", "previous")
-SMS = METHODS["sms"](keep=0.6, c=2.0, layers=(1, 2), image=0.7)
+SMS = METHODS["sms"](keep=0.6, c=2.0, layers=(1, 2), image=0.7, text=0.5)
 TWO_STAGES = Plan((*method("divprune", keep=0.6).cuts, *method("fastv", keep=0.3).cuts))
 
 

@@ -18,9 +18,12 @@ STEPS = 4
 
 def plan(method: str, keep: float = 0.4, **over: object) -> Plan:
     """A method's plan, scaled to the tiny depth where it has stages."""
-    extra = {"tops": {"depth": DEPTH}, "pyramiddrop": {"depth": DEPTH, "layers": (1, 2, 3)}}.get(
-        method, options(method)
-    )
+    known = {
+        "tops": {"depth": DEPTH},
+        "pyramiddrop": {"depth": DEPTH, "layers": (1, 2, 3)},
+        "sms": {"image": 0.5, "text": 0.5},
+    }
+    extra = known.get(method, options(method))
     return replace(METHODS[method](keep=max(keep, 0.5) if method == "pyramiddrop" else keep, **extra), **over)
 
 

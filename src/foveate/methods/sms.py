@@ -17,7 +17,9 @@ readings:
   The default is the attention a token receives from the question's text.
 - Layers and rates are not published. Here stage 2 comes before the layers at 3/8 and 3/4 of the depth, and each time
   keeps a share of the image tokens and a share of the question that are left: with one ranking over both, their scales
-  would decide which goes. Template, special and last tokens are never candidates.
+  would decide which goes. Template, special and last tokens are never candidates. The paper drops text too. Here the
+  default keeps all of it: on the embedded model, where every word of a question is needed, dropping a quarter of it at
+  each cut cost 19 points. `text` below 1 drops it.
 """
 
 from dataclasses import dataclass
@@ -107,8 +109,8 @@ def sms(
     sign: int = 1,
     stages: Literal["both", 1, 2] = "both",
     layers: tuple[int | float, ...] = (0.375, 0.75),
-    image: float = 0.5,
-    text: float = 0.5,
+    image: float = 0.75,
+    text: float = 1.0,
     c_inside: float | None = None,
     correlation: Literal["attention", "similarity"] = "attention",
     sign_inside: int = 1,
@@ -129,7 +131,7 @@ def sms(
         stages: "both"; 1, stage 1 alone; 2, the stages inside the LLM alone.
         layers: stage 2 comes before these decoder layers: numbers, or fractions of the depth.
         image: the share of the image tokens left that each stage-2 cut keeps.
-        text: the same for the question's text; 0 may drop all of it.
+        text: the same for the question's text; 1 keeps it, 0 may drop all of it.
         c_inside: exponent of a knee that each layer's scores are cut by too, so that the shares are caps; None is none.
         correlation: of stage 2: "attention" received from the raters, or mean "similarity" to all preceding candidates.
         sign_inside: of the similarity: 1 keeps the most alike, -1 the most novel.
