@@ -69,7 +69,7 @@ def sms_sheet(model: Any, processor: Any, scenes: list[Any]) -> Image.Image:
     return viz.sheet([row(model, processor, s, plan, words) for s in scenes])
 
 
-def curves(model: Any, scenes: list[Any], c: float = 16.0) -> Any:
+def curves(model: Any, scenes: list[Any], c: float = 32.0) -> Any:
     """The sorted [CLS] attention of each scene, with its knee."""
     figure, axes = plt.subplots(figsize=(6, 3))
     seen = look(model, load_joint(model), scenes)
