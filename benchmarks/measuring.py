@@ -56,6 +56,7 @@ def measure(args: argparse.Namespace, device: str, dtype: torch.dtype, out: Path
     console = Console(width=140)
     console.print(f"{args.shape}, random weights, {dtype}: {out}")
     for cell in cells:
-        console.print(tables.cost(cell))
+        for part in tables.cost(cell):
+            console.print(part)
     del engine
     gc.collect()

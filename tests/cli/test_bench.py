@@ -2,13 +2,15 @@
 
 import builtins
 import json
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from foveate.cli import app
+from foveate.cli import app, show
 from foveate.cli.bench import _words
 from foveate.engines import hf
 from foveate.methods import METHODS
@@ -30,7 +32,8 @@ def done(plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = ["--method", f"fastv,{plan}", "--set", "fastv.layer=3", "--out", str(out)]
     result = run(app, [*QUICK, *words])
     assert result.exit_code == 0, result.stderr
-    for text in ("tiny", "4 questions", "downsample", "fastv", "searched", "95%", "- random", "effic.", "report.html"):
+    wanted = ("tiny", "4 questions", "downsample", "fastv", "searched", "95%", "- base", "effic.", "report.html")
+    for text in (*wanted, "baseline, random"):
         assert text in result.stdout
     return out
 
@@ -126,3 +129,19 @@ def test_help() -> None:
     result = run(app, ["bench", "--help"])
     assert result.exit_code == 0
     assert "--compare" in result.stdout
+
+
+@pytest.mark.parametrize(("width", "gone"), [(200, []), (40, ["encode"]), (20, ["encode", "decode"])])
+def test_a_narrow_page_loses_columns_by_name_and_no_part_of_a_cell(
+    width: int, gone: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    columns = ("method", "encode", "decode", "total")
+    row = ["fastervlm", "1234567890", "1234567890", "1234567890"]
+    page = Console(width=max(width, 30), file=StringIO())
+    for part in show.fitted(columns, [row, None, row[:1]], ("encode", "decode")):
+        page.print(part)
+    text = page.file.getvalue()
+    assert text.count("1234567890") == len(columns) - 1 - len(gone)
+    assert ("Left out for want of room" in text) == bool(gone)
+    assert all(name in text for name in columns)

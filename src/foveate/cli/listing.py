@@ -28,10 +28,10 @@ def list_(
     families = show.table("family", "video", "positions", "cls_attn_BN is", title="[bold]Model families[/bold]")
     for grid in (methods, families):
         for column in grid.columns[1:]:
-            column.justify, column.no_wrap = "left", False
+            column.justify = "left"
     for name, m in data["methods"].items():
-        texts = (", ".join(map(str, m[key])) or "-" for key in ("reads", "cuts", "engines", "settings"))
-        methods.add_row(name, *texts)
+        texts = [", ".join(m[key]) or "-" for key in ("reads", "engines", "settings")]
+        methods.add_row(name, texts[0], _places(m["cuts"]) or "-", *texts[1:])
     for name, f in data["families"].items():
         families.add_row(name, "yes" if f["video"] else "no", f["positions"], f["signals"].get("cls_attn_BN", "-"))
     out.print(methods)
@@ -57,6 +57,14 @@ def _method(name: str) -> dict[str, Any]:
     except FoveateError as e:  # a method that cannot be built without a setting is still listed
         return entry | {"reads": [], "cuts": [], "needs": str(e)}
     return entry | {"reads": sorted(plan.reads), "cuts": [c.at for c in plan.cuts]}
+
+
+def _places(cuts: list[int | float | str]) -> str:
+    """Where a plan cuts; a cut at every layer as a range."""
+    first = cuts[0] if cuts else None
+    if isinstance(first, int) and len(cuts) > 2 and cuts == list(range(first, first + len(cuts))):
+        return f"{first}-{cuts[-1]}"
+    return ", ".join(map(str, cuts))
 
 
 def _family(name: str) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import typer
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -18,6 +19,8 @@ from foveate.viz import where
 
 _FILE = 160
 """Columns where nobody says how wide the page is."""
+_WIDE = Console(width=10_000).options
+"""Room enough to see how wide a table would like to be."""
 
 
 def as_json(data: dict[str, Any]) -> None:
@@ -47,11 +50,34 @@ def quiet() -> None:
 
 
 def table(*columns: str, title: str | None = None) -> Table:
-    """An open table; the first column is text, the others are numbers."""
-    grid = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, header_style="dim")
+    """An open table; the first column is text, the others are numbers. Too wide a cell goes on below, uncut."""
+    grid = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0), header_style="dim"
+    )
     for i, name in enumerate(columns):
-        grid.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        grid.add_column(name, justify="left" if i == 0 else "right", overflow="fold")
     return grid
+
+
+def fitted(
+    columns: Sequence[str], rows: Sequence[Sequence[str] | None], spare: Sequence[str], title: str | None = None
+) -> Iterator[Any]:
+    """A table of `rows`, None a line between them; on a narrow page `spare` columns are left out, and named."""
+    page, gone = console(), list[str]()
+    while True:
+        left = [i for i, name in enumerate(columns) if name not in gone]
+        grid = table(*(columns[i] for i in left), title=title)
+        for row in rows:
+            if row is None:
+                grid.add_section()
+            else:
+                grid.add_row(*(row[i] for i in left if i < len(row)))
+        if len(gone) == len(spare) or Measurement.get(page, _WIDE, grid).maximum <= page.width:
+            break
+        gone.append(spare[len(gone)])
+    yield grid
+    if gone:
+        yield f"[dim]Left out for want of room: {', '.join(gone)}.[/dim]"
 
 
 def comparison(c: Comparison, label: str) -> Table:

@@ -16,33 +16,31 @@ def bench(results: dict[str, Any]) -> Iterator[Any]:
     """Everything that results.json holds, the samples left out."""
     quality, baseline = results["quality"], results["config"]["baseline"]
     for task in quality["tasks"]:
-        rows = [r for r in quality["rows"] if r["task"] == task["name"]]
-        yield _quality(task, rows, baseline)
+        yield _quality(task, [r for r in quality["rows"] if r["task"] == task["name"]])
         if task["broken"]:
             yield f"[bold]{len(task['broken'])} examples could not be asked[/bold]; the first: " + escape(
                 task["broken"][0]["why"]
             )
     yield (
-        "[dim]Budget: mean visual tokens per LLM layer. Differences in points, paired over the questions; * where\n"
-        "Holm's corrected p is below 0.05. KL: first answer token, from the full model's distribution, nats.[/dim]"
+        "[dim]Budget: mean visual tokens per LLM layer. Differences in points from the full model and from the "
+        f"baseline, {baseline}, paired over the questions; * where Holm's corrected p is below 0.05. KL: first answer "
+        "token, from the full model's distribution, nats.[/dim]"
     )
     if len(quality["tasks"]) > 1:
         yield _relative(quality["relative"])
     for cell in results["cost"]:
-        yield cost(cell)
+        yield from cost(cell)
     if results["cost"]:
         yield (
-            "[dim]Milliseconds, medians. Efficiency: a plain prompt that never had the dropped tokens over the\n"
-            "method; 1 is all that dropping them can give.[/dim]"
+            "[dim]Milliseconds, medians; 1st: to the first token. Efficiency: a plain prompt that never had the "
+            "dropped tokens over the method; 1 is all that dropping them can give.[/dim]"
         )
 
 
-def _quality(task: dict[str, Any], rows: list[dict[str, Any]], baseline: str) -> Table:
+def _quality(task: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     n = task["examples"] - len(task["broken"])
     title = f"[bold]{escape(task['name'])}[/bold]  {n:,} questions, {task['metric']}"
-    grid = show.table(
-        "method", "keep", "budget", "acc. %", "95%", "- full", f"- {baseline}", "agree %", "KL", title=title
-    )
+    grid = show.table("method", "keep", "budget", "acc. %", "95%", "- full", "- base", "agree %", "KL", title=title)
     before = None
     for r in rows:
         if before not in (None, r["keep"]):
@@ -76,8 +74,9 @@ def _difference(found: dict[str, Any] | None) -> str:
 
 def _relative(rows: list[dict[str, Any]]) -> Table:
     grid = show.table(
-        "relative accuracy, %", "keep", "budget", "mean of ratios", "ratio of means", "mean score", "worst task"
-    )
+        "method", "keep", "budget", "mean of\nratios", "ratio of\nmeans", "mean\nscore", "worst", "task",
+        title="[bold]Accuracy relative to the full model[/bold], %",
+    )  # fmt: skip
     for r in rows:
         if r["mean_score"] is None:
             continue
@@ -87,34 +86,36 @@ def _relative(rows: list[dict[str, Any]]) -> Table:
             r["keep"],
             f"{r['budget']:.1f}",
             *("" if r[k] is None else f"{100 * r[k]:.1f}" for k in ("mean_of_ratios", "ratio_of_means", "mean_score")),
-            "" if worst is None else f"{100 * worst['ratio']:.1f} {worst['task']}",
+            *(("", "") if worst is None else (f"{100 * worst['ratio']:.1f}", worst["task"])),
         )
     return grid
 
 
-def cost(cell: dict[str, Any]) -> Table:
+def cost(cell: dict[str, Any]) -> Iterator[Any]:
     """One cell of batch size and answer length."""
     title = f"[bold]Cost[/bold]  batch {cell['batch']}, {cell['length']} new tokens, {cell['repeats']} turns"
-    grid = show.table(
-        "method", "keep", "encode", "select", "prefill", "decode", "1st token", "gain", "all", "gain", "effic.",
-        title=title,
-    )  # fmt: skip
+    rows: list[list[str] | None] = []
     before = None
     for r in cell["rows"]:
         if before not in (None, r["keep"]):
-            grid.add_section()
+            rows.append(None)
         before = r["keep"]
         if "failed" in r:
-            grid.add_row(r["method"], r["keep"], Text("not possible", style="dim"))
+            rows.append([r["method"], r["keep"], "[dim]not possible[/dim]"])
             continue
-        s = {k: f"{1e3 * v['median']:.1f}" for k, v in r["seconds"].items() if isinstance(v, dict)}
+        s = {k: _ms(v["median"]) for k, v in r["seconds"].items() if isinstance(v, dict)}
         gain = {k: f"{v['median']:.2f}x" for k, v in r["speedup"].items()}
         efficiency = f"{r['efficiency']['total']['median']:.2f}" if "efficiency" in r else ""
-        grid.add_row(
-            r["method"], r["keep"], s["encode"], s["select"], s["prefill"], s["decode"], s["first_token"],
-            gain["first_token"], s["total"], gain["total"], efficiency,
+        rows.append(
+            [r["method"], r["keep"], *(s[k] for k in ("encode", "select", "prefill", "decode", "first_token")),
+             gain["first_token"], s["total"], gain["total"], efficiency]
         )  # fmt: skip
-    return grid
+    columns = ("method", "keep", "encode", "select", "prefill", "decode", "1st", "gain", "all", "gain", "effic.")
+    yield from show.fitted(columns, rows, ("encode", "decode"), title)
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.1f}" if seconds < 1 else f"{1e3 * seconds:,.0f}"
 
 
 def comparison(found: dict[str, Any]) -> Iterator[Any]:
@@ -122,23 +123,22 @@ def comparison(found: dict[str, Any]) -> Iterator[Any]:
     yield f"A: {escape(found['a']['name'])}\nB: {escape(found['b']['name'])}"
     for line in found["differences"]:
         yield f"[bold]not the same:[/bold] {escape(line)}"
-    grid = show.table("task", "method", "keep", "A %", "B %", "B - A", "95%", "p", "questions", "A ms", "B ms")
+    rows: list[list[str]] = []
     for r in found["rows"]:
         p = r["paired"]
-        shown = ("", "", "", "")
+        shown = ["", "", "", ""]
         if p is not None:
             low, high = (f"{100 * p[k]:+.1f}" for k in ("low", "high"))
-            shown = (_difference(p), f"{low} to {high}", f"{p['p_holm']:.3f}", f"{r['questions']:,}")
-        grid.add_row(
-            r["task"], r["method"], r["keep"],
-            *("" if r[s] is None else f"{100 * r[s]:.1f}" for s in ("a", "b")),
-            *shown,
-            *("" if r[s] is None else f"{1e3 * r[s]:.1f}" for s in ("a_seconds", "b_seconds")),
+            shown = [_difference(p), f"{low} to {high}", f"{p['p_holm']:.3f}", f"{r['questions']:,}"]
+        rows.append(
+            [r["task"], r["method"], r["keep"], *("" if r[s] is None else f"{100 * r[s]:.1f}" for s in ("a", "b")),
+             *shown, *("" if r[s] is None else _ms(r[s]) for s in ("a_seconds", "b_seconds"))]
         )  # fmt: skip
-    yield grid
+    columns = ("task", "method", "keep", "A %", "B %", "B - A", "95%", "p", "n", "A ms", "B ms")
+    yield from show.fitted(columns, rows, ("p", "n", "A ms", "B ms"))
     yield (
-        "[dim]Paired over the questions that both asked; p by Holm over these rows, * below 0.05. Milliseconds to the "
-        "first token.\nTimes of two runs compare only where both ran on the same quiet machine.[/dim]"
+        "[dim]Paired over the n questions that both asked; p by Holm over these rows, * below 0.05. Milliseconds to "
+        "the first token. Times of two runs compare only where both ran on the same quiet machine.[/dim]"
     )
     if found["only"]:
         yield f"[dim]In one of them only: {escape(', '.join(found['only']))}[/dim]"
