@@ -28,7 +28,7 @@ from foveate.engines import hf
 from foveate.methods import METHODS
 from foveate.methods.layerwise import layerwise
 from foveate.search.promise import error, promise
-from foveate.search.schedules import find_schedule, find_slope
+from foveate.search.schedules import Effort, Ranking, find_schedule, find_slope
 from foveate.search.session import Session, Split, split
 from foveate.search.study import Study
 from foveate.tiny.examples import examples
@@ -67,7 +67,8 @@ def promises(bench: Bench) -> list[dict]:
     for number in range(bench.args.sets):
         data = bench.calibration(number)
         s = bench.session(f"set-{number}", data, bench.args.metric)
-        plan = find_schedule(s, bench.args.tolerance, raters=bench.args.raters, attention=bench.args.attention)
+        ranking = Ranking(raters=bench.args.raters, attention=bench.args.attention)
+        plan = find_schedule(s, bench.args.tolerance, ranking=ranking)
         # The same plan judged in answers: what a user of the plan will count.
         judge = bench.session(f"judge-{number}", Split(data.held, []), "exact")
         (outcome,) = judge.search.evaluate([plan])
@@ -92,7 +93,8 @@ def rivals(bench: Bench) -> dict[str, Plan]:
         for attention, raters in RANKINGS:
             s = bench.session(f"slope-{first}-{attention}-{raters}", data, "likelihood")
             try:
-                plan = find_slope(s, keep, "tokens", first != "full", first, raters, attention, 1, bench.args.trials)
+                ranking = Ranking(first, raters, attention)
+                plan = find_slope(s, keep, "tokens", first != "full", ranking, Effort(bench.args.trials))
             except PlanError as e:
                 Console().print(f"P-Sigmoid, first={first}: {e}")
                 break

@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from foveate.bench.asking import size_of
-from foveate.bench.downsample import _fewer_patches
+from foveate.bench.downsample import fewer_patches
 from foveate.bench.ways import Way
 from foveate.engines.loading import Engine, Facts
 from foveate.engines.prompting import Prompt
@@ -159,7 +159,7 @@ def smaller(engine: Engine, name: str, whole: Prompt) -> Callable[[Way], Prompt]
     def shrink(way: Way) -> Prompt:
         cut = size_of(way)
         if shape.merge == 1:
-            return _fewer_patches(engine, whole, cut)
+            return fewer_patches(engine, whole, cut)
         side = max(1, round(cut.count(shape.grid[0] * shape.grid[1] // shape.merge**2) ** 0.5))
         return prompt(engine, name, batch, (side * shape.merge, side * shape.merge))
 

@@ -12,7 +12,7 @@ from foveate.search import session as module
 from foveate.search.auto import choose, explore, front
 from foveate.search.outcome import Outcome
 from foveate.search.plot import draw, schedule_of
-from foveate.search.schedules import find_schedule, find_slope
+from foveate.search.schedules import Effort, find_schedule, find_slope
 from foveate.search.session import Facts, Session, split
 from foveate.search.study import Study
 
@@ -61,8 +61,8 @@ def begin(monkeypatch, tmp_path):
 
 SEARCHES = {
     "grid": lambda s: find_schedule(s, 0.01),
-    "bayes": lambda s: find_schedule(s, 0.01, how="bayes", trials=5, stride=3),
-    "slope": lambda s: find_slope(s, 0.3, tune_top=True, trials=7),
+    "bayes": lambda s: find_schedule(s, 0.01, how="bayes", stride=3, effort=Effort(5)),
+    "slope": lambda s: find_slope(s, 0.3, tune_top=True, effort=Effort(7)),
     "auto": lambda s: choose(s, explore(s, 20), max_loss=0.05),
 }
 
@@ -100,7 +100,7 @@ def test_a_tolerance_that_the_data_cannot_resolve(begin):
 
 
 def test_the_best_slope_is_the_least_loss_that_was_tried(begin):
-    plan = find_slope(begin(), 0.3, trials=9)
+    plan = find_slope(begin(), 0.3, effort=Effort(9))
     tried = plan.made["tried"]
     assert len(tried) == 9 and len({t["slope"] for t in tried}) == 9
     assert plan.made["search"]["loss"] == min(t["loss"] for t in tried)
@@ -151,5 +151,5 @@ def test_halves_share_no_picture():
 
 
 def test_the_plot_is_a_picture(begin, tmp_path):
-    plan = find_slope(begin(), 0.3, trials=2)
+    plan = find_slope(begin(), 0.3, effort=Effort(2))
     assert draw(plan, DEPTH, [(0.3, 0.1), (0.3, 0.2)], "exact", tmp_path / "p.png").stat().st_size > 5000

@@ -43,13 +43,41 @@ def shrink(engine: Engine, examples: Sequence[Example], prompt: Prompt, cut: Cut
         FoveateError: this family's smallest image is not near.
     """
     if engine.facts.model_type in FIXED:
-        return _fewer_patches(engine, prompt, cut)
+        return fewer_patches(engine, prompt, cut)
     asked = []
     for e in examples:
         smaller = [_smaller(engine, picture, cut) for picture in e.pictures()]
         asked.append((smaller, e.question))
     with _any_size(engine.processor):
         return prepare_batch(engine, asked)
+
+
+def fewer_patches(engine: Engine, prompt: Prompt, cut: Cut) -> Prompt:
+    """A prompt whose processed pictures have about as many patches as the cut would keep, for a tower of fixed size.
+
+    Args:
+        engine: a model of one fixed square; no processor is asked.
+        prompt: the whole one.
+        cut: whose count says how many tokens each image may have.
+    """
+    vision = engine.model.config.vision_config
+    pixels, patch = prompt.inputs["pixel_values"], vision.patch_size
+    side = vision.image_size // patch
+    rows, columns = pooled_shape(side, side, cut.count(side * side))
+    small = F.interpolate(pixels.float(), size=(rows * patch, columns * patch), mode="bicubic", antialias=True)
+    ids_BL: Tensor = prompt.inputs["input_ids"]
+    visual_BL = ids_BL == engine.model.config.image_token_id
+    # The first tokens of every image stay: the placeholders are alike, and only their number says something.
+    number_BL = (visual_BL.cumsum(1) - 1) % (side * side)
+    keep_BL = ~visual_BL | (number_BL < rows * columns)
+    inputs = dict(prompt.inputs) | {"pixel_values": small.to(pixels.dtype)}
+    lengths = keep_BL.sum(1)
+    width = int(lengths.max())
+    for name in ("input_ids", "attention_mask"):
+        lines = [line[keep] for line, keep in zip(inputs[name], keep_BL, strict=True)]
+        # The mask says what is padding, whatever its id.
+        inputs[name] = torch.stack([F.pad(x, (width - len(x), 0)) for x in lines])
+    return Prompt(inputs, prompt.tail)
 
 
 @contextmanager
@@ -75,27 +103,6 @@ def image_tokens(engine: Engine, prompt: Prompt) -> list[int]:
     f = family(engine.model)
     call = {k: prompt.inputs[k] for k in _KEYS if k in prompt.inputs}
     return [u.tokens for u in f.units(f.base(engine.model), "image", call)] if "pixel_values" in call else []
-
-
-def _fewer_patches(engine: Engine, prompt: Prompt, cut: Cut) -> Prompt:
-    vision = engine.model.config.vision_config
-    pixels, patch = prompt.inputs["pixel_values"], vision.patch_size
-    side = vision.image_size // patch
-    rows, columns = pooled_shape(side, side, cut.count(side * side))
-    small = F.interpolate(pixels.float(), size=(rows * patch, columns * patch), mode="bicubic", antialias=True)
-    ids_BL: Tensor = prompt.inputs["input_ids"]
-    visual_BL = ids_BL == engine.model.config.image_token_id
-    # The first tokens of every image stay: the placeholders are alike, and only their number says something.
-    number_BL = (visual_BL.cumsum(1) - 1) % (side * side)
-    keep_BL = ~visual_BL | (number_BL < rows * columns)
-    inputs = dict(prompt.inputs) | {"pixel_values": small.to(pixels.dtype)}
-    lengths = keep_BL.sum(1)
-    width = int(lengths.max())
-    for name in ("input_ids", "attention_mask"):
-        lines = [line[keep] for line, keep in zip(inputs[name], keep_BL, strict=True)]
-        # The mask says what is padding, whatever its id.
-        inputs[name] = torch.stack([F.pad(x, (width - len(x), 0)) for x in lines])
-    return Prompt(inputs, prompt.tail)
 
 
 def _smaller(engine: Engine, picture: Image.Image, cut: Cut) -> Image.Image:

@@ -1,7 +1,7 @@
 """`foveate search gsearch | psigmoid | auto`: from a model and a file of examples to a plan file with its evidence."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -86,7 +86,6 @@ def gsearch(
     helper: Helper = False,
 ) -> None:  # fmt: skip
     """How many tokens does each layer need? The fewest, from shallow to deep, that lose no more than the tolerance."""
-    from foveate.methods.layerwise import layerwise
     from foveate.search import promise, schedules
     from foveate.search.gsearch import searched
 
@@ -94,6 +93,7 @@ def gsearch(
                     helper)  # fmt: skip
     if how not in ("grid", "bayes"):
         raise FoveateError(f'how is {how!r}; it must be "grid" or "bayes"')
+    ranking, effort = schedules.Ranking(first, raters, attention), schedules.Effort(trials, jobs, seed)  # type: ignore[arg-type]
 
     def check(depth: int, examples: int) -> None:
         allowed = schedules.TOLERANCE[metric] if tolerance is None else tolerance
@@ -102,12 +102,12 @@ def gsearch(
         elif not allowed > 0:
             raise FoveateError(f"the tolerance is {allowed}; give nats a token above 0, such as 0.02")
         searched(depth, stride, first != "full")
-        layerwise([1.0] * depth, raters, attention, first)  # type: ignore[arg-type]
+        ranking.plan([1.0] * depth)
 
-    settings = {"tolerance": tolerance, "how": how, "stride": stride, "first": first, "raters": raters,
-                "attention": attention, "trials": trials if how == "bayes" else None}  # fmt: skip
+    settings = {"tolerance": tolerance, "how": how, "stride": stride, **asdict(ranking),
+                "trials": trials if how == "bayes" else None}  # fmt: skip
     _search("gsearch", common, settings, check, lambda s: schedules.find_schedule(
-        s, tolerance, how, stride, first, raters, attention, jobs, trials, seed  # type: ignore[arg-type]
+        s, tolerance, how, stride, ranking, effort  # type: ignore[arg-type]
     ))  # fmt: skip
 
 
@@ -131,14 +131,14 @@ def psigmoid(
                     helper)  # fmt: skip
     if unit not in ("tokens", "flops"):
         raise FoveateError(f'unit is {unit!r}; it must be "tokens" or "flops"')
+    ranking, effort = schedules.Ranking(first, raters, attention), schedules.Effort(trials, jobs, seed)  # type: ignore[arg-type]
 
     def check(depth: int, examples: int) -> None:
-        METHODS["psigmoid"](keep, depth=depth, first=first, raters=raters, attention=attention)
+        METHODS["psigmoid"](keep, depth=depth, **asdict(ranking))
 
-    settings = {"keep": keep, "unit": unit, "tune_top": tune_top, "first": first, "raters": raters,
-                "attention": attention, "trials": trials}  # fmt: skip
+    settings = {"keep": keep, "unit": unit, "tune_top": tune_top, **asdict(ranking), "trials": trials}
     _search("psigmoid", common, settings, check, lambda s: schedules.find_slope(
-        s, keep, unit, tune_top, first, raters, attention, jobs, trials, seed  # type: ignore[arg-type]
+        s, keep, unit, tune_top, ranking, effort  # type: ignore[arg-type]
     ))  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """G-Search and P-Sigmoid on a user's data: from a session to a plan that carries its evidence."""
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from foveate.errors import PlanError
@@ -20,8 +21,32 @@ SLOPES = (4.0, 8.0, 16.0, 32.0)
 _MILD = 0.75
 _STEEP = (1.0, 100.0)
 _LEAST_TOP = 0.2
-Raters = Literal["last", "text", "dynamic", "received"]
-Ranking = Literal["previous", "own"]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """What the tokens of a schedule are ranked by; arguments as in `layerwise`.
+
+    The layer's own attention knows the question a layer earlier than the paper's ranking by the previous one, and the
+    question's words know it before the last token does.
+    """
+
+    first: First = "full"
+    raters: Literal["last", "text", "dynamic", "received"] = "text"
+    attention: Literal["previous", "own"] = "own"
+
+    def plan(self, keeps: Sequence[float]) -> Plan:
+        """The schedule of these shares."""
+        return layerwise(keeps, self.raters, self.attention, self.first)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is asked: `trials` evaluations, `width` of them a round, and the seed of the optimiser."""
+
+    trials: int = 12
+    width: int = 1
+    seed: int = 0
 
 
 def find_schedule(
@@ -29,12 +54,8 @@ def find_schedule(
     tolerance: float | None = None,
     how: How = "grid",
     stride: int = 1,
-    first: First = "full",
-    raters: Raters = "text",
-    attention: Ranking = "own",
-    width: int = 1,
-    trials: int = 12,
-    seed: int = 0,
+    ranking: Ranking = Ranking(),
+    effort: Effort = Effort(),
 ) -> Plan:
     """G-Search: the fewest tokens each layer needs.
 
@@ -43,42 +64,37 @@ def find_schedule(
         tolerance: the loss that is allowed at the last layer; by default TOLERANCE of the metric.
         how: "grid" or "bayes"; see `gsearch`.
         stride: search every so many layers.
-        first, raters, attention: as in `layerwise`. The layer's own attention knows the question a layer earlier than
-            the paper's ranking by the previous one, and the question's words know it before the last token does.
-        width, trials, seed: as in `gsearch`.
+        ranking: what the tokens are ranked by.
+        effort: trials a layer, if `how` is "bayes"; width and seed as in `gsearch`.
 
     Raises:
         FoveateError: the data cannot resolve the tolerance.
     """
     tolerance = TOLERANCE[session.metric] if tolerance is None else tolerance
     tokens = session.facts().tokens
-    layers = searched(session.depth, stride, first != "full")
-
-    def plan(keeps: Sequence[float]) -> Plan:
-        return layerwise(keeps, raters, attention, first)
-
-    resolved = _resolution(session, tolerance, plan)
+    layers = searched(session.depth, stride, ranking.first != "full")
+    resolved = _resolution(session, tolerance, ranking)
 
     def losses(schedules: Sequence[tuple[float, ...]], layer: int) -> list[float]:
-        found = session.search.evaluate([plan(s) for s in schedules], max(1, layer))
+        found = session.search.evaluate([ranking.plan(s) for s in schedules], max(1, layer))
         return [_mean_loss(session, f) for f in found]
 
     keeps = gsearch(
-        losses, session.depth, layers, lambda share: max(tolerance * share, resolved), tokens, how, width,
-        trials, seed=seed,
+        losses, session.depth, layers, lambda share: max(tolerance * share, resolved), tokens, how, effort.width,
+        effort.trials, seed=effort.seed,
     )  # fmt: skip
     settings = {
-        "by": "G-Search", "how": how, "tolerance": tolerance, "stride": stride, "first": first, "raters": raters,
-        "attention": attention, "seed": seed, "schedule": list(keeps),
+        "by": "G-Search", "how": how, "tolerance": tolerance, "stride": stride, **asdict(ranking), "seed": effort.seed,
+        "schedule": list(keeps),
     }  # fmt: skip
-    return session.evidence(plan(keeps), settings)
+    return session.evidence(ranking.plan(keeps), settings)
 
 
 def _mean_loss(session: Session, outcome: Outcome) -> float:
     return session.search.full().score - outcome.score
 
 
-def _resolution(session: Session, tolerance: float, plan: Any) -> float:
+def _resolution(session: Session, tolerance: float, ranking: Ranking) -> float:
     """The smallest loss that the data tells from none.
 
     Raises:
@@ -87,7 +103,7 @@ def _resolution(session: Session, tolerance: float, plan: Any) -> float:
     n = len(session.search.examples)
     if session.metric != "likelihood":
         return ERRORS**2 / n
-    mild = plan([1.0, *[_MILD] * (session.depth - 1)])
+    mild = ranking.plan([1.0, *[_MILD] * (session.depth - 1)])
     losses = session.search.losses(session.search.evaluate([mild])[0])
     check_resolved(tolerance, losses)
     return ERRORS * error(losses)
@@ -98,12 +114,8 @@ def find_slope(
     keep: float,
     unit: Literal["tokens", "flops"] = "tokens",
     tune_top: bool = False,
-    first: First = "full",
-    raters: Raters = "text",
-    attention: Ranking = "own",
-    width: int = 1,
-    trials: int = 12,
-    seed: int = 0,
+    ranking: Ranking = Ranking(),
+    effort: Effort = Effort(),
 ) -> Plan:
     """P-Sigmoid: the slope, and the upper level if asked for, that lose least under a budget.
 
@@ -112,10 +124,8 @@ def find_slope(
         keep: the budget, a share.
         unit: of what: visual tokens, mean over layers; or their operations.
         tune_top: search the upper level too.
-        first, raters, attention: as in `layerwise`.
-        width: candidates a round.
-        trials: evaluations in all.
-        seed: of the optimiser.
+        ranking: what the tokens are ranked by.
+        effort: evaluations in all.
 
     Raises:
         PlanError: a budget that cannot be met; one in operations for pictures of different sizes.
@@ -135,25 +145,27 @@ def find_slope(
     def plan(params: dict[str, float]) -> Plan:
         top = params.get("top", 1.0)
         try:
-            return psigmoid(keep, params["slope"], top, first=first, raters=raters, attention=attention, **extra)
+            return psigmoid(keep, params["slope"], top, **asdict(ranking), **extra)
         except PlanError:
             if top == 1.0:
                 raise
             # An upper level that the budget does not fit under stands for the lowest one that it does.
-            return psigmoid(keep, params["slope"], 1.0, first=first, raters=raters, attention=attention, **extra)
+            return psigmoid(keep, params["slope"], 1.0, **asdict(ranking), **extra)
 
     known: list[tuple[dict[str, Any], list[float]]] = []
-    start: list[dict[str, Any]] = [{"slope": s} | ({"top": 1.0} if tune_top else {}) for s in SLOPES[:trials]]
-    while len(known) < trials:
-        count = min(width, trials - len(known))
+    start: list[dict[str, Any]] = [{"slope": s} | ({"top": 1.0} if tune_top else {}) for s in SLOPES[: effort.trials]]
+    while len(known) < effort.trials:
+        count = min(effort.width, effort.trials - len(known))
         new = start[len(known) : len(known) + count]
-        new += propose(draw, known, count - len(new), seed * 1000 + len(known), "gp", 0) if len(new) < count else []
+        new += (
+            propose(draw, known, count - len(new), effort.seed * 1000 + len(known), "gp", 0) if len(new) < count else []
+        )
         found = session.search.evaluate([plan(p) for p in new])
         known += [(p, [_mean_loss(session, f)]) for p, f in zip(new, found, strict=True)]
     best = min(range(len(known)), key=lambda i: (known[i][1][0], i))
     settings = {
         "by": "P-Sigmoid", "keep": keep, "unit": unit, "slope": known[best][0]["slope"],
-        "top": known[best][0].get("top", 1.0), "first": first, "raters": raters, "attention": attention, "seed": seed,
+        "top": known[best][0].get("top", 1.0), **asdict(ranking), "seed": effort.seed,
         "tried": [{**p, "loss": v[0]} for p, v in known],
     }  # fmt: skip
     return session.evidence(plan(known[best][0]), settings)
