@@ -23,11 +23,13 @@ class Heat:
     """How soft: the temperature of picks and stops, and the size of the Gumbel and logistic perturbation of both.
 
     Without a perturbation a selector learns to spread each pick over many tokens that only help together, and which
-    mean nothing once the picks are hard.
+    mean nothing once the picks are hard. `chained`: whether a pick also learns from what it changes for later picks.
+    Over dozens of picks that chain explodes as the temperature falls.
     """
 
     temperature: float
     perturbation: float
+    chained: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,8 +99,9 @@ def soften(
                 p_BN = hardened(p_BN, F.one_hot(p_BN.argmax(-1), p_BN.shape[1]))
             alpha_BN = alpha_BN + live_B.unsqueeze(1) * p_BN * (1 - alpha_BN)
             count_B = count_B + live_B
-            covered_BN = pointing.cover(scene, covered_BN, _mean(p_BN, scene.sight_BNd))
-            picked_BN = picked_BN + p_BN / size
+            passed_BN = p_BN if heat.chained else p_BN.detach()
+            covered_BN = pointing.cover(scene, covered_BN, _mean(passed_BN, scene.sight_BNd))
+            picked_BN = picked_BN + passed_BN / size
         if config.state:
             memory_Bm = pointing.remember(memory_Bm, _mean(picked_BN, scene.state_BNm))
     return Soft(alpha_BN, count_B)

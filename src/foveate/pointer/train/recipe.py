@@ -26,6 +26,7 @@ class Recipe:
         gate: how a half-kept token looks; see `noise.gate`.
         perturb: Gumbel and logistic perturbation of picks and stops.
         straight: the straight-through estimator instead of soft values.
+        chained: gradients through the whole sequence of picks, not only through each pick; see `soft.Heat`.
         denoise: a token-wise denoiser in training.
         cool: the share of the run over which the temperature falls from `hottest` to `coldest`.
         calmest: the perturbation's last size; it falls from 1.
@@ -47,6 +48,7 @@ class Recipe:
     gate: Gate = "matched"
     perturb: bool = True
     straight: bool = False
+    chained: bool = False
     denoise: bool = False
     cool: float = 0.8
     hottest: float = 1.0
@@ -71,7 +73,7 @@ class Recipe:
         done = self._cooled(step)
         temperature = self.coldest + (self.hottest - self.coldest) * (1 + cos(pi * done)) / 2
         calm = self.calmest + (1 - self.calmest) * (1 - step / self.steps)
-        return Heat(temperature, calm if self.perturb else 0.0)
+        return Heat(temperature, calm if self.perturb else 0.0, self.chained)
 
     def company(self, step: int) -> tuple[int, float]:
         """How many tokens by lot the LLM sees at update number `step`, and below which alpha it sees none."""
