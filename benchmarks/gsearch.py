@@ -150,8 +150,8 @@ def main() -> None:
     options = " ".join(f"--{k.replace('_', '-')} {v}" for k, v in vars(args).items() if k not in ("out", "work"))
     target = args.out / "gsearch.json"
     result = json.loads(target.read_text()) if target.exists() else {}
-    result |= {"command": f"python benchmarks/gsearch.py {options}", "test_questions": len(bench.test.search.examples),
-               "full": bench.test.search.full().score}  # fmt: skip
+    command = f"python benchmarks/gsearch.py {options}"
+    result |= {"test_questions": len(bench.test.search.examples), "full": bench.test.search.full().score}
     if "promises" in args.parts:
         rows = promises(bench)
         table = Table(
@@ -175,7 +175,7 @@ def main() -> None:
             cells = counts, f"{r['search_loss']:.4f}", promised, lost, f"{t['visual_flops']:.1%}", str(r["within"])
             table.add_row(str(r["set"]), *cells)
         console.print(table)
-        result["promises"] = rows
+        result["promises"] = {"command": command, "rows": rows}
     if "budget" in args.parts:
         tested = {name: bench.tested(plan) for name, plan in rivals(bench).items()}
         table = Table(title=f"mean of {args.budget:.1%} of the visual tokens")
@@ -194,6 +194,7 @@ def main() -> None:
             console.print(f"{name}: {p['points']:+.1f} points {split_up}, p = {p['p']:.2g}")
         made = {name: dict(plan.made) for name, plan in rivals(bench).items() if plan.made}
         result["budget"] = {
+            "command": command,
             "plans": {n: {k: v for k, v in t.items() if k != "scores"} for n, t in tested.items()},
             "chosen": {n: {k: m[k] for k in ("slope", "top", "attention", "raters", "first")} for n, m in made.items()},
             "pairs": pairs,

@@ -53,7 +53,7 @@ from sts_world import World, load_model
 
 TOKENS = 576
 BUDGETS = {"222": 128, "111": 64, "056": 32}
-GROUPS = {"222": 8, "111": 4, "056": 2}
+GROUPS = {"222": 4, "111": 2, "056": 2}
 STEPS = {"222": 160, "111": 300, "056": 300}
 TRAINING, VALIDATION = 1600, 160
 QUESTIONS = 14
