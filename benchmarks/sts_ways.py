@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,6 +76,9 @@ def blind_methods(depth: int) -> dict[str, Callable[[int], Any]]:
         cuts = plan.cuts
         if len(cuts) == 1 and cuts[0].at == "input" and cuts[0].over == "visual" and cuts[0].select.reads <= _READS:
             found[name] = lambda k, m=method: m(keep=k).cuts[0].select
+    # [CLS] attention has a heavy tail here; see the docstring of methods/tops.py.
+    tops = partial(METHODS["tops"], depth=depth, stages=1, transform="rank")
+    found["tops, stage I"] = lambda k: tops(keep=k).cuts[0].select
     return found
 
 
