@@ -181,13 +181,18 @@ def test_list() -> None:
     assert data["methods"]["fastv"]["reads"] == ["text_attn_BN"]
     assert data["methods"]["fastv"]["settings"]["scoring"] == "code"
     assert all(m["about"] and m["engines"] == ["hf"] for m in data["methods"].values())
-    # A method without cuts says what it lacks: a trained selector.
-    assert {name for name, m in data["methods"].items() if not m["cuts"]} == {"sts"}
-    assert "train one with foveate train sts" in data["methods"]["sts"]["needs"]
+    assert all(m["cuts"] and "needs" not in m for m in data["methods"].values())
     assert "cls_attn_BN" in data["families"]["qwen2_vl"]["signals"]
     page = run(app, ["list"])
     assert page.exit_code == 0
     assert all(name in page.stdout for name in [*METHODS, *FAMILIES])
+
+
+@pytest.mark.usefixtures("no_model")
+def test_a_method_that_lacks_a_selector_is_listed_and_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("foveate.pointer.saved.SHIPPED", tmp_path)
+    entry = json.loads(run(app, ["list", "--json"]).stdout)["methods"]["sts"]
+    assert entry["cuts"] == [] and "train one with foveate train sts" in entry["needs"]
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

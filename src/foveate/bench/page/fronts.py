@@ -12,6 +12,8 @@ from foveate.bench.ways import ALWAYS, FULL
 
 _W, _H = 440, 330
 _LEFT, _RIGHT, _TOP, _BOTTOM = 40, 14, 30, 46
+_ASIDE = 16
+"""Over so much of the page the marks of one budget may be spread."""
 _MARKS = ("circle", "square", "triangle", "diamond", "down", "plus", "cross", "star")
 
 
@@ -44,7 +46,7 @@ def section(results: dict[str, Any]) -> str:
     return (
         f'<section id="fronts"><h2>Fronts</h2>\n<div class="charts">{figures}</div>\n{_legend(methods)}'
         f'<p class="legend">Up and to the left is better; {bars}the dashed line is the full model, and the pale line '
-        "joins the ways that none beats in both.</p></section>\n"
+        "joins the ways that none beats in both. Marks of one budget stand side by side.</p></section>\n"
     )
 
 
@@ -103,8 +105,8 @@ def chart(points: Sequence[Point], methods: Sequence[str], x_label: str, y_label
         out.append(f'<line class="whole" x1="{_LEFT}" x2="{x:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
         out.append(f'<circle class="whole" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{_says(p)}</title></circle>')
     for j, method in enumerate(methods):
-        # Side by side where budgets are equal, so that marks and bars do not hide each other.
-        aside = 3.5 * (j - (len(methods) - 1) / 2) if log else 0.0
+        # Side by side where budgets are equal, so that marks and bars do not hide each other; but never far off.
+        aside = min(3.5, _ASIDE / len(methods)) * (j - (len(methods) - 1) / 2) if log else 0.0
         shifted = partial(_shifted, to_x, aside)
         out.append(_line([p for p in points if p.method == method], colour(methods, method), shifted, to_y))
     return "".join(out) + "</svg>"
