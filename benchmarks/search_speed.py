@@ -6,7 +6,7 @@ Both score the same plans on the same examples in the same run, in turns; the cl
 which other programs disturb least. `anew` prepares and encodes the pictures, as a script without a cache would: one
 example a call, and in batches of the same size as the evaluator's. At least 5 times as many candidates as one by one
 are wanted; the ratio to batches says how much of that is batching. G-Search asks at every layer: its deep candidates,
-which start where the settled layers end, are many times cheaper than its first.
+which start where the settled layers end, are many times cheaper than its first; "one a layer" is a whole round of it.
 """
 
 import argparse
@@ -33,18 +33,20 @@ from foveate.tiny.examples import examples
 WANTED = 5.0
 
 
-def candidates(depth: int) -> dict[str, tuple]:
-    """Name -> (plan, layer before which candidates are the same): what the searches ask about."""
+def candidates(depth: int) -> dict[str, list[tuple]]:
+    """Name -> plans, each with the layer before which candidates are the same: what the searches ask about."""
     half = depth // 2
 
     def schedule(*keeps: float):
         return layerwise([*keeps, *[keeps[-1]] * (depth - len(keeps))], "text", "own")
 
-    settled = [1.0, 1.0, *[0.1] * (half - 2)]
+    # Such as the searches settle on: a third from early on, a little in the end.
+    settled = [1.0, 1.0, *[0.33] * (half - 2), *[0.2] * (depth - half)]
     return {
-        "P-Sigmoid, 25%": (METHODS["psigmoid"](0.25, depth=depth, raters="text", attention="own"), 1),
-        "G-Search, layer 1": (schedule(1.0, 0.2), 1),
-        f"G-Search, layer {half}": (schedule(*settled, 0.02), half),
+        "P-Sigmoid, 25%": [(METHODS["psigmoid"](0.25, depth=depth, raters="text", attention="own"), 1)],
+        "G-Search, layer 1": [(schedule(1.0, 0.33), 1)],
+        f"G-Search, layer {half}": [(schedule(*settled[:half], 0.1), half)],
+        "G-Search, one a layer": [(schedule(*settled[:i], 0.7 * settled[i]), i) for i in range(1, depth)],
     }
 
 
@@ -73,20 +75,20 @@ def main() -> None:
         ready = seconds(lambda metric=metric: rows.update(_=Evaluator(engine, data, metric, args.batch)))
         judge = rows.pop("_")
         ask = likelihood if metric == "likelihood" else answer
-        for name, (plan, shared) in candidates(engine.facts.depth).items():
-            judge.evaluate(plan, shared)
+        for name, plans in candidates(engine.facts.depth).items():
+            judge.evaluate(*plans[0])
             pairs = []
             for _ in track(range(args.repeats), description=f"{metric}: {name}", transient=True):
-                cached = seconds(lambda p=plan, s=shared, j=judge: j.evaluate(p, s))
-                anew = seconds(lambda p=plan, a=ask: [a(engine, b, p) for b in batches])
-                single = seconds(lambda p=plan, a=ask: [a(engine, [e], p) for e in data])
+                cached = seconds(lambda w=plans, j=judge: [j.evaluate(p, s) for p, s in w])
+                anew = seconds(lambda w=plans, a=ask: [a(engine, b, p) for p, _ in w for b in batches])
+                single = seconds(lambda w=plans, a=ask: [a(engine, [e], p) for p, _ in w for e in data])
                 pairs.append((cached, anew, single))
             cached, anew, single = (statistics.median(p[i] for p in pairs) for i in (0, 1, 2))
             rows[f"{metric}: {name}"] = {
                 "cached_seconds": cached, "batched_seconds": anew, "single_seconds": single,
                 "ratio_to_single": statistics.median(p[2] / p[0] for p in pairs),
                 "ratio_to_batched": statistics.median(p[1] / p[0] for p in pairs),
-                "candidates_an_hour": 3600 / cached, "prepared_once_seconds": ready,
+                "candidates_an_hour": 3600 * len(plans) / cached, "prepared_once_seconds": ready,
             }  # fmt: skip
     table = Table(title=f"{len(data)} examples, batches of {args.batch}, {args.threads} thread(s), CPU time")
     for column in ("candidate", "an hour", "over one by one", "over batches", "wanted"):

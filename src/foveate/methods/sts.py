@@ -22,7 +22,7 @@ def sts(keep: float | int, path: str | None = None, stop_bias: float | None = No
     Args:
         keep: the most tokens that an image may keep, a fraction (float) or a number (int); the stop decides below it.
         path: folder or hub id of a trained selector, or the name of a shipped one. By default the
-            shipped one whose mean is nearest to `keep`, where this release ships any.
+            shipped one whose mean is nearest to `keep`; those are for the embedded model alone.
         stop_bias: the dial: larger keeps fewer. By default what the selector was calibrated to.
 
     Raises:
