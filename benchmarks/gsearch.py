@@ -177,7 +177,8 @@ def main() -> None:
         console.print(table)
         result["promises"] = {"command": command, "rows": rows}
     if "budget" in args.parts:
-        tested = {name: bench.tested(plan) for name, plan in rivals(bench).items()}
+        plans = rivals(bench)
+        tested = {name: bench.tested(plan) for name, plan in plans.items()}
         table = Table(title=f"mean of {args.budget:.1%} of the visual tokens")
         for column in ("plan", "accuracy", "budget", "operations"):
             table.add_column(column, justify="left" if column == "plan" else "right")
@@ -192,7 +193,7 @@ def main() -> None:
         for name, p in pairs.items():
             split_up = f"({p['only_first']} to {p['only_second']})"
             console.print(f"{name}: {p['points']:+.1f} points {split_up}, p = {p['p']:.2g}")
-        made = {name: dict(plan.made) for name, plan in rivals(bench).items() if plan.made}
+        made = {name: dict(plan.made) for name, plan in plans.items() if plan.made}
         result["budget"] = {
             "command": command,
             "plans": {n: {k: v for k, v in t.items() if k != "scores"} for n, t in tested.items()},

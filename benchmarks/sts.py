@@ -49,7 +49,7 @@ from foveate.pointer.train.fit import build
 from foveate.tiny import world as tiny_world
 from foveate.tiny.examples import examples
 from sts_figures import against, figures, table
-from sts_ways import LEARNED, Chosen, blind_methods, by_selector, first, spread, views, walked
+from sts_ways import LEARNED, SETTINGS, Chosen, blind_methods, by_selector, first, spread, views, walked
 from sts_world import World, load_model
 
 TOKENS = 576
@@ -88,8 +88,6 @@ WAYS = {
     "filled": Way(recipe={"gone": 0.0}),
 }
 MAIN = ("sts", "oneshot")
-SETTINGS: dict[str, dict[str, Any]] = {"tops": {"transform": "rank"}}
-"""[CLS] attention has a heavy tail here; see the docstring of methods/tops.py."""
 
 
 class Bench:

@@ -22,6 +22,8 @@ from foveate.tiny.inputs import PROMPT, to_pixels
 from sts_world import World
 
 LEARNED = ("sts",)
+SETTINGS: dict[str, dict[str, Any]] = {"tops": {"transform": "rank"}}
+"""[CLS] attention has a heavy tail here; see the docstring of methods/tops.py."""
 _READS = frozenset({"hidden_BND", "encoder_BNC", "keys_BNC", "cls_attn_BN", "grid"})
 _BATCH = 16
 
@@ -76,8 +78,7 @@ def blind_methods(depth: int) -> dict[str, Callable[[int], Any]]:
         cuts = plan.cuts
         if len(cuts) == 1 and cuts[0].at == "input" and cuts[0].over == "visual" and cuts[0].select.reads <= _READS:
             found[name] = lambda k, m=method: m(keep=k).cuts[0].select
-    # [CLS] attention has a heavy tail here; see the docstring of methods/tops.py.
-    tops = partial(METHODS["tops"], depth=depth, stages=1, transform="rank")
+    tops = partial(METHODS["tops"], depth=depth, stages=1, **SETTINGS["tops"])
     found["tops, stage I"] = lambda k: tops(keep=k).cuts[0].select
     return found
 

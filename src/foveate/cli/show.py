@@ -19,8 +19,8 @@ from foveate.viz import where
 
 _FILE = 160
 """Columns where nobody says how wide the page is."""
-_WIDE = Console(width=10_000).options
-"""Room enough to see how wide a table would like to be."""
+_ROOMY = 10_000
+"""Columns enough to see how wide a table would like to be."""
 
 
 def as_json(data: dict[str, Any]) -> None:
@@ -64,6 +64,7 @@ def fitted(
 ) -> Iterator[Any]:
     """A table of `rows`, None a line between them; on a narrow page `spare` columns are left out, and named."""
     page, gone = console(), list[str]()
+    roomy = page.options.update(max_width=_ROOMY)
     while True:
         left = [i for i, name in enumerate(columns) if name not in gone]
         grid = table(*(columns[i] for i in left), title=title)
@@ -72,7 +73,7 @@ def fitted(
                 grid.add_section()
             else:
                 grid.add_row(*(row[i] for i in left if i < len(row)))
-        if len(gone) == len(spare) or Measurement.get(page, _WIDE, grid).maximum <= page.width:
+        if len(gone) == len(spare) or Measurement.get(page, roomy, grid).maximum <= page.width:
             break
         gone.append(spare[len(gone)])
     yield grid
