@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from transformers import LlavaForConditionalGeneration
 
+from foveate.tiny.layout import Box
 from foveate.tiny.processing import build_tokenizer
 from foveate.tiny.questions import Question
 from foveate.tiny.vocabulary import GRID
+from foveate.tiny.world import patches
 
 TOKENS = GRID * GRID
 _TOKENIZER = build_tokenizer()
-_HEAD: list[int] = _TOKENIZER("USER:")["input_ids"]
-PREFIX = len(_HEAD)
-"""Text tokens before the image."""
 _MASKED = -1e4
 _ROUND = 32
 _NO_TARGET = -100
@@ -36,6 +37,49 @@ def _encode(text: str) -> list[int]:
 
 
 @dataclass(frozen=True)
+class Frame:
+    """What stands around an image in a prompt, and where its tokens are.
+
+    `head`: token ids before the image. `tail`: ids between the image and the question. `side`: visual tokens a side.
+    `axial`: a visual token has a row and a column for positions (M-RoPE) and text goes on after the longer side; else
+    it has its number.
+    """
+
+    head: tuple[int, ...]
+    tail: tuple[int, ...] = ()
+    side: int = GRID
+    axial: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Visual tokens of an image."""
+        return self.side**2
+
+    @property
+    def after(self) -> int:
+        """The position of the first token after the image."""
+        return len(self.head) + (self.side if self.axial else self.tokens)
+
+    def places(self, kept: Tensor) -> Tensor:
+        """Positions of visual tokens, B x K, or 3 x B x K where they are axial."""
+        if not self.axial:
+            return kept + len(self.head)
+        return torch.stack([torch.zeros_like(kept), kept // self.side, kept % self.side]) + len(self.head)
+
+    def covered(self, boxes: Sequence[Box], share: float = 0.12) -> NDArray[np.bool_]:
+        """Which visual tokens hold a patch that the boxes cover by at least `share`, as a flat mask."""
+        size = GRID // self.side
+        whole = patches(list(boxes), share).reshape(self.side, size, self.side, size)
+        mask: NDArray[np.bool_] = whole.any((1, 3)).ravel()
+        return mask
+
+
+LLAVA = Frame(tuple(_TOKENIZER("USER:")["input_ids"]))
+PREFIX = len(LLAVA.head)
+"""Text tokens before the image."""
+
+
+@dataclass(frozen=True)
 class Branches:
     """The text after the images of a batch, B x T: token ids, positions, each token's branch (1, 2, ...; 0 for padding)
     and the token to be said there (-100 for none)."""
@@ -46,7 +90,7 @@ class Branches:
     targets: Tensor
 
 
-def pack(asked: Sequence[Sequence[Question]]) -> Branches:
+def pack(asked: Sequence[Sequence[Question]], frame: Frame = LLAVA) -> Branches:
     """Lay the questions of each image one after another, padded right to the longest row.
 
     The width is a multiple of 32: matrix kernels are made anew for each new shape, and that takes longer than the
@@ -59,11 +103,11 @@ def pack(asked: Sequence[Sequence[Question]]) -> Branches:
         branch: list[int] = []
         targets: list[int] = []
         for number, question in enumerate(questions, 1):
-            prompt, answer = _encode(f"{question.text} ASSISTANT:"), _encode(question.answer)
+            prompt = [*frame.tail, *_encode(f"{question.text} ASSISTANT:")]
+            answer = _encode(question.answer)
             length = len(prompt) + len(answer)
-            start = len(_HEAD) + TOKENS
             ids += prompt + answer
-            positions += range(start, start + length)
+            positions += range(frame.after, frame.after + length)
             branch += [number] * length
             targets += [_NO_TARGET] * (len(prompt) - 1) + answer + [_TOKENIZER.eos_token_id]
         rows.append((ids, positions, branch, targets))
@@ -74,26 +118,31 @@ def pack(asked: Sequence[Sequence[Question]]) -> Branches:
 
 
 def answer_states(
-    model: LlavaForConditionalGeneration,
+    model: Any,
     image: Tensor,
     kept: Tensor,
     branches: Branches,
     watch: dict[int, Tensor] | None = None,
+    frame: Frame = LLAVA,
 ) -> tuple[Tensor, Tensor]:
     """Final hidden states where a token is to be said, M x D, and those tokens, M.
 
     Args:
         image: projected visual tokens that stay, B x K x D.
-        kept: their numbers among the 576, B x K, rising; they keep these positions.
+        kept: their numbers among all, B x K, rising; they keep these positions.
         branches: the questions.
         watch: for the attention function of training (see there).
+        frame: the model's prompt.
     """
     language = model.model.language_model
-    size, head = len(image), len(_HEAD)
-    front = language.embed_tokens(torch.tensor(_HEAD, device=image.device)).expand(size, -1, -1)
+    size, head = len(image), len(frame.head)
+    front = language.embed_tokens(torch.tensor(frame.head, device=image.device)).expand(size, -1, -1)
     x = torch.cat([front, image, language.embed_tokens(branches.ids)], 1)
     first = torch.arange(head, device=image.device).expand(size, -1)
-    positions = torch.cat([first, kept + head, branches.positions], 1)
+    places = frame.places(kept)
+    around = (first, branches.positions)
+    before, behind = (part.expand(*places.shape[:-1], -1) for part in around)
+    positions = torch.cat([before, places, behind], -1)
     prefix = head + image.shape[1]
     out = language(
         inputs_embeds=x,
@@ -119,11 +168,15 @@ def mask(prefix: int, branch: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def right_answers(
-    model: LlavaForConditionalGeneration, image: Tensor, kept: Tensor, asked: Sequence[Sequence[Question]]
+    model: Any,
+    image: Tensor,
+    kept: Tensor,
+    asked: Sequence[Sequence[Question]],
+    frame: Frame = LLAVA,
 ) -> Tensor:
     """For each question in order: is the whole answer, with its end, what greedy decoding would give? Bool."""
-    branches = pack(asked)
-    states, targets = answer_states(model, image, kept, branches)
+    branches = pack(asked, frame)
+    states, targets = answer_states(model, image, kept, branches, frame=frame)
     hit = (model.lm_head(states).argmax(-1) == targets).long()
     said = branches.targets >= 0
     row = torch.arange(len(asked))[:, None].expand_as(branches.branch)[said]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +19,26 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from torch import Tensor
+from transformers import AutoConfig
 
 from foveate.tiny import picks, world
-from foveate.tiny.branches import TOKENS, right_answers
+from foveate.tiny.branches import LLAVA, Frame, right_answers
 from foveate.tiny.checkpoint import load, load_joint
 from foveate.tiny.look import Look, hide_image, look
 from foveate.tiny.statistics import auc, holm, mean, paired, wilson
 from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS
+from foveate.tiny.world import Scene
 
-BUDGETS = {"22.2%": 128, "11.1%": 64, "5.6%": 32}
+BUDGETS = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
+"""Shares of the visual tokens."""
 _SCENES = 8
 """Scenes at a time: few enough for any memory, enough to fill two cores."""
 
 
 def evaluate(scenes: int, folder: Path | None = None, dtype: torch.dtype = torch.bfloat16) -> dict[str, Any]:
     """All figures over the first `scenes` test scenes with up to 8 questions each, as plain data."""
-    model, _ = load(dtype=dtype, folder=folder)
-    clip = load_joint(model, folder)
-    asker = Asker(model, np.random.Generator(np.random.PCG64(0)))
+    model, view, frame = instrument(folder, dtype)
+    asker = Asker(model, np.random.Generator(np.random.PCG64(0)), frame)
     right: dict[str, list[Tensor]] = {}
     curves: dict[str, list[float]] = {"cls_thing": [], "cls_needed": [], "text_needed": []}
     facts: list[tuple[str, str]] = []
@@ -45,15 +47,16 @@ def evaluate(scenes: int, folder: Path | None = None, dtype: torch.dtype = torch
     for start in track(range(0, scenes, _SCENES), description="scenes", transient=True):
         shown = [world.scene("test", i) for i in range(start, min(start + _SCENES, scenes))]
         clock = time.monotonic()
-        seen = look(model, clip, shown)
+        seen = view(shown)
         facts += [(q.kind, q.tier) for s in shown for q in s.questions]
         hits = {"full": asker.whole(seen, seen.image)}
         full_seconds += time.monotonic() - clock
         other = seen.image.roll(1, 0) if len(shown) > 1 else (previous or seen).image
         hits["wrong image"] = asker.whole(seen, other)
-        with hide_image(model):
+        with hide_image(model, frame=frame):
             hits["image hidden from the last third of layers"] = asker.whole(seen, seen.image)
-        for name, k in BUDGETS.items():
+        for name, share in BUDGETS.items():
+            k = round(share * frame.tokens)
             hits |= {f"{method} {name}": ask(seen, k) for method, ask in asker.methods().items()}
         for method, each in hits.items():
             right.setdefault(method, []).append(each)
@@ -73,32 +76,48 @@ def evaluate(scenes: int, folder: Path | None = None, dtype: torch.dtype = torch
     }
 
 
+def instrument(folder: Path | None, dtype: torch.dtype) -> tuple[Any, Callable[[Sequence[Scene]], Look], Frame]:
+    """The model in `folder` (the embedded one if None), how it sees scenes, and its prompt; either anatomy."""
+    if folder is not None and AutoConfig.from_pretrained(folder).model_type == "qwen2_5_vl":
+        from foveate.tiny.qwen import FRAME
+        from foveate.tiny.qwen import load as load_qwen
+        from foveate.tiny.qwen import look as look_qwen
+
+        model, _ = load_qwen(folder, dtype=dtype)
+        return model, lambda scenes: look_qwen(model, scenes), FRAME
+    model, _ = load(dtype=dtype, folder=folder)
+    clip = load_joint(model, folder)
+    return model, lambda scenes: look(model, clip, scenes), LLAVA
+
+
 class Asker:
     """Asks the questions of a batch of scenes under one choice of visual tokens; answers are bool, one a question."""
 
-    def __init__(self, model: Any, rng: np.random.Generator) -> None:
-        self.model, self.rng = model, rng
+    def __init__(self, model: Any, rng: np.random.Generator, frame: Frame = LLAVA) -> None:
+        self.model, self.rng, self.frame = model, rng, frame
 
     def methods(self) -> dict[str, Callable[[Look, int], Tensor]]:
         """Name to choice, each (what was seen, tokens to keep) -> right or wrong."""
         return {
             "random": lambda s, k: self.each(s, torch.stack([self._any(k) for _ in s.questions])),
-            "uniform": lambda s, k: self.some(s, picks.uniform(k).expand(len(s.image), -1)),
+            "uniform": lambda s, k: self.some(s, picks.uniform(k, self.frame.tokens).expand(len(s.image), -1)),
             "pool": lambda s, k: self.given(s, *picks.pooled(s.image, k)),
             "fastervlm": lambda s, k: self.some(s, picks.top(s.cls, k)),
             "divprune": lambda s, k: self.some(s, picks.farthest(s.image, k)),
             "text": lambda s, k: self.each(s, picks.top(s.relevance, k)),
-            "oracle": lambda s, k: self.each(s, torch.stack([picks.oracle(q, k, self.rng) for q in s.questions])),
+            "oracle": lambda s, k: self.each(
+                s, torch.stack([picks.oracle(q, k, self.rng, self.frame) for q in s.questions])
+            ),
         }
 
     def whole(self, seen: Look, image: Tensor) -> Tensor:
         """All tokens of `image`, which need not be the right one."""
-        return self.given(seen, image, torch.arange(TOKENS).expand(len(image), -1))
+        return self.given(seen, image, torch.arange(self.frame.tokens).expand(len(image), -1))
 
     def given(self, seen: Look, image: Tensor, kept: Tensor) -> Tensor:
         """These tokens at these places, for all questions of a scene."""
         with torch.no_grad():
-            return right_answers(self.model, image, kept, seen.asked)
+            return right_answers(self.model, image, kept, seen.asked, self.frame)
 
     def some(self, seen: Look, kept: Tensor) -> Tensor:
         """The same tokens for all questions of a scene; kept is scenes x K."""
@@ -108,10 +127,10 @@ class Asker:
         """Other tokens for each question; kept is questions x K."""
         with torch.no_grad():
             image = _take(seen.image[seen.owner], kept)
-            return right_answers(self.model, image, kept, [[q] for q in seen.questions])
+            return right_answers(self.model, image, kept, [[q] for q in seen.questions], self.frame)
 
     def _any(self, k: int) -> Tensor:
-        return torch.from_numpy(np.sort(self.rng.permutation(TOKENS)[:k]))
+        return torch.from_numpy(np.sort(self.rng.permutation(self.frame.tokens)[:k]))
 
 
 def _take(image: Tensor, kept: Tensor) -> Tensor:

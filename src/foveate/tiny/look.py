@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPModel, LlavaForConditionalGeneration
 
-from foveate.tiny.branches import PREFIX, TOKENS
+from foveate.tiny.branches import LLAVA, Frame
 from foveate.tiny.inputs import text_ids, to_pixels
 from foveate.tiny.processing import build_tokenizer
 from foveate.tiny.questions import Question
@@ -26,9 +26,10 @@ _TOKENIZER = build_tokenizer()
 class Look:
     """S scenes with Q questions in all.
 
-    image S x 576 x D: projected visual tokens. cls S x 576: head-mean attention from [CLS] in the layer whose output
-    LLaVA reads. relevance Q x 576: cosine of patch and question in the joint space. things S x 576, needed Q x 576:
-    patches of any thing, and of what a question needs. owner Q: each question's scene.
+    image S x N x D: visual tokens as the decoder receives them. cls S x N: head-mean attention from [CLS] in the layer
+    whose output LLaVA reads (without [CLS]: attention received). relevance Q x N: cosine of token and question in the
+    joint space (without one: among the decoder's words). things S x N, needed Q x N: tokens of any thing, and of what a
+    question needs. owner Q: each question's scene.
     """
 
     asked: list[list[Question]]
@@ -82,18 +83,19 @@ def _cls_attention(tower: Any, state: Tensor) -> Tensor:
 
 
 @contextmanager
-def hide_image(model: LlavaForConditionalGeneration, share: float = 1 / 3) -> Iterator[int]:
+def hide_image(model: Any, share: float = 1 / 3, frame: Frame = LLAVA) -> Iterator[int]:
     """Let no text token attend to the image in the last `share` of the decoder's layers; yields how many those are.
 
     For forward passes of `branches` with all visual tokens.
     """
     layers = model.model.language_model.layers
     hidden = round(len(layers) * share)
-    columns = slice(PREFIX, PREFIX + TOKENS)
+    end = len(frame.head) + frame.tokens
+    columns = slice(len(frame.head), end)
 
     def close(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         closed = kwargs["attention_mask"].clone()
-        closed[:, :, PREFIX + TOKENS :, columns] = -1e4
+        closed[:, :, end:, columns] = -1e4
         return args, {**kwargs, "attention_mask": closed}
 
     handles = [layer.register_forward_pre_hook(close, with_kwargs=True) for layer in layers[-hidden:]]

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveate.tiny.branches import TOKENS
+from foveate.tiny.branches import LLAVA, TOKENS, Frame
 from foveate.tiny.questions import Question
-from foveate.tiny.vocabulary import GRID
-from foveate.tiny.world import patches
 
-_SIDES = {128: (16, 8), 64: (8, 8), 32: (8, 4)}
+_SIDES = {128: (16, 8), 64: (8, 8), 32: (8, 4), 16: (4, 4), 8: (4, 2)}
 
 
 def top(score: Tensor, k: int) -> Tensor:
@@ -20,9 +20,9 @@ def top(score: Tensor, k: int) -> Tensor:
     return score.topk(k, -1).indices.sort(-1).values
 
 
-def uniform(k: int) -> Tensor:
-    """k numbers spread evenly over the 576."""
-    return torch.linspace(0, TOKENS - 1, k).round().long()
+def uniform(k: int, tokens: int = TOKENS) -> Tensor:
+    """k numbers spread evenly over all."""
+    return torch.linspace(0, tokens - 1, k).round().long()
 
 
 def farthest(features: Tensor, k: int) -> Tensor:
@@ -42,22 +42,23 @@ def farthest(features: Tensor, k: int) -> Tensor:
 def pooled(image: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Equal tokens by averaging blocks of the grid: B x K x D, and each block's middle as its place."""
     rows, columns = _SIDES[k]
-    grid = image.transpose(1, 2).unflatten(2, (GRID, GRID)).float()
+    side = isqrt(image.shape[1])
+    grid = image.transpose(1, 2).unflatten(2, (side, side)).float()
     mixed = F.adaptive_avg_pool2d(grid, (rows, columns)).flatten(2).transpose(1, 2).to(image.dtype)
-    y = ((torch.arange(rows) + 0.5) * GRID / rows).long()
-    x = ((torch.arange(columns) + 0.5) * GRID / columns).long()
-    return mixed, (y[:, None] * GRID + x[None, :]).flatten().expand(len(image), -1)
+    y = ((torch.arange(rows) + 0.5) * side / rows).long()
+    x = ((torch.arange(columns) + 0.5) * side / columns).long()
+    return mixed, (y[:, None] * side + x[None, :]).flatten().expand(len(image), -1)
 
 
-def oracle(question: Question, k: int, rng: np.random.Generator) -> Tensor:
-    """Patches of the boxes that the answer needs, taken in turn from each box; then any others, at random."""
-    queues = [_spread(np.flatnonzero(patches([box], 0.05)).tolist()) for box in question.boxes]
+def oracle(question: Question, k: int, rng: np.random.Generator, frame: Frame = LLAVA) -> Tensor:
+    """Tokens of the boxes that the answer needs, taken in turn from each box; then any others, at random."""
+    queues = [_spread(np.flatnonzero(frame.covered([box], 0.05)).tolist()) for box in question.boxes]
     chosen: dict[int, None] = {}
     while len(chosen) < k and any(queues):
         for queue in queues:
             if queue and len(chosen) < k:
                 chosen[queue.pop(0)] = None
-    for i in rng.permutation(TOKENS):
+    for i in rng.permutation(frame.tokens):
         if len(chosen) == k:
             break
         chosen[int(i)] = None
@@ -65,5 +66,5 @@ def oracle(question: Question, k: int, rng: np.random.Generator) -> Tensor:
 
 
 def _spread(queue: list[int]) -> list[int]:
-    """Every third first, then the rest, so that a box cut short still has patches from all of it."""
+    """Every third first, then the rest, so that a box cut short still has tokens from all of it."""
     return queue[1::3] + queue[::3] + queue[2::3]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from foveate.tiny import world
 from foveate.tiny.anatomy import build_llava
-from foveate.tiny.branches import TOKENS, answer_states, pack, right_answers
+from foveate.tiny.branches import LLAVA, TOKENS, Frame, answer_states, pack, right_answers
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.questions import Question
 from foveate.tiny.train.attention import register
@@ -89,8 +89,10 @@ def train_answers(clip: Any, model: Any, lessons: tuple[Lesson, ...], folder: Pa
         named = parameters(model)
         if not lesson.answer:
             named = {n: p for n, p in named.items() if "multi_modal_projector" in n or "embed_tokens" in n}
-        check = _check(clip, model) if lesson.answer else None
-        curves[stage.name] = run_stage(stage, named, _micro(clip, model, lesson), folder, check, processes)
+        check = validation(model, lambda s: model.model.multi_modal_projector(read_features(clip, s)))
+        curves[stage.name] = run_stage(
+            stage, named, _micro(clip, model, lesson), folder, check if lesson.answer else None, processes
+        )
     return curves
 
 
@@ -123,7 +125,7 @@ def _micro(clip: Any, model: Any, lesson: Lesson) -> Micro:
         if not lesson.answer:
             naming.backward()
             return {"naming": float(naming.detach())}
-        asked = [_choose(rng, s.questions, lesson.favoured) for s in scenes]
+        asked = [choose(rng, s.questions, lesson.favoured) for s in scenes]
         branches = pack(asked)
         watch = dict.fromkeys(WATCHED, image) if lesson.pointing else None
         states, targets = answer_states(model, image, kept, branches, watch)
@@ -143,7 +145,7 @@ def _micro(clip: Any, model: Any, lesson: Lesson) -> Micro:
     return micro
 
 
-def _choose(rng: np.random.Generator, questions: Sequence[Question], favoured: tuple[str, ...]) -> list[Question]:
+def choose(rng: np.random.Generator, questions: Sequence[Question], favoured: tuple[str, ...]) -> list[Question]:
     """At most 16 of the questions; 10 of them of favoured kinds, if there are any such kinds and so many questions."""
     hard = [q for q in questions if q.kind in favoured][:_FAVOURED]
     easy = [q for q in questions if q.kind not in favoured]
@@ -161,12 +163,13 @@ def _draw(rng: np.random.Generator, labels: Labels, budget: int) -> Tensor:
     return torch.from_numpy(np.sort(np.argpartition(-urge, budget - 1)[:budget]))
 
 
-def naming_loss(image: Tensor, words: Tensor, labels: Sequence[Labels], kept: Tensor) -> Tensor:
+def naming_loss(image: Tensor, words: Tensor, labels: Sequence[Labels], kept: Tensor, placed: bool = True) -> Tensor:
     """A projected patch should lie near the words for what it shows and where it is: kind, colour, letter, place.
 
     A patch of a distractor should lie near the words for its pattern and its two colours.
 
-    It is LLaVA's alignment stage in one line, and it stays on as a side condition. image B x K x D, words V x D.
+    It is LLaVA's alignment stage in one line, and it stays on as a side condition. image B x K x D, words V x D. Where
+    tokens cannot know their place yet, they are not `placed`.
     """
     flat = F.rms_norm(image.float(), image.shape[-1:])
     take = lambda value: torch.from_numpy(np.stack(value)).flatten(1, 2).gather(1, kept)  # noqa: E731
@@ -176,7 +179,8 @@ def naming_loss(image: Tensor, words: Tensor, labels: Sequence[Labels], kept: Te
     say = lambda name: flat[shown] @ words[_IDS[name]].float().T  # noqa: E731
     loss = F.cross_entropy(say("kind"), kind[shown])
     loss = loss + F.cross_entropy(say("color"), color[shown].where(color[shown] < NONE_COLOR, IGNORE))
-    loss = loss + F.cross_entropy(say("place"), _CELL[kept][shown])
+    if placed:
+        loss = loss + F.cross_entropy(say("place"), _CELL[kept][shown])
     letter = say("letter")
     for place in letters:
         seen = place[shown]
@@ -193,8 +197,8 @@ def naming_loss(image: Tensor, words: Tensor, labels: Sequence[Labels], kept: Te
     return loss
 
 
-def _check(clip: Any, model: Any) -> Check:
-    """Accuracy on validation scenes with all visual tokens, overall and by kind."""
+def validation(model: Any, see: Callable[[Sequence[Scene]], Tensor], frame: Frame = LLAVA) -> Check:
+    """Accuracy on validation scenes with all visual tokens, overall and by kind; `see` gives the tokens of scenes."""
 
     @torch.no_grad()
     def check(step: int) -> dict[str, float]:
@@ -202,11 +206,9 @@ def _check(clip: Any, model: Any) -> Check:
         for start in range(0, _HELD_OUT, 8):
             scenes = [world.scene("val", i) for i in range(start, start + 8)]
             questions: list[Question] = [q for s in scenes for q in s.questions]
-            image = model.model.multi_modal_projector(read_features(clip, scenes))
-            kept = torch.arange(TOKENS).expand(len(scenes), -1)
-            for question, hit in zip(
-                questions, right_answers(model, image, kept, [s.questions for s in scenes]).tolist(), strict=True
-            ):
+            kept = torch.arange(frame.tokens).expand(len(scenes), -1)
+            hits = right_answers(model, see(scenes), kept, [s.questions for s in scenes], frame)
+            for question, hit in zip(questions, hits.tolist(), strict=True):
                 right["all"].append(hit)
                 right[question.kind].append(hit)
         return {kind: sum(hits) / len(hits) for kind, hits in sorted(right.items())}

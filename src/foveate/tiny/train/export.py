@@ -27,6 +27,11 @@ def export(clip: Any, model: Any, curves: dict[str, Curve], folder: Path) -> Non
     build_processor().save_pretrained(folder)
     write_bytes(folder / JOINT, save(joint_tensors(clip.to(torch.bfloat16)), metadata={"format": "pt"}))
     write_curves(curves, folder)
+    write_sums(folder)
+
+
+def write_sums(folder: Path) -> None:
+    """SHA-256 of every file that loading reads."""
     files = sorted(f for f in folder.iterdir() if f.is_file() and f.name not in _NOT_SUMMED)
     write_bytes(folder / SUMS, "".join(f"{file_sum(f)}  {f.name}\n" for f in files).encode())
 

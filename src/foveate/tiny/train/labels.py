@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +75,44 @@ def label(scene: Scene) -> Labels:
     offset[..., 1] -= y
     pattern, tints = _textures(scene)
     return Labels(kind, color, letters, mask, offset, np.where(shown, owner, -1), cover, pattern, tints)
+
+
+def blocks(labels: Labels, size: int) -> Labels:
+    """Labels of blocks of size x size patches: those of the patch that shows most of a thing.
+
+    A letter counts wherever in the block it is seen. Centres stay those of the patch.
+    """
+    side = GRID // size
+
+    def split(each: NDArray[Any]) -> NDArray[Any]:
+        """Rows x columns x patches of a block x whatever there is of each."""
+        parts = each.reshape(side, size, side, size, *each.shape[2:])
+        return np.moveaxis(parts, 2, 1).reshape(side, side, size * size, *each.shape[2:])
+
+    def take(each: NDArray[Any]) -> NDArray[Any]:
+        """What the fullest patch of each block has."""
+        picked: NDArray[Any] = split(each)[rows, columns, best]
+        return picked
+
+    best = split(labels.cover.max(0)).argmax(2)
+    rows, columns = np.indices((side, side))
+    letters = split(labels.letters)
+    seen = np.where(letters < NONE_LETTER, letters, IGNORE).max(2)
+    none = (letters == NONE_LETTER).all(2)
+    cover = np.stack([split(each).mean(2) for each in labels.cover])
+    pattern = split(labels.pattern)
+    textured = pattern.argmax(2)
+    return Labels(
+        kind=take(labels.kind),
+        color=take(labels.color),
+        letters=np.where(none, NONE_LETTER, seen),
+        mask=take(labels.mask),
+        offset=take(labels.offset),
+        owner=take(labels.owner),
+        cover=cover,
+        pattern=pattern.max(2),
+        tints=split(labels.tints)[rows, columns, textured],
+    )
 
 
 def _textures(scene: Scene) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

@@ -97,4 +97,4 @@ def orthogonal(stack: Tensor, rounds: int = 5) -> Tensor:
 
 
 def _is_muon(name: str, weight: Tensor) -> bool:
-    return weight.ndim == 2 and ".layers." in name
+    return weight.ndim == 2 and (".layers." in name or ".blocks." in name)

@@ -15,10 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.tiny.branches import PREFIX, Branches
+from foveate.tiny.branches import LLAVA, Branches, Frame
 from foveate.tiny.layout import Box, Thing
 from foveate.tiny.questions import Question
-from foveate.tiny.world import patches
 
 BACK, NOUN, NAMED, FIRST, SECOND = 0, 1, 2, 4, 7
 """Layers of the five shown heads."""
@@ -35,6 +34,7 @@ def pointing_loss(
     kept: Tensor,
     spelling: bool,
     hops: bool,
+    frame: Frame = LLAVA,
 ) -> dict[str, Tensor]:
     """For each shown head, minus the logarithm of its attention that falls where it should; means over rows.
 
@@ -45,8 +45,10 @@ def pointing_loss(
         kept: numbers of the visual tokens that stay, B x K.
         spelling: show the letters of plates too.
         hops: weigh the targets of relations up.
+        frame: the model's prompt.
     """
-    prefix = PREFIX + kept.shape[1]
+    head = len(frame.head)
+    prefix = head + kept.shape[1]
     row, last = torch.nonzero(first_rows(branches), as_tuple=True)
     noun = last - _TO_NOUN
     inner = branches.branch[:, 1:] == branches.branch[:, :-1]
@@ -58,8 +60,8 @@ def pointing_loss(
 
     def look(layer: int, at: Tensor, which: Tensor, boxes: Sequence[tuple[Box, ...]]) -> Tensor:
         """The loss of rows `at` of the questions numbered `which`, each of which is to see its boxes."""
-        needed = torch.from_numpy(np.stack([patches(each, 0.05) for each in boxes])).gather(1, kept[row[which]])
-        seen = watch[layer][row[which], 0, at, PREFIX:prefix].float()
+        needed = torch.from_numpy(np.stack([frame.covered(each, 0.05) for each in boxes])).gather(1, kept[row[which]])
+        seen = watch[layer][row[which], 0, at, head:prefix].float()
         return -((seen * needed).sum(1) + _LEAST).log()[needed.any(1)].mean()
 
     every = torch.arange(len(questions))

@@ -77,50 +77,66 @@ def patch_losses(
 
     `region` weighs patch against text: it decides how sharply a text points at its patches.
     """
-    width = states[-1].shape[-1]
+    patches = [state[:, 1:] for state in states]
+    losses, figures, chosen = probe_losses(heads, batch, patches[:-1], clip.vision_model.post_layernorm)
+    k, c = batch.kind.reshape(-1)[chosen], batch.color.reshape(-1)[chosen]
+    thing = k < NONE_KIND
+    # Without this the patches of things keep what they show and forget where they are.
+    read = clip.vision_model.post_layernorm(patches[-2].flatten(0, 1)[chosen])
+    places = _PLACES[batch.where.reshape(-1)[chosen]]
+    losses["place"] = 4 * F.mse_loss(heads["place"](read).float(), places)
+    pairs = torch.where(thing, k * len(COLORS) + c, len(KINDS) * len(COLORS))
+    texts = bank(rng, sorted(set(pairs[thing].tolist())), questions=False)
+    top = patches[-1].flatten(0, 1)[chosen]
+    losses["region"] = region * _region_loss(clip, top, embed_texts(clip, texts.texts), texts, k, c, pairs)
+    return losses, figures
+
+
+def probe_losses(
+    heads: Heads, batch: Batch, states: list[Tensor], norm: nn.Module
+) -> tuple[Losses, dict[str, float], Tensor]:
+    """What each patch shows, told from its last state after `norm`, and outlines and centres from lower states.
+
+    Returns the losses, shares told right, and the numbers of the patches that were looked at.
+    """
     kind, color = batch.kind.reshape(-1), batch.color.reshape(-1)
     chosen = _chosen(kind)
     k, c = kind[chosen], color[chosen]
     thing = k < NONE_KIND
-    pick = lambda i: states[i][:, 1:].reshape(-1, width)[chosen]  # noqa: E731
-    read = clip.vision_model.post_layernorm(pick(-2))
+    pick = lambda i: states[i].flatten(0, 1)[chosen]  # noqa: E731
+    read = norm(pick(-1))
     say_kind, say_color = heads["kind"](read).float(), heads["color"](read).float()
     say_letters = heads["letters"](read).float().view(-1, NONE_LETTER + 1)
     letters = batch.letters.reshape(-1, 3)[chosen].reshape(-1)
     outline = batch.mask.view(-1, 16)[chosen]
-    places = _PLACES[batch.where.reshape(-1)[chosen]]
     losses = {
         "kind": F.cross_entropy(say_kind, k),
         "color": F.cross_entropy(say_color, c),
         # Few patches hold a letter: weighing them up keeps "none" from being the whole answer.
         "letters": F.cross_entropy(say_letters, letters, weight=_letter_weights(), ignore_index=IGNORE),
-        # Without this the patches of things keep what they show and forget where they are.
-        "place": 4 * F.mse_loss(heads["place"](read).float(), places),
         "mask": 2 * F.binary_cross_entropy_with_logits(heads["mask"](pick(_EARLY)).float(), outline),
         "offset": F.smooth_l1_loss(
             heads["offset"](pick(_EARLY + 1)).float()[thing], batch.offset.reshape(-1, 3)[chosen][thing]
         ),
     }
-    pairs = torch.where(thing, k * len(COLORS) + c, len(KINDS) * len(COLORS))
-    texts = bank(rng, sorted(set(pairs[thing].tolist())), questions=False)
-    losses["region"] = region * _region_loss(clip, pick(-1), embed_texts(clip, texts.texts), texts, k, c, pairs)
-    losses |= _texture_losses(clip, heads, batch, states[-2][:, 1:].reshape(-1, width))
+    losses |= _texture_losses(heads, batch, states[-1].flatten(0, 1), norm)
     seen = (letters >= 0) & (letters < NONE_LETTER)
-    return losses, {
+    figures = {
         "kind_right": _right(say_kind, k, thing),
         "color_right": _right(say_color, c, thing),
         "letter_right": _right(say_letters, letters, seen),
         "background_right": _right(say_kind, k, ~thing),
     }
+    return losses, figures, chosen
 
 
-def _texture_losses(clip: CLIPModel, heads: Heads, batch: Batch, states: Tensor) -> Losses:
+def _texture_losses(heads: Heads, batch: Batch, states: Tensor, norm: nn.Module) -> Losses:
     """Pattern and colours of distractors, so that they differ from each other and from the background."""
     pattern, tints = batch.pattern.reshape(-1), batch.tints.view(-1, len(COLORS))
     filled = pattern >= 0
     if not bool(filled.any()):
         return {}
-    read = clip.vision_model.post_layernorm(states[filled])
+    read = norm(states[filled])
     return {
         "pattern": F.cross_entropy(heads["pattern"](read).float(), pattern[filled]),
         "tints": F.cross_entropy(heads["tints"](read).float(), tints[filled]),

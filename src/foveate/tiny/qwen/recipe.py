@@ -1,0 +1,59 @@
+"""The numbers of the run that made the second instrument. Change one and it is another checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from foveate.tiny.train.answers import Lesson
+from foveate.tiny.train.stage import Stage
+
+HARD = ("relation", "count", "plate")
+WINDOWS = Stage("windows", steps=900, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.15)
+IMAGES = Stage("images", steps=250, micro=4, scenes=3, rate=0.8e-3, warmup=30, decay=0.5)
+NAMES = Lesson(Stage("names", steps=100, micro=4, scenes=4, rate=2e-3, warmup=10), 130_000_000, answer=False)
+SHOWN = Lesson(
+    Stage("shown", steps=400, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    140_000_000,
+    tiers=("simple", "medium"),
+    pointing=0.3,
+)
+FEW = Lesson(
+    Stage("few", steps=300, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    150_000_000,
+    pointing=0.25,
+    spelling=True,
+)
+HOPS = Lesson(
+    Stage("hops", steps=500, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    160_000_000,
+    pointing=0.25,
+    spelling=True,
+    favoured=HARD,
+)
+ALL = Lesson(
+    Stage("all", steps=500, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=100),
+    170_000_000,
+    favoured=HARD,
+)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Two stages of the tower, then lessons of merger and decoder; all 144 visual tokens in every one of them."""
+
+    seed: int = 0
+    windows: Stage = WINDOWS
+    images: Stage = IMAGES
+    lessons: tuple[Lesson, ...] = (NAMES, SHOWN, FEW, HOPS, ALL)
+
+    def shortened(self, steps: int) -> Recipe:
+        """The same recipe with at most `steps` steps a stage, to see that everything runs."""
+
+        def cut(stage: Stage) -> Stage:
+            return replace(stage, steps=min(steps, stage.steps), check_every=max(steps, 1))
+
+        lessons = tuple(replace(lesson, stage=cut(lesson.stage)) for lesson in self.lessons)
+        return replace(self, windows=cut(self.windows), images=cut(self.images), lessons=lessons)
+
+
+RECIPE = Recipe()

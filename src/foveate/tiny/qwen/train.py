@@ -1,0 +1,184 @@
+"""`python -m foveate.tiny.qwen.train --out DIR`: the second instrument from nothing; run it again after a kill.
+
+The way of the first one, where anatomy allows. The tower learns from dense labels alone: without [CLS] there is nothing
+to hold against captions. Nor has it absolute positions, so tokens cannot know where they are before the decoder tells
+them by M-RoPE; a probe on its second layer asks for that, in all lessons but the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foveate.tiny import world
+from foveate.tiny.branches import answer_states, pack
+from foveate.tiny.inputs import to_pixels
+from foveate.tiny.qwen.anatomy import FRAME, MERGE, SIDE, build_qwen
+from foveate.tiny.qwen.export import export
+from foveate.tiny.qwen.recipe import RECIPE, Recipe
+from foveate.tiny.qwen.tower import merged, start_local, tower_states
+from foveate.tiny.train.answers import Lesson, choose, naming_loss, validation
+from foveate.tiny.train.attention import register
+from foveate.tiny.train.batches import Batch, whole, windows
+from foveate.tiny.train.export import write_curves
+from foveate.tiny.train.labels import blocks, label
+from foveate.tiny.train.pointing import WATCHED, pointing_loss
+from foveate.tiny.train.stage import Curve, Stage, run_stage
+from foveate.tiny.train.start import encode_positions, start_matching, waves
+from foveate.tiny.train.vision import Heads, probe_losses
+from foveate.tiny.train.workers import Micro
+from foveate.tiny.vocabulary import GRID, WORDS
+from foveate.tiny.world import Scene
+
+WINDOWS_ORIGIN, IMAGES_ORIGIN = 110_000_000, 120_000_000
+_QUESTIONS = 16
+_NAMING, _PLACING = 0.3, 1.0
+_PLACED = 1
+"""Number of the decoder layer after which image tokens should know where they are."""
+_BLOCKS = (SIDE, MERGE, SIDE, MERGE)
+_PLACES = encode_positions(waves(4, 6.0, 48.0)).view(*_BLOCKS, -1).mean((1, 3)).flatten(0, 1)
+_ALL = torch.arange(FRAME.tokens)
+
+
+def train(out: Path, recipe: Recipe = RECIPE, processes: int = 2) -> Path:
+    """Run every stage that is not done yet and return the checkpoint's folder, `out/checkpoint`."""
+    model, heads, place = new_qwen(recipe.seed)
+    visual = model.model.visual
+    tower = {n: p for n, p in visual.named_parameters() if not n.startswith("merger.mlp")}
+    named = {f"visual.{n}": p for n, p in tower.items()} | {f"heads.{n}": p for n, p in heads.named_parameters()}
+    curves: dict[str, Curve] = {}
+    for stage, origin in ((recipe.windows, WINDOWS_ORIGIN), (recipe.images, IMAGES_ORIGIN)):
+        curves[stage.name] = run_stage(stage, named, _look(visual, heads, stage, origin), out, None, processes)
+        write_curves(curves, out)
+    for parameter in tower.values():
+        parameter.requires_grad_(False)
+    for lesson in recipe.lessons:
+        curves[lesson.stage.name] = run_stage(
+            lesson.stage,
+            parameters(model, place, lesson),
+            _micro(model, place, lesson),
+            out,
+            validation(model, lambda scenes: see(model, scenes), FRAME) if lesson.answer else None,
+            processes,
+        )
+        write_curves(curves, out)
+    export(model, curves, out / "checkpoint")
+    return out / "checkpoint"
+
+
+def new_qwen(seed: int) -> tuple[Any, Heads, nn.Linear]:
+    """The model before the first step and the probes of training, in bfloat16."""
+    torch.manual_seed(seed)
+    model = build_qwen(register())
+    start_local(model.model.visual)
+    start_matching(model.model.language_model)
+    place = nn.Linear(model.config.get_text_config().hidden_size, _PLACES.shape[1])
+    return model.bfloat16(), Heads().bfloat16(), place.bfloat16()
+
+
+def parameters(model: Any, place: nn.Linear, lesson: Lesson) -> dict[str, nn.Parameter]:
+    """What a lesson trains: merger and words to name; the decoder too to answer."""
+    named = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    if not lesson.answer:
+        return {n: p for n, p in named.items() if "merger.mlp" in n or "embed_tokens" in n}
+    return named | {f"place.{n}": p for n, p in place.named_parameters()}
+
+
+def _look(visual: Any, heads: Heads, stage: Stage, origin: int) -> Micro:
+    """A step of the tower: windows in the first stage, whole pictures in the second."""
+
+    def micro(step: int, number: int) -> dict[str, float]:
+        torch.manual_seed(step * stage.micro + number)
+        rng = np.random.Generator(np.random.PCG64([origin, step, number]))
+        scenes = [world.scene("train", i) for i in stage.numbers(step, number, origin)]
+        batch: Batch = windows(scenes, rng) if origin == WINDOWS_ORIGIN else whole(scenes)
+        states = tower_states(visual, to_pixels(batch.pixels.numpy()))
+        losses, figures, _ = probe_losses(heads, batch, states, visual.merger.ln_q)
+        sum(losses.values()).backward()  # type: ignore[union-attr]
+        return {**{n: float(loss.detach()) for n, loss in losses.items()}, **figures}
+
+    return micro
+
+
+def see(model: Any, scenes: Sequence[Scene]) -> Tensor:
+    """Visual tokens as the decoder receives them, B x 144 x D; the merger alone has gradients."""
+    visual = model.model.visual
+    with torch.no_grad():
+        pixels = to_pixels(np.stack([np.asarray(s.image) for s in scenes]))
+        last = tower_states(visual, pixels)[-1]
+    return merged(visual, last, GRID)
+
+
+def _micro(model: Any, place: nn.Linear, lesson: Lesson) -> Micro:
+    stage, origin = lesson.stage, lesson.origin
+    decoder = model.model.language_model
+    words = decoder.embed_tokens.weight
+    taught = bool(lesson.pointing)
+
+    def micro(step: int, number: int) -> dict[str, float]:
+        rng = np.random.Generator(np.random.PCG64([origin, step, number]))
+        scenes = []
+        for i in stage.numbers(step, number, origin):
+            tier = None if lesson.tiers is None else str(rng.choice(lesson.tiers))
+            scenes.append(world.scene("train", i, 3 * _QUESTIONS if lesson.favoured else _QUESTIONS, tier))
+        labels = [blocks(label(s), MERGE) for s in scenes]
+        image = see(model, scenes)
+        kept = _ALL.expand(len(scenes), -1)
+        naming = naming_loss(image, words, labels, kept, placed=False)
+        if not lesson.answer:
+            naming.backward()
+            return {"naming": float(naming.detach())}
+        asked = [choose(rng, s.questions, lesson.favoured) for s in scenes]
+        branches = pack(asked, FRAME)
+        watch = dict.fromkeys(WATCHED, image) if taught else None
+        placed: list[Tensor] = []
+        hook = decoder.layers[_PLACED].register_forward_hook(lambda module, args, output: placed.append(output))
+        try:
+            states, targets = answer_states(model, image, kept, branches, watch, FRAME)
+        finally:
+            hook.remove()
+        scores = model.lm_head(states).float()
+        loss = F.cross_entropy(scores, targets)
+        total = loss + _NAMING * naming
+        figures: dict[str, float] = {}
+        if watch is not None:
+            pointing = pointing_loss(watch, branches, asked, kept, lesson.spelling, bool(lesson.favoured), FRAME)
+            placing = placing_loss(placed[0], place)
+            total = total + lesson.pointing * sum(pointing.values()) + _PLACING * placing
+            figures |= {f"point_{name}": float(value.detach()) for name, value in pointing.items()}
+            figures["placing"] = float(placing.detach())
+        total.backward()
+        right = (scores.argmax(-1) == targets)[targets != WORDS.index("</s>")].float().mean()
+        return {**figures, "loss": float(loss.detach()), "naming": float(naming.detach()), "right": float(right)}
+
+    return micro
+
+
+def placing_loss(states_BLD: Tensor, place: nn.Linear) -> Tensor:
+    """How badly a linear probe tells rows and columns from the image tokens' states; 0.5 is knowing nothing."""
+    head = len(FRAME.head)
+    image = states_BLD[:, head : head + FRAME.tokens]
+    told = place(F.rms_norm(image, image.shape[-1:])).float()
+    return F.mse_loss(told, _PLACES.expand_as(told))
+
+
+def main() -> None:
+    """Read the command line and train."""
+    parser = argparse.ArgumentParser(prog="python -m foveate.tiny.qwen.train", description=__doc__)
+    parser.add_argument("--out", type=Path, required=True, help="folder for states, curves and the checkpoint")
+    parser.add_argument("--processes", type=int, default=2, help="one-thread processes that share the work")
+    parser.add_argument("--at-most", type=int, help="cap the steps of every stage, to try the whole way quickly")
+    args = parser.parse_args()
+    recipe = RECIPE if args.at_most is None else RECIPE.shortened(args.at_most)
+    print(train(args.out, recipe, args.processes))
+
+
+if __name__ == "__main__":
+    main()
