@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import Qwen2_5_VLProcessor
 
+from foveate.engines.hf import load
+from foveate.engines.prompting import prepare_batch
 from foveate.errors import FoveateError
 from foveate.tiny import qwen, world
 from foveate.tiny.branches import answer_states, pack
@@ -157,6 +160,13 @@ def test_a_checkpoint_comes_back_and_a_damaged_one_is_refused(model: Any, tmp_pa
         processor.tokenizer(chat)["input_ids"]
         == (processor.tokenizer(qwen.PROMPT.format(question="what color is the star?"))["input_ids"])
     )
+    engine = load(str(tmp_path))
+    assert isinstance(engine.processor, Qwen2_5_VLProcessor)  # the stock one, or what stands in without torchvision
+    prompt = prepare_batch(engine, [([SCENES[0].image], "what color is the star?")])
+    mine = processor(text=[chat], images=[SCENES[0].image], return_tensors="pt")
+    assert torch.equal(prompt.inputs["input_ids"], mine["input_ids"])
+    with pytest.raises(FoveateError, match="torchvision"):
+        processor(text=[chat], videos=[np.zeros((2, 192, 192, 3), np.uint8)])
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(FoveateError, match="damaged"):
         qwen.load(tmp_path)

@@ -79,11 +79,11 @@ def load(name: str = TINY, device: str = "auto", dtype: str = "auto") -> Engine:
     """
     place, precision = check_device(device), check_dtype(dtype)
     facts = look(name)
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoModelForImageTextToText
 
     wanted: Any = precision or (torch.float32 if place.type == "cpu" else "auto")
     try:
-        processor = AutoProcessor.from_pretrained(facts.source)
+        processor = _processor(facts)
         model: Any = AutoModelForImageTextToText.from_pretrained(facts.source, dtype=wanted)
     except ImportError as e:
         lacks = re.search(r"requires the (\w+) library", str(e))
@@ -94,6 +94,20 @@ def load(name: str = TINY, device: str = "auto", dtype: str = "auto") -> Engine:
     ) as e:  # a broken folder breaks in many ways: safetensors, tokenizers and transformers each have theirs
         raise ModelError(f"{name} does not load: {type(e).__name__}: {first_line(e)}") from e
     return Engine(model.to(place).eval(), processor, facts)
+
+
+def _processor(facts: Facts) -> Any:
+    """The checkpoint's processor; of Qwen2.5-VL's the half for pictures, where torchvision is missing."""
+    from transformers import AutoProcessor
+
+    try:
+        return AutoProcessor.from_pretrained(facts.source)
+    except ImportError as e:
+        if facts.model_type != "qwen2_5_vl" or "torchvision" not in str(e).lower():
+            raise
+    from foveate.engines.still import load_still
+
+    return load_still(facts.source)
 
 
 def check_device(name: str) -> torch.device:

@@ -21,13 +21,12 @@ def load(folder: Path, device: str | torch.device | None = None, dtype: torch.dt
     Raises:
         FoveateError: a file is missing or damaged.
     """
-    from transformers import AutoModelForImageTextToText, AutoTokenizer
+    from transformers import AutoModelForImageTextToText
 
-    from foveate.tiny.qwen.processing import build_processor
+    from foveate.engines.still import load_still
 
     verify(folder)
     model: Any = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=dtype or torch.float32, local_files_only=True
     )
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    return model.to(device or "cpu").eval(), build_processor(tokenizer)
+    return model.to(device or "cpu").eval(), load_still(str(folder))

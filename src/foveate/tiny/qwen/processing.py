@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedTokenizerFast, Qwen2_5_VLProcessor
+from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from foveate.engines.still import StillProcessor
 from foveate.tiny.inputs import MEAN, STD
 from foveate.tiny.processing import TEMPLATE, build_tokenizer
 from foveate.tiny.qwen.anatomy import END, IMAGE, MERGE, START, VIDEO
@@ -19,24 +20,7 @@ QWEN_TEMPLATE = TEMPLATE.replace("<image>", START + IMAGE + END)
 _MARKS = (START, END, IMAGE, VIDEO)
 
 
-class Processor(Qwen2_5_VLProcessor):
-    """Qwen2.5-VL's processor without its video half, which needs torchvision."""
-
-    def __init__(self, image_processor: Any = None, tokenizer: Any = None, chat_template: Any = None) -> None:
-        self.image_token, self.video_token = IMAGE, VIDEO
-        self.image_token_id = tokenizer.convert_tokens_to_ids(IMAGE)
-        self.video_token_id = tokenizer.convert_tokens_to_ids(VIDEO)
-        self.image_processor, self.tokenizer, self.chat_template = image_processor, tokenizer, chat_template
-        self.video_processor = None
-        self.image_ids, self.video_ids, self.audio_ids = [self.image_token_id], [self.video_token_id], [None]
-
-    @classmethod
-    def get_attributes(cls) -> list[str]:
-        """Its parts."""
-        return ["image_processor", "tokenizer"]
-
-
-def build_processor(tokenizer: Any = None) -> Processor:
+def build_processor(tokenizer: Any = None) -> StillProcessor:
     """A processor that scales every picture to 192 x 192, as the model was trained."""
     whole = SIZE * SIZE
     images = Qwen2VLImageProcessorPil(
@@ -47,7 +31,7 @@ def build_processor(tokenizer: Any = None) -> Processor:
         image_mean=list(MEAN),
         image_std=list(STD),
     )
-    return Processor(images, tokenizer or build_marked_tokenizer(), QWEN_TEMPLATE)
+    return StillProcessor(images, tokenizer or build_marked_tokenizer(), QWEN_TEMPLATE)
 
 
 def build_marked_tokenizer() -> PreTrainedTokenizerFast:
