@@ -4,28 +4,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from foveate.tiny.qwen.anatomy import FRAME
 from foveate.tiny.train.answers import Lesson
 from foveate.tiny.train.stage import Stage
 
+TOKENS = FRAME.tokens
 HARD = ("relation", "count", "plate")
 WINDOWS = Stage("windows", steps=900, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.15)
 IMAGES = Stage("images", steps=250, micro=4, scenes=3, rate=0.8e-3, warmup=30, decay=0.5)
-NAMES = Lesson(Stage("names", steps=100, micro=4, scenes=4, rate=2e-3, warmup=10), 130_000_000, answer=False)
+NAMES = Lesson(
+    Stage("names", steps=100, micro=4, scenes=4, rate=2e-3, warmup=10), 130_000_000, budgets=(TOKENS,), answer=False
+)
 SHOWN = Lesson(
     Stage("shown", steps=400, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
     140_000_000,
+    budgets=(TOKENS,),
     tiers=("simple", "medium"),
     pointing=0.3,
 )
 FEW = Lesson(
     Stage("few", steps=300, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
     150_000_000,
+    budgets=(TOKENS,),
     pointing=0.25,
     spelling=True,
 )
 HOPS = Lesson(
     Stage("hops", steps=500, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
     160_000_000,
+    budgets=(TOKENS,),
     pointing=0.25,
     spelling=True,
     favoured=HARD,
@@ -33,6 +40,7 @@ HOPS = Lesson(
 ALL = Lesson(
     Stage("all", steps=500, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=100),
     170_000_000,
+    budgets=(TOKENS,),
     favoured=HARD,
 )
 

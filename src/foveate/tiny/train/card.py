@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from foveate.tiny.seeds import WORLD
 from foveate.tiny.train.answers import Lesson
 from foveate.tiny.train.recipe import RECIPE, Recipe
+from foveate.tiny.train.stage import Stage
 from foveate.tiny.train.state import write_bytes
 from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS, WORDS
 
@@ -76,6 +78,9 @@ heads were shown where to look, which may flatter methods that read the decoder'
 """
 
 
+_TOWER = ("8 x 8 patches around things: what and where each is", "whole images: the same, and [CLS] against texts")
+
+
 def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None:
     """Write `folder/README.md` from `curves.json` and `results.json` there. `lineage` says what else happened."""
     curves = json.loads((folder / "curves.json").read_text())
@@ -84,29 +89,30 @@ def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None
     card = _CARD.format(
         world=WORLD,
         fingerprint=results["world"],
-        stages=_stages(curves, recipe),
+        stages=stages_table(curves, (recipe.windows, recipe.images), recipe.lessons, _TOWER),
         seed=recipe.seed,
         words=len(WORDS),
         full=recipe.full_steps,
         lineage=fill(lineage or "The run was unbroken.", 120),
         questions=results["questions"],
         scenes=results["scenes"],
-        accuracy=_accuracy(accuracy["full"]),
-        wrong=_share(accuracy["wrong image"]["all"]),
-        hidden=_share(accuracy["image hidden from the last third of layers"]["all"]),
-        choices=_choices(accuracy),
+        accuracy=accuracy_table(accuracy["full"]),
+        wrong=share(accuracy["wrong image"]["all"]),
+        hidden=share(accuracy["image hidden from the last third of layers"]["all"]),
+        choices=choices_table(accuracy),
         duel=_duel(results["saliency_against_diversity"]),
         **{name: f"{value:.3f}" for name, value in auc.items()},
     )
     write_bytes(folder / "README.md", card.encode())
 
 
-def _stages(curves: dict[str, list[dict[str, Any]]], recipe: Recipe) -> str:
+def stages_table(
+    curves: dict[str, list[dict[str, Any]]], tower: Sequence[Stage], lessons: Sequence[Lesson], whats: Sequence[str]
+) -> str:
+    """What was trained in turn, and how long it took; `whats` says what the tower learns."""
     rows = ["| stage | steps | scenes a step | rate | seconds | what is learned |", "|---|---|---|---|---|---|"]
-    whats = ["8 x 8 patches around things: what and where each is", "whole images: the same, and [CLS] against texts"]
-    whats += [_lesson(lesson) for lesson in recipe.lessons]
-    stages = (recipe.windows, recipe.images, *(lesson.stage for lesson in recipe.lessons))
-    for stage, what in zip(stages, whats, strict=True):
+    stages = (*tower, *(lesson.stage for lesson in lessons))
+    for stage, what in zip(stages, [*whats, *map(_lesson, lessons)], strict=True):
         seconds = max(row.get("seconds", 0) for row in curves[stage.name])
         size = stage.micro * stage.scenes
         rows.append(f"| {stage.name} | {stage.steps} | {size} | {stage.rate:g} | {seconds:.0f} | {what} |")
@@ -116,29 +122,34 @@ def _stages(curves: dict[str, list[dict[str, Any]]], recipe: Recipe) -> str:
 def _lesson(lesson: Lesson) -> str:
     if not lesson.answer:
         return "projector and words alone: naming what patches show"
-    low, high = min(lesson.budgets), max(lesson.budgets)
-    tokens = f"{low}" if low == high else f"{low} to {high}"
-    said = f"answers; {' and '.join(lesson.tiers or ('all',))} scenes; {tokens} visual tokens"
+    tokens = ""
+    if lesson.budgets:
+        low, high = min(lesson.budgets), max(lesson.budgets)
+        tokens = f"; {low} visual tokens" if low == high else f"; {low} to {high} visual tokens"
+    said = f"answers; {' and '.join(lesson.tiers or ('all',))} scenes{tokens}"
     said += f"; more {', '.join(lesson.favoured)}" if lesson.favoured else ""
     return said + ("; shown where to look" if lesson.pointing else "")
 
 
-def _share(cell: dict[str, Any]) -> str:
+def share(cell: dict[str, Any]) -> str:
+    """Percent and its interval."""
     return f"{cell['percent']:.1f} ({cell['interval'][0]:.1f} to {cell['interval'][1]:.1f})"
 
 
-def _accuracy(full: dict[str, Any]) -> str:
+def accuracy_table(full: dict[str, Any]) -> str:
+    """Accuracy by kind and tier."""
     rows = ["| questions | n | accuracy |", "|---|---|---|"]
-    rows += [f"| {name} | {full[name]['n']} | {_share(full[name])} |" for name in ("all", *QUESTION_KINDS, *TIERS)]
+    rows += [f"| {name} | {full[name]['n']} | {share(full[name])} |" for name in ("all", *QUESTION_KINDS, *TIERS)]
     return "\n".join(rows)
 
 
-def _choices(accuracy: dict[str, Any]) -> str:
+def choices_table(accuracy: dict[str, Any]) -> str:
+    """Accuracy of each choice of visual tokens at each budget."""
     budgets = list(dict.fromkeys(name.rsplit(" ", 1)[1] for name in accuracy if name.endswith("%")))
     methods = list(dict.fromkeys(name.rsplit(" ", 1)[0] for name in accuracy if name.endswith("%")))
     rows = ["| kept | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
     for method in methods:
-        cells = " | ".join(_share(accuracy[f"{method} {budget}"]["all"]) for budget in budgets)
+        cells = " | ".join(share(accuracy[f"{method} {budget}"]["all"]) for budget in budgets)
         rows.append(f"| {method} | {cells} |")
     return "\n".join(rows)
 
