@@ -1,6 +1,8 @@
 """`foveate train` as a person and a program meet it: a selector in a folder that `foveate run` takes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from foveate.cli import app
 from foveate.data import Example
 from foveate.engines import hf
 from foveate.pointer import PointerSelector
+from foveate.pointer.train import state
 from foveate.pointer.train.fit import split
 from foveate.tiny import examples as world
 
@@ -46,6 +49,22 @@ def test_a_selector_comes_out(kind: str, data: Path, tmp_path: Path) -> None:
     assert out.exit_code == 0, out.stderr
     kept = json.loads(out.stdout)["pruned"]["report"]["images"][0]["per_layer"][-1]
     assert 1 <= kept <= 72
+
+
+def test_two_processes_train_what_one_trains(data: Path, tmp_path: Path) -> None:
+    """The same launcher starts many GPUs; both see their half of each update, and one of them speaks."""
+    words = ["--data", str(data), "--budget", "0.05", "--steps", "2", "--device", "cpu", "--json"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    script = ["-m", "foveate.cli", "train", "sts", *words, "--batch", "1", "--out", str(tmp_path / "two")]
+    two = subprocess.run([*launcher, *script], capture_output=True, text=True, timeout=300, check=False)
+    assert two.returncode == 0, two.stderr
+    assert json.loads(two.stdout)["kept_count"]["of"] == 576
+    one = run(app, ["train", "sts", *words, "--batch", "1", "--accumulate", "2", "--out", str(tmp_path / "one")])
+    assert one.exit_code == 0, one.stderr
+    (_, pair), (_, alone) = (state.read(tmp_path / name / "state.safetensors") for name in ("two", "one"))
+    assert pair["run"]["processes"] == 2 and pair["step"] == 2
+    assert pair["curve"][0]["loss"] == pytest.approx(alone["curve"][0]["loss"], rel=1e-4)
+    assert pair["curve"][0]["kept"] == pytest.approx(alone["curve"][0]["kept"], rel=1e-4)
 
 
 BAD: list[tuple[list[str], str]] = [

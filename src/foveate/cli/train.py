@@ -1,5 +1,6 @@
 """`foveate train sts | oneshot`: a learned selector for a model, from questions with answers."""
 
+import os
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -83,21 +84,21 @@ def train(
     show.quiet()
     engine = hf.load(model, _place(device), dtype)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True, disable=as_json, console=show.errors()) as progress:
+    # One of the processes of a launcher speaks for all.
+    speaks = os.environ.get("RANK", "0") == "0"
+    with Progress(*columns, transient=True, disable=as_json or not speaks, console=show.errors()) as progress:
         bar = progress.add_task(f"training {selector.value}", total=steps)
         result = fit(
             engine, examples, config, recipe, out, precision, lambda done: progress.update(bar, completed=done)
         )
-    if as_json:
+    if as_json and speaks:
         show.as_json({"out": str(out), **result})
-        return
-    _print(result, out)
+    elif speaks:
+        _print(result, out)
 
 
 def _place(device: str) -> str:
     """Under accelerate's launcher each process has a device of its own."""
-    import os
-
     local = os.environ.get("LOCAL_RANK")
     if device != "auto" or local is None:
         return device

@@ -10,7 +10,7 @@ from foveate.tiny.train.stage import Stage
 
 TOKENS = FRAME.tokens
 HARD = ("relation", "count", "plate")
-WINDOWS = Stage("windows", steps=900, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.15)
+WINDOWS = Stage("windows", steps=600, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.15)
 IMAGES = Stage("images", steps=250, micro=4, scenes=3, rate=0.8e-3, warmup=30, decay=0.5)
 NAMES = Lesson(
     Stage("names", steps=100, micro=4, scenes=4, rate=2e-3, warmup=10), 130_000_000, budgets=(TOKENS,), answer=False
