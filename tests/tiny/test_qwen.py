@@ -21,8 +21,9 @@ from foveate.tiny.qwen.export import export
 from foveate.tiny.qwen.processing import build_processor
 from foveate.tiny.qwen.recipe import RECIPE
 from foveate.tiny.qwen.tower import _rotations, _weigh, start_local, tower_states
-from foveate.tiny.qwen.train import _look, _micro, new_qwen, parameters, see
+from foveate.tiny.qwen.train import IMAGES_ORIGIN, WINDOWS_ORIGIN, _look, _micro, new_qwen, parameters, see
 from foveate.tiny.train.labels import IGNORE, NONE_KIND, NONE_LETTER, blocks, label
+from foveate.tiny.train.stage import Stage
 from foveate.tiny.vocabulary import GRID, WORDS
 
 SCENES = [world.scene("val", i) for i in (1, 2)]
@@ -120,20 +121,17 @@ def test_labels_of_blocks_are_those_of_their_fullest_patch(index: int) -> None:
     assert (coarse.kind < NONE_KIND).any()
 
 
-@pytest.mark.parametrize("number", range(2))
-def test_a_stage_of_the_tower_reaches_every_parameter_of_it(number: int) -> None:
+@pytest.mark.parametrize(("stage", "origin"), [(RECIPE.windows, WINDOWS_ORIGIN), (RECIPE.images, IMAGES_ORIGIN)])
+def test_a_stage_of_the_tower_reaches_every_parameter_of_it(stage: Stage, origin: int) -> None:
     model, heads, _ = new_qwen(0)
     visual = model.model.visual
-    stage = (RECIPE.windows, RECIPE.images)[number]
-    origin = (110_000_000, 120_000_000)[number]
     _look(visual, heads, stage, origin)(0, 0)
-    without = [n for n, p in visual.named_parameters() if p.grad is None or not p.grad.any()]
-    # Keys' biases shift all scores of a row alike where rotations are nil; the merger is for the lessons.
-    assert [n for n in without if not n.startswith("merger.mlp")] == []
+    without = {n for n, p in visual.named_parameters() if p.grad is None or not p.grad.any()}
+    assert without == {n for n, _ in visual.named_parameters() if n.startswith("merger.mlp")}
 
 
 def test_a_lesson_reaches_what_it_trains_and_nothing_else() -> None:
-    model, heads, place = new_qwen(0)
+    model, _, place = new_qwen(0)
     for name, parameter in model.model.visual.named_parameters():
         parameter.requires_grad_(name.startswith("merger.mlp"))
     lesson = RECIPE.lessons[2]
@@ -143,7 +141,6 @@ def test_a_lesson_reaches_what_it_trains_and_nothing_else() -> None:
     reached = {n for n, p in model.named_parameters() if p.grad is not None}
     assert reached == {n for n in named if not n.startswith("place.")}
     assert {"loss", "naming", "placing", "point_letters"} <= set(figures)
-    del heads
 
 
 def test_a_checkpoint_comes_back_and_a_damaged_one_is_refused(model: Any, tmp_path: Path) -> None:
