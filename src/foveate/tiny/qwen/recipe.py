@@ -13,24 +13,24 @@ HARD = ("relation", "count", "plate")
 WINDOWS = Stage("windows", steps=600, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.15)
 IMAGES = Stage("images", steps=250, micro=4, scenes=3, rate=0.8e-3, warmup=30, decay=0.5)
 NAMES = Lesson(
-    Stage("names", steps=100, micro=4, scenes=4, rate=2e-3, warmup=10), 130_000_000, budgets=(TOKENS,), answer=False
+    Stage("names", steps=80, micro=4, scenes=4, rate=2e-3, warmup=10), 130_000_000, budgets=(TOKENS,), answer=False
 )
 SHOWN = Lesson(
-    Stage("shown", steps=400, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    Stage("shown", steps=350, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
     140_000_000,
     budgets=(TOKENS,),
     tiers=("simple", "medium"),
     pointing=0.3,
 )
 FEW = Lesson(
-    Stage("few", steps=300, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    Stage("few", steps=250, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
     150_000_000,
     budgets=(TOKENS,),
     pointing=0.25,
     spelling=True,
 )
 HOPS = Lesson(
-    Stage("hops", steps=500, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    Stage("hops", steps=300, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
     160_000_000,
     budgets=(TOKENS,),
     pointing=0.25,
@@ -38,7 +38,7 @@ HOPS = Lesson(
     favoured=HARD,
 )
 ALL = Lesson(
-    Stage("all", steps=500, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=100),
+    Stage("all", steps=350, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=100),
     170_000_000,
     budgets=(TOKENS,),
     favoured=HARD,
