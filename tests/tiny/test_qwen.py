@@ -10,9 +10,11 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLProcessor
 
+from foveate.attach import attach
 from foveate.engines.hf import load
 from foveate.engines.prompting import prepare_batch
 from foveate.errors import FoveateError
+from foveate.methods import METHODS
 from foveate.tiny import qwen, world
 from foveate.tiny.branches import answer_states, pack
 from foveate.tiny.inputs import to_pixels
@@ -167,3 +169,17 @@ def test_a_checkpoint_comes_back_and_a_damaged_one_is_refused(model: Any, tmp_pa
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(FoveateError, match="damaged"):
         qwen.load(tmp_path)
+
+
+def test_dropped_tokens_leave_the_others_where_they_were(model: Any) -> None:
+    """The library's cut of a stock model and the instrument's own shared prompt agree on a pruned picture."""
+    question, processor = SCENES[0].questions[0], build_processor()
+    inputs = processor(text=[qwen.PROMPT.format(question=question.text)], images=[SCENES[0].image], return_tensors="pt")
+    with torch.no_grad(), attach(model, METHODS["divprune"](keep=20)) as attached:
+        whole = model(**inputs).logits[:, -1]
+        assert attached.report is not None
+        kept = torch.tensor([attached.report.images[0].cuts[-1].kept])
+        image = see(model, SCENES[:1]).gather(1, kept[..., None].expand(-1, -1, 256))
+        states, _ = answer_states(model, image, kept, pack([[question]], FRAME), frame=FRAME)
+    assert kept.shape == (1, 20)
+    torch.testing.assert_close(model.lm_head(states[:1]), whole, rtol=1e-4, atol=1e-4)
