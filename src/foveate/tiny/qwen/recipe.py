@@ -45,6 +45,10 @@ ALL = Lesson(
 )
 
 
+PLACING = {"shown": 1.0, "few": 3.0, "hops": 3.0}
+"""Weight of the probe for rows and columns, by lesson: at 1 the decoder was slow to learn where tokens are."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """Two stages of the tower, then lessons of merger and decoder; all 144 visual tokens in every one of them."""

@@ -22,7 +22,7 @@ from foveate.tiny.branches import answer_states, pack
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.qwen.anatomy import FRAME, MERGE, SIDE, build_qwen
 from foveate.tiny.qwen.export import export
-from foveate.tiny.qwen.recipe import RECIPE, Recipe
+from foveate.tiny.qwen.recipe import PLACING, RECIPE, Recipe
 from foveate.tiny.qwen.tower import merged, start_local, tower_states
 from foveate.tiny.train.answers import Lesson, choose, naming_loss, validation
 from foveate.tiny.train.attention import register
@@ -39,7 +39,7 @@ from foveate.tiny.world import Scene
 
 WINDOWS_ORIGIN, IMAGES_ORIGIN = 110_000_000, 120_000_000
 _QUESTIONS = 16
-_NAMING, _PLACING = 0.3, 1.0
+_NAMING = 0.3
 _PLACED = 1
 """Number of the decoder layer after which image tokens should know where they are."""
 _BLOCKS = (SIDE, MERGE, SIDE, MERGE)
@@ -151,7 +151,7 @@ def _micro(model: Any, place: nn.Linear, lesson: Lesson) -> Micro:
         if watch is not None:
             pointing = pointing_loss(watch, branches, asked, kept, lesson.spelling, bool(lesson.favoured), FRAME)
             placing = placing_loss(placed[0], place)
-            total = total + lesson.pointing * sum(pointing.values()) + _PLACING * placing
+            total = total + lesson.pointing * sum(pointing.values()) + PLACING[stage.name] * placing
             figures |= {f"point_{name}": float(value.detach()) for name, value in pointing.items()}
             figures["placing"] = float(placing.detach())
         total.backward()
