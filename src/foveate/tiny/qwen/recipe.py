@@ -38,7 +38,7 @@ HOPS = Lesson(
     favoured=HARD,
 )
 ALL = Lesson(
-    Stage("all", steps=350, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=100),
+    Stage("all", steps=250, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=100),
     170_000_000,
     budgets=(TOKENS,),
     favoured=HARD,
