@@ -55,7 +55,7 @@ from sts_world import World, load_model
 TOKENS = 576
 BUDGETS = {"222": 128, "111": 64, "056": 32}
 GROUPS = {"222": 4, "111": 2, "056": 2}
-STEPS = {"222": 160, "111": 300, "056": 300}
+STEPS = {"222": 300, "111": 300, "056": 300}
 TRAINING, VALIDATION, DIAL = 1600, 160, 1600
 SCALES = (0.3, 1.0, 2.0, 4.0)
 """Of the stop; the first is what training ends with."""
