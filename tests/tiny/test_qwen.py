@@ -16,7 +16,8 @@ from foveate.engines.prompting import prepare_batch
 from foveate.errors import FoveateError
 from foveate.methods import METHODS
 from foveate.tiny import qwen, world
-from foveate.tiny.branches import answer_states, pack
+from foveate.tiny.branches import answer_states, pack, right_answers
+from foveate.tiny.evaluate import Asker, instrument
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.qwen.anatomy import FRAME, MERGE, VOCABULARY, build_qwen
 from foveate.tiny.qwen.export import export
@@ -183,3 +184,31 @@ def test_dropped_tokens_leave_the_others_where_they_were(model: Any) -> None:
         states, _ = answer_states(model, image, kept, pack([[question]], FRAME), frame=FRAME)
     assert kept.shape == (1, 20)
     torch.testing.assert_close(model.lm_head(states[:1]), whole, rtol=1e-4, atol=1e-4)
+
+
+INSTRUMENT = Path(__file__).parents[2] / "instruments" / "qwen2_5_vl"
+
+
+def test_the_trained_one_is_whole_and_reads_its_pictures() -> None:
+    """Far from any interval: a wrong picture leaves chance, the needed tokens alone leave nearly everything."""
+    model, view, frame = instrument(INSTRUMENT, torch.bfloat16)
+    asker = Asker(model, np.random.Generator(np.random.PCG64(0)), frame)
+    seen = view([world.scene("test", i) for i in range(24)])
+    share = {"full": asker.whole(seen, seen.image), "wrong": asker.whole(seen, seen.image.roll(1, 0))}
+    share |= {name: asker.methods()[name](seen, 16) for name in ("random", "divprune", "oracle")}
+    right = {name: float(hits.float().mean()) for name, hits in share.items()}
+    assert right["full"] > 0.85 and right["oracle"] > 0.8
+    assert right["wrong"] < 0.35 and right["random"] < right["divprune"]
+
+
+def test_the_trained_one_generates_what_it_is_measured_by() -> None:
+    """Whole answers by `generate` from the processor's inputs are right where the shared prompt says so."""
+    model, processor = qwen.load(INSTRUMENT)
+    scene = world.scene("test", 3)
+    kept = torch.arange(FRAME.tokens)[None]
+    right = right_answers(model, see(model, [scene]), kept, [scene.questions], FRAME).tolist()
+    texts = [qwen.PROMPT.format(question=q.text) for q in scene.questions]
+    inputs = processor(text=texts, images=[scene.image] * len(texts), padding=True, return_tensors="pt")
+    new = model.generate(**inputs, max_new_tokens=6, do_sample=False)[:, inputs["input_ids"].shape[1] :]
+    said = [t.strip() for t in processor.batch_decode(new, skip_special_tokens=True)]
+    assert [a == q.answer for a, q in zip(said, scene.questions, strict=True)] == right
