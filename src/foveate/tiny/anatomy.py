@@ -74,9 +74,14 @@ def build_llava(attention: str = "sdpa", language: dict[str, Any] | None = None)
         image_seq_length=GRID * GRID,
         tie_word_embeddings=True,
     )
+    return untrained(LlavaForConditionalGeneration, config, attention)
+
+
+def untrained(kind: Any, config: Any, attention: str) -> Any:
+    """A fresh VLM that speaks the world's words, of either anatomy: their first ids are the same."""
     # For foveate.attach: "ASSISTANT" and ":" close the prompt and are no question.
     config.template_tail = 2
-    model = LlavaForConditionalGeneration._from_config(config, attn_implementation=attention)
+    model = kind._from_config(config, attn_implementation=attention)
     model.generation_config.bos_token_id = _ID[BOS]
     model.generation_config.eos_token_id = _ID[EOS]
     model.generation_config.pad_token_id = _ID[PAD]

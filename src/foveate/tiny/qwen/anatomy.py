@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
+from foveate.tiny.anatomy import untrained
 from foveate.tiny.branches import LLAVA, Frame
 from foveate.tiny.vocabulary import BOS, EOS, GRID, PAD, PATCH, WORDS
 
@@ -63,15 +63,4 @@ def build_qwen(attention: str = "sdpa") -> Any:
         vision_end_token_id=_ID[END],
         tie_word_embeddings=True,
     )
-    # For foveate.attach: "ASSISTANT" and ":" close the prompt and are no question.
-    config.template_tail = 2
-    model = Qwen2_5_VLForConditionalGeneration._from_config(config, attn_implementation=attention)
-    model.generation_config.bos_token_id = _ID[BOS]
-    model.generation_config.eos_token_id = _ID[EOS]
-    model.generation_config.pad_token_id = _ID[PAD]
-    return model
-
-
-def count(model: torch.nn.Module) -> int:
-    """Number of parameters; a shared one counts once."""
-    return sum(p.numel() for p in model.parameters())
+    return untrained(Qwen2_5_VLForConditionalGeneration, config, attention)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from textwrap import fill
 
-from foveate.tiny.qwen.recipe import RECIPE, Recipe
+from foveate.tiny.qwen.recipe import RECIPE
 from foveate.tiny.seeds import WORLD
-from foveate.tiny.train.card import accuracy_table, choices_table, share, stages_table
+from foveate.tiny.train.card import accuracy_table, choices_table, command, share, stages_table
+from foveate.tiny.train.course import Course
 from foveate.tiny.train.state import write_bytes
 
 _CARD = """\
@@ -73,7 +73,7 @@ one token and crowded things share one.
 _TOWER = ("8 x 8 patches around things: what and where each is", "whole images: the same")
 
 
-def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None:
+def write_card(folder: Path, lineage: str = "", recipe: Course = RECIPE) -> None:
     """Write `folder/README.md` from `curves.json` and `results.json` there. `lineage` says what else happened."""
     curves = json.loads((folder / "curves.json").read_text())
     results = json.loads((folder / "results.json").read_text())
@@ -95,14 +95,5 @@ def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None
     write_bytes(folder / "README.md", card.encode())
 
 
-def main() -> None:
-    """Read the command line and write the card."""
-    parser = argparse.ArgumentParser(prog="python -m foveate.tiny.qwen.card", description=__doc__)
-    parser.add_argument("--checkpoint", type=Path, required=True, help="folder with curves.json and results.json")
-    parser.add_argument("--lineage", default="", help="a sentence on restarts and deviations, if there were any")
-    args = parser.parse_args()
-    write_card(args.checkpoint, args.lineage)
-
-
 if __name__ == "__main__":
-    main()
+    command("foveate.tiny.qwen.card", __doc__, write_card)

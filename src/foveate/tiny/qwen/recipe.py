@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from foveate.tiny.qwen.anatomy import FRAME
 from foveate.tiny.train.answers import Lesson
+from foveate.tiny.train.course import Course
 from foveate.tiny.train.stage import Stage
 
 TOKENS = FRAME.tokens
@@ -48,24 +47,5 @@ ALL = Lesson(
 PLACING = {"shown": 1.0, "few": 3.0, "hops": 3.0}
 """Weight of the probe for rows and columns, by lesson: at 1 the decoder was slow to learn where tokens are."""
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """Two stages of the tower, then lessons of merger and decoder; all 144 visual tokens in every one of them."""
-
-    seed: int = 0
-    windows: Stage = WINDOWS
-    images: Stage = IMAGES
-    lessons: tuple[Lesson, ...] = (NAMES, SHOWN, FEW, HOPS, ALL)
-
-    def shortened(self, steps: int) -> Recipe:
-        """The same recipe with at most `steps` steps a stage, to see that everything runs."""
-
-        def cut(stage: Stage) -> Stage:
-            return replace(stage, steps=min(steps, stage.steps), check_every=max(steps, 1))
-
-        lessons = tuple(replace(lesson, stage=cut(lesson.stage)) for lesson in self.lessons)
-        return replace(self, windows=cut(self.windows), images=cut(self.images), lessons=lessons)
-
-
-RECIPE = Recipe()
+RECIPE = Course(WINDOWS, IMAGES, (NAMES, SHOWN, FEW, HOPS, ALL))
+"""All 144 visual tokens in every lesson."""

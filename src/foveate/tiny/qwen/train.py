@@ -7,7 +7,6 @@ them by M-RoPE; a probe on its second layer asks for that, in all lessons but th
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,11 +21,12 @@ from foveate.tiny.branches import answer_states, pack
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.qwen.anatomy import FRAME, MERGE, SIDE, build_qwen
 from foveate.tiny.qwen.export import export
-from foveate.tiny.qwen.recipe import PLACING, RECIPE, Recipe
+from foveate.tiny.qwen.recipe import PLACING, RECIPE
 from foveate.tiny.qwen.tower import merged, start_local, tower_states
-from foveate.tiny.train.answers import Lesson, choose, naming_loss, validation
+from foveate.tiny.train.answers import Lesson, choose, draw_scenes, naming_loss, validation
 from foveate.tiny.train.attention import register
 from foveate.tiny.train.batches import Batch, whole, windows
+from foveate.tiny.train.course import Course, command
 from foveate.tiny.train.export import write_curves
 from foveate.tiny.train.labels import blocks, label
 from foveate.tiny.train.pointing import WATCHED, pointing_loss
@@ -38,7 +38,6 @@ from foveate.tiny.vocabulary import GRID, WORDS
 from foveate.tiny.world import Scene
 
 WINDOWS_ORIGIN, IMAGES_ORIGIN = 110_000_000, 120_000_000
-_QUESTIONS = 16
 _NAMING = 0.3
 _PLACED = 1
 """Number of the decoder layer after which image tokens should know where they are."""
@@ -47,7 +46,7 @@ _PLACES = encode_positions(waves(4, 6.0, 48.0)).view(*_BLOCKS, -1).mean((1, 3)).
 _ALL = torch.arange(FRAME.tokens)
 
 
-def train(out: Path, recipe: Recipe = RECIPE, processes: int = 2) -> Path:
+def train(out: Path, recipe: Course = RECIPE, processes: int = 2) -> Path:
     """Run every stage that is not done yet and return the checkpoint's folder, `out/checkpoint`."""
     model, heads, place = new_qwen(recipe.seed)
     visual = model.model.visual
@@ -117,17 +116,13 @@ def see(model: Any, scenes: Sequence[Scene]) -> Tensor:
 
 
 def _micro(model: Any, place: nn.Linear, lesson: Lesson) -> Micro:
-    stage, origin = lesson.stage, lesson.origin
     decoder = model.model.language_model
     words = decoder.embed_tokens.weight
     taught = bool(lesson.pointing)
 
     def micro(step: int, number: int) -> dict[str, float]:
-        rng = np.random.Generator(np.random.PCG64([origin, step, number]))
-        scenes = []
-        for i in stage.numbers(step, number, origin):
-            tier = None if lesson.tiers is None else str(rng.choice(lesson.tiers))
-            scenes.append(world.scene("train", i, 3 * _QUESTIONS if lesson.favoured else _QUESTIONS, tier))
+        rng = np.random.Generator(np.random.PCG64([lesson.origin, step, number]))
+        scenes = draw_scenes(lesson, rng, step, number)
         labels = [blocks(label(s), MERGE) for s in scenes]
         image = see(model, scenes)
         kept = _ALL.expand(len(scenes), -1)
@@ -151,7 +146,7 @@ def _micro(model: Any, place: nn.Linear, lesson: Lesson) -> Micro:
         if watch is not None:
             pointing = pointing_loss(watch, branches, asked, kept, lesson.spelling, bool(lesson.favoured), FRAME)
             placing = placing_loss(placed[0], place)
-            total = total + lesson.pointing * sum(pointing.values()) + PLACING[stage.name] * placing
+            total = total + lesson.pointing * sum(pointing.values()) + PLACING[lesson.stage.name] * placing
             figures |= {f"point_{name}": float(value.detach()) for name, value in pointing.items()}
             figures["placing"] = float(placing.detach())
         total.backward()
@@ -169,16 +164,5 @@ def placing_loss(states_BLD: Tensor, place: nn.Linear) -> Tensor:
     return F.mse_loss(told, _PLACES.expand_as(told))
 
 
-def main() -> None:
-    """Read the command line and train."""
-    parser = argparse.ArgumentParser(prog="python -m foveate.tiny.qwen.train", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for states, curves and the checkpoint")
-    parser.add_argument("--processes", type=int, default=2, help="one-thread processes that share the work")
-    parser.add_argument("--at-most", type=int, help="cap the steps of every stage, to try the whole way quickly")
-    args = parser.parse_args()
-    recipe = RECIPE if args.at_most is None else RECIPE.shortened(args.at_most)
-    print(train(args.out, recipe, args.processes))
-
-
 if __name__ == "__main__":
-    main()
+    command("foveate.tiny.qwen.train", __doc__, train, RECIPE)

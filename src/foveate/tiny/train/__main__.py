@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from foveate.tiny.train.answers import new_llava, train_answers
 from foveate.tiny.train.clip_stages import new_clip, train_clip
+from foveate.tiny.train.course import command
 from foveate.tiny.train.export import export, write_curves
 from foveate.tiny.train.recipe import RECIPE, Recipe
 
@@ -25,16 +25,5 @@ def train(out: Path, recipe: Recipe = RECIPE, processes: int = 2) -> Path:
     return folder
 
 
-def main() -> None:
-    """Read the command line and train."""
-    parser = argparse.ArgumentParser(prog="python -m foveate.tiny.train", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for states, curves and the checkpoint")
-    parser.add_argument("--processes", type=int, default=2, help="one-thread processes that share the work")
-    parser.add_argument("--at-most", type=int, help="cap the steps of every stage, to try the whole way quickly")
-    args = parser.parse_args()
-    recipe = RECIPE if args.at_most is None else RECIPE.shortened(args.at_most)
-    print(train(args.out, recipe, args.processes))
-
-
 if __name__ == "__main__":
-    main()
+    command("foveate.tiny.train", __doc__, train, RECIPE)

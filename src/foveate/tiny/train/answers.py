@@ -106,14 +106,9 @@ def read_features(clip: Any, scenes: Sequence[Scene]) -> Tensor:
 
 
 def _micro(clip: Any, model: Any, lesson: Lesson) -> Micro:
-    stage, origin = lesson.stage, lesson.origin
-
     def micro(step: int, number: int) -> dict[str, float]:
-        rng = np.random.Generator(np.random.PCG64([origin, step, number]))
-        scenes = []
-        for i in stage.numbers(step, number, origin):
-            tier = None if lesson.tiers is None else str(rng.choice(lesson.tiers))
-            scenes.append(world.scene("train", i, 3 * _QUESTIONS if lesson.favoured else _QUESTIONS, tier))
+        rng = np.random.Generator(np.random.PCG64([lesson.origin, step, number]))
+        scenes = draw_scenes(lesson, rng, step, number)
         labels = [label(s) for s in scenes]
         # One budget for the micro-batches of a step, so that none of them has to wait for a longer one.
         budget = lesson.budgets[step % len(lesson.budgets)]
@@ -143,6 +138,16 @@ def _micro(clip: Any, model: Any, lesson: Lesson) -> Micro:
         return {**figures, "tokens": budget}
 
     return micro
+
+
+def draw_scenes(lesson: Lesson, rng: np.random.Generator, step: int, number: int) -> list[Scene]:
+    """The scenes of one micro-batch; where kinds are favoured, with three times the questions to choose from."""
+    most = 3 * _QUESTIONS if lesson.favoured else _QUESTIONS
+    scenes = []
+    for i in lesson.stage.numbers(step, number, lesson.origin):
+        tier = None if lesson.tiers is None else str(rng.choice(lesson.tiers))
+        scenes.append(world.scene("train", i, most, tier))
+    return scenes
 
 
 def choose(rng: np.random.Generator, questions: Sequence[Question], favoured: tuple[str, ...]) -> list[Question]:

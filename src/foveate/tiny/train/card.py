@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -162,14 +162,14 @@ def _duel(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Read the command line and write the card."""
-    parser = argparse.ArgumentParser(prog="python -m foveate.tiny.train.card", description=__doc__)
+def command(name: str, text: str | None, write: Callable[[Path, str], None]) -> None:
+    """Read the command line of `python -m name` and write the card."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=text)
     parser.add_argument("--checkpoint", type=Path, required=True, help="folder with curves.json and results.json")
     parser.add_argument("--lineage", default="", help="a sentence on restarts and deviations, if there were any")
     args = parser.parse_args()
-    write_card(args.checkpoint, args.lineage)
+    write(args.checkpoint, args.lineage)
 
 
 if __name__ == "__main__":
-    main()
+    command("foveate.tiny.train.card", __doc__, write_card)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import takewhile
 
 from foveate.tiny.branches import TOKENS
 from foveate.tiny.train.answers import Lesson
+from foveate.tiny.train.course import Course
 from foveate.tiny.train.stage import Stage
 
 WINDOWS = Stage("windows", steps=900, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.15)
@@ -77,23 +78,10 @@ ALL = Lesson(
 
 
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Course):
     """`region` is the weight of patch against text: higher makes text relevance sharper than in real models."""
 
-    seed: int = 0
     region: float = 0.2
-    windows: Stage = WINDOWS
-    images: Stage = IMAGES
-    lessons: tuple[Lesson, ...] = (NAMES, EASY, BRISK, SHORT, SHOWN, FEW, HOPS, WIDE, SPELL, ALL)
-
-    def shortened(self, steps: int) -> Recipe:
-        """The same recipe with at most `steps` steps a stage, to see that everything runs."""
-
-        def cut(stage: Stage) -> Stage:
-            return replace(stage, steps=min(steps, stage.steps), check_every=max(steps, 1))
-
-        lessons = tuple(replace(lesson, stage=cut(lesson.stage)) for lesson in self.lessons)
-        return replace(self, windows=cut(self.windows), images=cut(self.images), lessons=lessons)
 
     @property
     def full_steps(self) -> int:
@@ -102,4 +90,4 @@ class Recipe:
         return sum(lesson.stage.steps for lesson in last)
 
 
-RECIPE = Recipe()
+RECIPE = Recipe(WINDOWS, IMAGES, (NAMES, EASY, BRISK, SHORT, SHOWN, FEW, HOPS, WIDE, SPELL, ALL))

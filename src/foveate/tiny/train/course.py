@@ -1,0 +1,44 @@
+"""What the training of either instrument goes through in turn, and the command that runs it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Self, TypeVar
+
+from foveate.tiny.train.answers import Lesson
+from foveate.tiny.train.stage import Stage
+
+
+@dataclass(frozen=True)
+class Course:
+    """Two stages of the vision tower, then lessons of what reads it."""
+
+    windows: Stage
+    images: Stage
+    lessons: tuple[Lesson, ...]
+    seed: int = 0
+
+    def shortened(self, steps: int) -> Self:
+        """The same course with at most `steps` steps a stage, to see that everything runs."""
+
+        def cut(stage: Stage) -> Stage:
+            return replace(stage, steps=min(steps, stage.steps), check_every=max(steps, 1))
+
+        lessons = tuple(replace(lesson, stage=cut(lesson.stage)) for lesson in self.lessons)
+        return replace(self, windows=cut(self.windows), images=cut(self.images), lessons=lessons)
+
+
+C = TypeVar("C", bound=Course)
+
+
+def command(name: str, text: str | None, train: Callable[[Path, C, int], Path], course: C) -> None:
+    """Read the command line of `python -m name` and train."""
+    parser = argparse.ArgumentParser(prog=f"python -m {name}", description=text)
+    parser.add_argument("--out", type=Path, required=True, help="folder for states, curves and the checkpoint")
+    parser.add_argument("--processes", type=int, default=2, help="one-thread processes that share the work")
+    parser.add_argument("--at-most", type=int, help="cap the steps of every stage, to try the whole way quickly")
+    args = parser.parse_args()
+    print(train(args.out, course if args.at_most is None else course.shortened(args.at_most), args.processes))
