@@ -170,6 +170,9 @@ def test_a_checkpoint_comes_back_and_a_damaged_one_is_refused(model: Any, tmp_pa
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(FoveateError, match="damaged"):
         qwen.load(tmp_path)
+    for folder, why in ((tmp_path, "damaged"), (tmp_path / "nowhere", "lacks")):
+        with pytest.raises(FoveateError, match=why):
+            instrument(folder, torch.bfloat16)
 
 
 def test_dropped_tokens_leave_the_others_where_they_were(model: Any) -> None:

@@ -23,7 +23,7 @@ from transformers import AutoConfig
 
 from foveate.tiny import picks, world
 from foveate.tiny.branches import LLAVA, Frame, right_answers
-from foveate.tiny.checkpoint import load, load_joint
+from foveate.tiny.checkpoint import load, load_joint, verify
 from foveate.tiny.look import Look, hide_image, look
 from foveate.tiny.statistics import auc, holm, mean, paired, wilson
 from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS
@@ -77,7 +77,13 @@ def evaluate(scenes: int, folder: Path | None = None, dtype: torch.dtype = torch
 
 
 def instrument(folder: Path | None, dtype: torch.dtype) -> tuple[Any, Callable[[Sequence[Scene]], Look], Frame]:
-    """The model in `folder` (the embedded one if None), how it sees scenes, and its prompt; either anatomy."""
+    """The model in `folder` (the embedded one if None), how it sees scenes, and its prompt; either anatomy.
+
+    Raises:
+        FoveateError: a file is missing or damaged.
+    """
+    if folder is not None:
+        verify(folder)
     if folder is not None and AutoConfig.from_pretrained(folder).model_type == "qwen2_5_vl":
         from foveate.tiny.qwen import FRAME
         from foveate.tiny.qwen import load as load_qwen
