@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from foveate.errors import FoveateError
+from foveate.tiny.train.accelerator import Accelerator
 from foveate.tiny.train.clip_stages import _windows, new_clip, parameters
 from foveate.tiny.train.optimizer import orthogonal
 from foveate.tiny.train.stage import Stage, run_stage
 from foveate.tiny.train.state import load_state
+from foveate.tiny.train.workers import Workers
 
 STAGE = Stage("windows", steps=3, micro=2, scenes=1, rate=1e-3, warmup=2, save_every=1)
 
@@ -37,6 +39,18 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
 def test_two_processes_train_what_one_trains(tmp_path: Path) -> None:
     one, two = _train(tmp_path / "a", (None,)), _train(tmp_path / "b", (None,), processes=2)
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_scenes_that_others_draw_ahead_give_the_same_gradients() -> None:
+    clip, heads = new_clip(seed=0)
+    named, micro = parameters(clip, heads), _windows(clip, heads, STAGE, region=0.2)
+    with Workers(named, micro, STAGE.micro, processes=1) as workers:
+        here = [workers.gradients(step) for step in (1, 2)]
+    with Accelerator(named, micro, STAGE.micro, range(1, 3), processes=2) as workers:
+        ahead = [workers.gradients(step) for step in (1, 2)]
+    for (one, told), (other, told_too) in zip(here, ahead, strict=True):
+        assert told == told_too
+        assert all(torch.equal(one[name], other[name]) for name in named)
 
 
 def test_a_broken_state_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ them by M-RoPE; a probe on its second layer asks for that, in all lessons but th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,17 +24,17 @@ from foveate.tiny.qwen.anatomy import FRAME, MERGE, SIDE, build_qwen
 from foveate.tiny.qwen.export import export
 from foveate.tiny.qwen.recipe import PLACING, RECIPE
 from foveate.tiny.qwen.tower import merged, start_local, tower_states
-from foveate.tiny.train.answers import Lesson, choose, draw_scenes, naming_loss, validation
+from foveate.tiny.train.answers import Drawn, Lesson, draw, naming_loss, validation
 from foveate.tiny.train.attention import register
 from foveate.tiny.train.batches import Batch, whole, windows
 from foveate.tiny.train.course import Course, command
 from foveate.tiny.train.export import write_curves
-from foveate.tiny.train.labels import blocks, label
+from foveate.tiny.train.labels import blocks
+from foveate.tiny.train.micro import Micro
 from foveate.tiny.train.pointing import WATCHED, pointing_loss
 from foveate.tiny.train.stage import Curve, Stage, run_stage
 from foveate.tiny.train.start import encode_positions, start_matching, waves
 from foveate.tiny.train.vision import Heads, probe_losses
-from foveate.tiny.train.workers import Micro
 from foveate.tiny.vocabulary import GRID, WORDS
 from foveate.tiny.world import Scene
 
@@ -43,12 +44,11 @@ _PLACED = 1
 """Number of the decoder layer after which image tokens should know where they are."""
 _BLOCKS = (SIDE, MERGE, SIDE, MERGE)
 _PLACES = encode_positions(waves(4, 6.0, 48.0)).view(*_BLOCKS, -1).mean((1, 3)).flatten(0, 1)
-_ALL = torch.arange(FRAME.tokens)
 
 
-def train(out: Path, recipe: Course = RECIPE, processes: int = 2) -> Path:
+def train(out: Path, recipe: Course = RECIPE, processes: int = 2, device: str = "cpu") -> Path:
     """Run every stage that is not done yet and return the checkpoint's folder, `out/checkpoint`."""
-    model, heads, place = new_qwen(recipe.seed)
+    model, heads, place = new_qwen(recipe.seed, device)
     visual = model.model.visual
     tower = {n: p for n, p in visual.named_parameters() if not n.startswith("merger.mlp")}
     named = {f"visual.{n}": p for n, p in tower.items()} | {f"heads.{n}": p for n, p in heads.named_parameters()}
@@ -68,18 +68,18 @@ def train(out: Path, recipe: Course = RECIPE, processes: int = 2) -> Path:
             processes,
         )
         write_curves(curves, out)
-    export(model, curves, out / "checkpoint")
+    export(model.cpu(), curves, out / "checkpoint")
     return out / "checkpoint"
 
 
-def new_qwen(seed: int) -> tuple[Any, Heads, nn.Linear]:
+def new_qwen(seed: int, device: str = "cpu") -> tuple[Any, Heads, nn.Linear]:
     """The model before the first step and the probes of training, in bfloat16."""
     torch.manual_seed(seed)
     model = build_qwen(register())
     start_local(model.model.visual)
     start_matching(model.model.language_model)
     place = nn.Linear(model.config.get_text_config().hidden_size, _PLACES.shape[1])
-    return model.bfloat16(), Heads().bfloat16(), place.bfloat16()
+    return model.bfloat16().to(device), Heads().bfloat16().to(device), place.bfloat16().to(device)
 
 
 def parameters(model: Any, place: nn.Linear, lesson: Lesson) -> dict[str, nn.Parameter]:
@@ -93,17 +93,20 @@ def parameters(model: Any, place: nn.Linear, lesson: Lesson) -> dict[str, nn.Par
 def _look(visual: Any, heads: Heads, stage: Stage, origin: int) -> Micro:
     """A step of the tower: windows in the first stage, whole pictures in the second."""
 
-    def micro(step: int, number: int) -> dict[str, float]:
-        torch.manual_seed(step * stage.micro + number)
+    def draw_crops(step: int, number: int) -> tuple[int, Batch]:
         rng = np.random.Generator(np.random.PCG64([origin, step, number]))
         scenes = [world.scene("train", i) for i in stage.numbers(step, number, origin)]
-        batch: Batch = windows(scenes, rng) if origin == WINDOWS_ORIGIN else whole(scenes)
-        states = tower_states(visual, to_pixels(batch.pixels.numpy()))
+        return step * stage.micro + number, windows(scenes, rng) if origin == WINDOWS_ORIGIN else whole(scenes)
+
+    def learn(drawn: tuple[int, Batch]) -> dict[str, float]:
+        torch.manual_seed(drawn[0])
+        batch = drawn[1].to(visual.device)
+        states = tower_states(visual, to_pixels(batch.pixels))
         losses, figures, _ = probe_losses(heads, batch, states, visual.merger.ln_q)
         sum(losses.values()).backward()  # type: ignore[union-attr]
         return {**{n: float(loss.detach()) for n, loss in losses.items()}, **figures}
 
-    return micro
+    return Micro(draw_crops, learn)
 
 
 def see(model: Any, scenes: Sequence[Scene]) -> Tensor:
@@ -120,17 +123,17 @@ def _micro(model: Any, place: nn.Linear, lesson: Lesson) -> Micro:
     words = decoder.embed_tokens.weight
     taught = bool(lesson.pointing)
 
-    def micro(step: int, number: int) -> dict[str, float]:
-        rng = np.random.Generator(np.random.PCG64([lesson.origin, step, number]))
-        scenes = draw_scenes(lesson, rng, step, number)
-        labels = [blocks(label(s), MERGE) for s in scenes]
-        image = see(model, scenes)
-        kept = _ALL.expand(len(scenes), -1)
-        naming = naming_loss(image, words, labels, kept, placed=False)
+    def draw_blocks(step: int, number: int) -> Drawn:
+        drawn = draw(lesson, step, number, FRAME)
+        return replace(drawn, labels=[blocks(each, MERGE) for each in drawn.labels])
+
+    def learn(drawn: Drawn) -> dict[str, float]:
+        kept, asked = drawn.kept.to(words.device), drawn.asked
+        image = see(model, drawn.scenes)
+        naming = naming_loss(image, words, drawn.labels, kept, placed=False)
         if not lesson.answer:
             naming.backward()
             return {"naming": float(naming.detach())}
-        asked = [choose(rng, s.questions, lesson.favoured) for s in scenes]
         branches = pack(asked, FRAME)
         watch = dict.fromkeys(WATCHED, image) if taught else None
         placed: list[Tensor] = []
@@ -153,7 +156,7 @@ def _micro(model: Any, place: nn.Linear, lesson: Lesson) -> Micro:
         right = (scores.argmax(-1) == targets)[targets != WORDS.index("</s>")].float().mean()
         return {**figures, "loss": float(loss.detach()), "naming": float(naming.detach()), "right": float(right)}
 
-    return micro
+    return Micro(draw_blocks, learn)
 
 
 def placing_loss(states_BLD: Tensor, place: nn.Linear) -> Tensor:
@@ -161,7 +164,7 @@ def placing_loss(states_BLD: Tensor, place: nn.Linear) -> Tensor:
     head = len(FRAME.head)
     image = states_BLD[:, head : head + FRAME.tokens]
     told = place(F.rms_norm(image, image.shape[-1:])).float()
-    return F.mse_loss(told, _PLACES.expand_as(told))
+    return F.mse_loss(told, _PLACES.to(told.device).expand_as(told))
 
 
 if __name__ == "__main__":

@@ -11,17 +11,17 @@ from foveate.tiny.train.export import export, write_curves
 from foveate.tiny.train.recipe import RECIPE, Recipe
 
 
-def train(out: Path, recipe: Recipe = RECIPE, processes: int = 2) -> Path:
+def train(out: Path, recipe: Recipe = RECIPE, processes: int = 2, device: str = "cpu") -> Path:
     """Run every stage that is not done yet and return the checkpoint's folder, `out/checkpoint`."""
-    clip, heads = new_clip(recipe.seed)
+    clip, heads = new_clip(recipe.seed, device)
     curves = train_clip(clip, heads, (recipe.windows, recipe.images), recipe.region, out, processes)
     write_curves(curves, out)
     clip.requires_grad_(False)
     clip.set_attn_implementation("sdpa")  # without a backward pass the fused attention is the fast one
-    model = new_llava(clip, recipe.seed + 1)
+    model = new_llava(clip, recipe.seed + 1).to(device)
     curves |= train_answers(clip, model, recipe.lessons, out, processes)
     folder = out / "checkpoint"
-    export(clip, model, curves, folder)
+    export(clip.cpu(), model.cpu(), curves, folder)
     return folder
 
 

@@ -20,11 +20,11 @@ from foveate.tiny.inputs import to_pixels
 from foveate.tiny.questions import Question
 from foveate.tiny.train.attention import register
 from foveate.tiny.train.labels import IGNORE, NONE_COLOR, NONE_KIND, NONE_LETTER, Labels, label
+from foveate.tiny.train.micro import Micro
 from foveate.tiny.train.pointing import WATCHED, pointing_loss
 from foveate.tiny.train.stage import Check, Curve, Stage, run_stage
 from foveate.tiny.train.start import start_matching
 from foveate.tiny.train.vision import hidden_states
-from foveate.tiny.train.workers import Micro
 from foveate.tiny.vocabulary import COLORS, GRID, KINDS, LETTERS, PATTERNS, PLACES, WORDS
 from foveate.tiny.world import Scene
 
@@ -106,22 +106,18 @@ def read_features(clip: Any, scenes: Sequence[Scene]) -> Tensor:
 
 
 def _micro(clip: Any, model: Any, lesson: Lesson) -> Micro:
-    def micro(step: int, number: int) -> dict[str, float]:
-        rng = np.random.Generator(np.random.PCG64([lesson.origin, step, number]))
-        scenes = draw_scenes(lesson, rng, step, number)
-        labels = [label(s) for s in scenes]
-        # One budget for the micro-batches of a step, so that none of them has to wait for a longer one.
-        budget = lesson.budgets[step % len(lesson.budgets)]
-        kept = torch.stack([_draw(rng, each, budget) for each in labels])
-        features = read_features(clip, scenes)
+    words = model.model.language_model.embed_tokens.weight
+
+    def learn(drawn: Drawn) -> dict[str, float]:
+        kept = drawn.kept.to(words.device)
+        features = read_features(clip, drawn.scenes)
         features = features.gather(1, kept[..., None].expand(-1, -1, features.shape[-1]))
         image = model.model.multi_modal_projector(features)
-        naming = naming_loss(image, model.model.language_model.embed_tokens.weight, labels, kept)
+        naming = naming_loss(image, words, drawn.labels, kept)
         if not lesson.answer:
             naming.backward()
             return {"naming": float(naming.detach())}
-        asked = [choose(rng, s.questions, lesson.favoured) for s in scenes]
-        branches = pack(asked)
+        branches = pack(drawn.asked)
         watch = dict.fromkeys(WATCHED, image) if lesson.pointing else None
         states, targets = answer_states(model, image, kept, branches, watch)
         scores = model.lm_head(states).float()
@@ -129,15 +125,37 @@ def _micro(clip: Any, model: Any, lesson: Lesson) -> Micro:
         total = loss + _NAMING * naming
         figures: dict[str, float] = {}
         if watch is not None:
-            pointing = pointing_loss(watch, branches, asked, kept, lesson.spelling, bool(lesson.favoured))
+            pointing = pointing_loss(watch, branches, drawn.asked, kept, lesson.spelling, bool(lesson.favoured))
             total = total + lesson.pointing * sum(pointing.values())
             figures |= {f"point_{name}": float(value.detach()) for name, value in pointing.items()}
         total.backward()
         right = (scores.argmax(-1) == targets)[targets != WORDS.index("</s>")].float().mean()
         figures |= {"loss": float(loss.detach()), "naming": float(naming.detach()), "right": float(right)}
-        return {**figures, "tokens": budget}
+        return {**figures, "tokens": kept.shape[1]}
 
-    return micro
+    return Micro(lambda step, number: draw(lesson, step, number), learn)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Scenes of a micro-batch, what their patches show, the questions asked of each, and the visual tokens that stay,
+    B x K."""
+
+    scenes: list[Scene]
+    labels: list[Labels]
+    asked: list[list[Question]]
+    kept: Tensor
+
+
+def draw(lesson: Lesson, step: int, number: int, frame: Frame = LLAVA) -> Drawn:
+    """The micro-batch `number` of `step`, its pictures painted."""
+    rng = np.random.Generator(np.random.PCG64([lesson.origin, step, number]))
+    scenes = draw_scenes(lesson, rng, step, number)
+    labels = [label(s) for s in scenes]
+    # One budget for the micro-batches of a step, so that none of them has to wait for a longer one.
+    budget = lesson.budgets[step % len(lesson.budgets)]
+    kept = torch.stack([_draw(rng, each, budget, frame.tokens) for each in labels])
+    return Drawn(scenes, labels, [choose(rng, s.questions, lesson.favoured) for s in scenes], kept)
 
 
 def draw_scenes(lesson: Lesson, rng: np.random.Generator, step: int, number: int) -> list[Scene]:
@@ -159,12 +177,12 @@ def choose(rng: np.random.Generator, questions: Sequence[Question], favoured: tu
     return [*hard, *easy][:_QUESTIONS]
 
 
-def _draw(rng: np.random.Generator, labels: Labels, budget: int) -> Tensor:
+def _draw(rng: np.random.Generator, labels: Labels, budget: int, tokens: int) -> Tensor:
     """Visual tokens of a training image, rising: those of things first (in 3 of 10 images only 6 of 10), then any."""
-    if budget >= TOKENS:
-        return torch.arange(TOKENS)
+    if budget >= tokens:
+        return torch.arange(tokens)
     share = 1.0 if rng.random() < 0.7 else 0.6
-    urge = rng.random(TOKENS) + 2 * ((labels.owner.ravel() >= 0) & (rng.random(TOKENS) < share))
+    urge = rng.random(tokens) + 2 * ((labels.owner.ravel() >= 0) & (rng.random(tokens) < share))
     return torch.from_numpy(np.sort(np.argpartition(-urge, budget - 1)[:budget]))
 
 
@@ -177,7 +195,7 @@ def naming_loss(image: Tensor, words: Tensor, labels: Sequence[Labels], kept: Te
     tokens cannot know their place yet, they are not `placed`.
     """
     flat = F.rms_norm(image.float(), image.shape[-1:])
-    take = lambda value: torch.from_numpy(np.stack(value)).flatten(1, 2).gather(1, kept)  # noqa: E731
+    take = lambda value: torch.as_tensor(np.stack(value)).flatten(1, 2).gather(1, kept)  # noqa: E731
     kind, color = take([each.kind for each in labels]), take([each.color for each in labels])
     letters = [take([each.letters[..., i] for each in labels]) for i in range(3)]
     shown = (kind >= 0) & (kind < NONE_KIND)
@@ -185,7 +203,7 @@ def naming_loss(image: Tensor, words: Tensor, labels: Sequence[Labels], kept: Te
     loss = F.cross_entropy(say("kind"), kind[shown])
     loss = loss + F.cross_entropy(say("color"), color[shown].where(color[shown] < NONE_COLOR, IGNORE))
     if placed:
-        loss = loss + F.cross_entropy(say("place"), _CELL[kept][shown])
+        loss = loss + F.cross_entropy(say("place"), _CELL.to(kept.device)[kept][shown])
     letter = say("letter")
     for place in letters:
         seen = place[shown]
@@ -195,7 +213,7 @@ def naming_loss(image: Tensor, words: Tensor, labels: Sequence[Labels], kept: Te
     pattern = take([each.pattern for each in labels])
     filled = pattern >= 0
     if bool(filled.any()):
-        tints = torch.from_numpy(np.stack([each.tints for each in labels])).flatten(1, 2)
+        tints = torch.as_tensor(np.stack([each.tints for each in labels])).flatten(1, 2)
         tints = tints.gather(1, kept[..., None].expand(-1, -1, tints.shape[-1]))
         for name, target in (("pattern", pattern[filled]), ("color", tints[filled])):
             loss = loss + F.cross_entropy(flat[filled] @ words[_IDS[name]].float().T, target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -32,6 +32,10 @@ class Batch:
     offset: Tensor
     pattern: Tensor
     tints: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same, there."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
 
 
 def whole(scenes: Sequence[Scene]) -> Batch:

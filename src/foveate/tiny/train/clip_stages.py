@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,21 +14,22 @@ from transformers import CLIPModel
 from foveate.tiny import world
 from foveate.tiny.anatomy import build_clip
 from foveate.tiny.train.attention import register
-from foveate.tiny.train.batches import whole, windows
+from foveate.tiny.train.batches import Batch, whole, windows
+from foveate.tiny.train.micro import Micro
 from foveate.tiny.train.stage import Curve, Stage, run_stage
 from foveate.tiny.train.start import start_local
 from foveate.tiny.train.vision import Heads, forward_batch, image_losses, patch_losses
-from foveate.tiny.train.workers import Micro
+from foveate.tiny.world import Scene
 
 WINDOWS_ORIGIN, IMAGES_ORIGIN = 0, 10_000_000
 
 
-def new_clip(seed: int) -> tuple[CLIPModel, Heads]:
+def new_clip(seed: int, device: str = "cpu") -> tuple[Any, Heads]:
     """A CLIP and its training heads before the first step, in bfloat16."""
     torch.manual_seed(seed)
     clip = build_clip(register())
     start_local(clip)
-    return clip.bfloat16(), Heads().bfloat16()
+    return clip.bfloat16().to(device), Heads().bfloat16().to(device)
 
 
 def parameters(clip: CLIPModel, heads: Heads) -> dict[str, nn.Parameter]:
@@ -46,34 +49,49 @@ def train_clip(
     return curves
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    place: int
+    rng: np.random.Generator
+    scenes: list[Scene]
+    batch: Batch
+
+
 def _windows(clip: CLIPModel, heads: Heads, stage: Stage, region: float) -> Micro:
-    def micro(step: int, number: int) -> dict[str, float]:
-        rng = _seed(stage, step, number)
+    def draw(step: int, number: int) -> _Drawn:
+        place, rng = _stream(stage, step, number)
         scenes = [world.scene("train", i) for i in stage.numbers(step, number, WINDOWS_ORIGIN)]
-        batch = windows(scenes, rng)
-        losses, figures = patch_losses(clip, heads, batch, forward_batch(clip, batch), rng, region)
+        return _Drawn(place, rng, scenes, windows(scenes, rng))
+
+    def learn(drawn: _Drawn) -> dict[str, float]:
+        torch.manual_seed(drawn.place)
+        batch = drawn.batch.to(clip.device)
+        losses, figures = patch_losses(clip, heads, batch, forward_batch(clip, batch), drawn.rng, region)
         sum(losses.values()).backward()  # type: ignore[union-attr]
         return {**{n: float(loss.detach()) for n, loss in losses.items()}, **figures}
 
-    return micro
+    return Micro(draw, learn)
 
 
 def _images(clip: CLIPModel, heads: Heads, stage: Stage, region: float) -> Micro:
-    def micro(step: int, number: int) -> dict[str, float]:
-        rng = _seed(stage, step, number)
+    def draw(step: int, number: int) -> _Drawn:
+        place, rng = _stream(stage, step, number)
         scenes = [world.scene("train", i) for i in stage.numbers(step, number, IMAGES_ORIGIN)]
-        batch = whole(scenes)
+        return _Drawn(place, rng, scenes, whole(scenes))
+
+    def learn(drawn: _Drawn) -> dict[str, float]:
+        torch.manual_seed(drawn.place)
+        batch = drawn.batch.to(clip.device)
         states = forward_batch(clip, batch)
-        losses, figures = patch_losses(clip, heads, batch, states, rng, region)
-        losses |= image_losses(clip, scenes, states, rng)
+        losses, figures = patch_losses(clip, heads, batch, states, drawn.rng, region)
+        losses |= image_losses(clip, drawn.scenes, states, drawn.rng)
         sum(losses.values()).backward()  # type: ignore[union-attr]
         return {**{n: float(loss.detach()) for n, loss in losses.items()}, **figures}
 
-    return micro
+    return Micro(draw, learn)
 
 
-def _seed(stage: Stage, step: int, number: int) -> np.random.Generator:
-    """A stream that depends on the stage and the place in it only, so that a resumed run draws what it would have."""
+def _stream(stage: Stage, step: int, number: int) -> tuple[int, np.random.Generator]:
+    """A seed and a stream that depend on the stage and the place in it only: a resumed run draws what it would have."""
     place = step * stage.micro + number
-    torch.manual_seed(place)
-    return np.random.Generator(np.random.PCG64([len(stage.name), place]))
+    return place, np.random.Generator(np.random.PCG64([len(stage.name), place]))

@@ -60,7 +60,7 @@ def pointing_loss(
 
     def look(layer: int, at: Tensor, which: Tensor, boxes: Sequence[tuple[Box, ...]]) -> Tensor:
         """The loss of rows `at` of the questions numbered `which`, each of which is to see its boxes."""
-        needed = torch.from_numpy(np.stack([frame.covered(each, 0.05) for each in boxes])).gather(1, kept[row[which]])
+        needed = torch.as_tensor(np.stack([frame.covered(each, 0.05) for each in boxes])).gather(1, kept[row[which]])
         seen = watch[layer][row[which], 0, at, head:prefix].float()
         return -((seen * needed).sum(1) + _LEAST).log()[needed.any(1)].mean()
 

@@ -10,29 +10,11 @@ from foveate.tiny.train.answers import Lesson
 from foveate.tiny.train.course import Course
 from foveate.tiny.train.stage import Stage
 
-WINDOWS = Stage("windows", steps=900, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.15)
-IMAGES = Stage("images", steps=500, micro=4, scenes=3, rate=0.8e-3, warmup=30, decay=0.3)
+WINDOWS = Stage("windows", steps=1500, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.2)
+IMAGES = Stage("images", steps=800, micro=4, scenes=3, rate=0.8e-3, warmup=30, decay=0.3)
 NAMES = Lesson(Stage("names", steps=150, micro=4, scenes=4, rate=2e-3, warmup=10), 30_000_000, answer=False)
-EASY = Lesson(
-    Stage("easy", steps=100, micro=4, scenes=3, rate=1e-3, warmup=50, decay=0.01),
-    40_000_000,
-    tiers=("simple", "medium"),
-    budgets=(64, 96, 128, 96),
-)
-BRISK = Lesson(
-    Stage("brisk", steps=100, micro=4, scenes=3, rate=2.5e-3, warmup=20, decay=0.01),
-    45_000_000,
-    tiers=("simple", "medium"),
-    budgets=(64, 96, 128, 96),
-)
-SHORT = Lesson(
-    Stage("short", steps=100, micro=2, scenes=4, rate=2e-3, warmup=20, decay=0.0, check_every=150),
-    50_000_000,
-    tiers=("medium",),
-    budgets=(48, 64, 64, 96),
-)
 SHOWN = Lesson(
-    Stage("shown", steps=350, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
+    Stage("shown", steps=450, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
     57_000_000,
     tiers=("medium",),
     budgets=(48, 64, 64, 96),
@@ -71,7 +53,7 @@ SPELL = Lesson(
     favoured=("plate",),
 )
 ALL = Lesson(
-    Stage("all", steps=400, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=100),
+    Stage("all", steps=900, micro=2, scenes=4, rate=0.8e-3, warmup=10, decay=1.0, check_every=150),
     75_000_000,
     favoured=HARD,
 )
@@ -90,4 +72,4 @@ class Recipe(Course):
         return sum(lesson.stage.steps for lesson in last)
 
 
-RECIPE = Recipe(WINDOWS, IMAGES, (NAMES, EASY, BRISK, SHORT, SHOWN, FEW, HOPS, WIDE, SPELL, ALL))
+RECIPE = Recipe(WINDOWS, IMAGES, (NAMES, SHOWN, FEW, HOPS, WIDE, SPELL, ALL))

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch import nn
 
+from foveate.tiny.train.accelerator import Accelerator
+from foveate.tiny.train.micro import Micro, Named, device_of
 from foveate.tiny.train.optimizer import Optimizer
 from foveate.tiny.train.state import load_state, save_state
-from foveate.tiny.train.workers import Micro, Workers
+from foveate.tiny.train.workers import Workers
 
 Check = Callable[[int], dict[str, float]]
 """Figures on held-out scenes after so many steps."""
@@ -53,7 +54,7 @@ Curve = list[dict[str, Any]]
 
 def run_stage(
     stage: Stage,
-    named: dict[str, nn.Parameter],
+    named: Named,
     micro: Micro,
     folder: Path,
     check: Check | None = None,
@@ -63,7 +64,8 @@ def run_stage(
     """Train to the end of `stage`, from its saved state if there is one, and return its curve.
 
     The state is `folder/<name>.safetensors`. `stop_after` ends the call after that many steps in all (for tests and for
-    machines that are lent by the hour); the next call goes on.
+    machines that are lent by the hour); the next call goes on. `processes` share the work on a CPU; where the weights
+    are on a GPU, they draw the scenes for it.
     """
     path = folder / f"{stage.name}.safetensors"
     optimizer = Optimizer(named, stage.rate)
@@ -78,7 +80,13 @@ def run_stage(
         return curve
     began = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Workers(named, micro, stage.micro, processes) as workers, Progress(*columns, transient=True) as progress:
+    device = device_of(named)
+    gradients_of: Workers | Accelerator
+    if device.type == "cpu":
+        gradients_of = Workers(named, micro, stage.micro, processes)
+    else:
+        gradients_of = Accelerator(named, micro, stage.micro, range(optimizer.steps, end), processes)
+    with gradients_of as workers, Progress(*columns, transient=True) as progress:
         bar = progress.add_task(stage.name, total=stage.steps, completed=optimizer.steps)
         while optimizer.steps < end:
             gradients, figures = workers.gradients(optimizer.steps)
@@ -89,7 +97,9 @@ def run_stage(
                 row = {"step": done, "seconds": seconds, "norm": norm, **figures}
                 curve.append({k: round(v, 4) for k, v in row.items()})
             if check is not None and (done % stage.check_every == 0 or done == stage.steps):
-                curve.append({"step": done, **{f"val_{k}": round(v, 4) for k, v in check(done).items()}})
+                with device:
+                    found = check(done)
+                curve.append({"step": done, **{f"val_{k}": round(v, 4) for k, v in found.items()}})
             if done % stage.save_every == 0 or done == end:
                 save_state(path, optimizer.state(), step=done, seconds=seconds, curve=curve)
             progress.update(bar, completed=done)

@@ -83,7 +83,7 @@ def patch_losses(
     thing = k < NONE_KIND
     # Without this the patches of things keep what they show and forget where they are.
     read = clip.vision_model.post_layernorm(patches[-2].flatten(0, 1)[chosen])
-    places = _PLACES[batch.where.reshape(-1)[chosen]]
+    places = _PLACES.to(read.device)[batch.where.reshape(-1)[chosen]]
     losses["place"] = 4 * F.mse_loss(heads["place"](read).float(), places)
     pairs = torch.where(thing, k * len(COLORS) + c, len(KINDS) * len(COLORS))
     texts = bank(rng, sorted(set(pairs[thing].tolist())), questions=False)
@@ -183,11 +183,11 @@ def image_losses(clip: CLIPModel, scenes: Sequence[Scene], states: list[Tensor],
     fits = torch.tensor([[float(named <= own) for _, named in captions] for own in has])
     want_pair = torch.zeros(len(scenes), size - m - 1)
     want = torch.zeros(len(scenes), m)
+    row = texts.row.tolist()
     for i, own in enumerate(has):
-        for p in own:
-            want_pair[i, texts.row[p]] = 1
-            want[i, p // len(COLORS)] = 1
-            want[i, kinds + p % len(COLORS)] = 1
+        want_pair[i, [row[p] for p in own]] = 1
+        want[i, [p // len(COLORS) for p in own]] = 1
+        want[i, [kinds + p % len(COLORS) for p in own]] = 1
     losses: Losses = {}
     for name, layer, weight in (("", -1, 1.0), ("_read", -2, 0.5)):
         image = _heat(clip) * _embed_states(clip, states[layer][:, 0])
@@ -208,4 +208,4 @@ def _many(scores: Tensor, wanted: Tensor) -> Tensor:
 
 def forward_batch(clip: CLIPModel, batch: Batch) -> list[Tensor]:
     """The tower over the crops of a batch."""
-    return hidden_states(clip, to_pixels(batch.pixels.numpy()), batch.where)
+    return hidden_states(clip, to_pixels(batch.pixels), batch.where)

@@ -1,4 +1,4 @@
-"""Gradients from a few one-thread processes that share the weights and take micro-batches from a counter.
+"""Gradients on CPUs, from a few one-thread processes that share the weights and take micro-batches from a counter.
 
 Two such processes keep two cores busy where one process of two threads stalls as soon as a neighbour takes a core.
 Each micro-batch has its own row in the shared gradient buffer and the rows are added in order: which process took
@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Callable
 from multiprocessing import connection, parent_process
 from typing import Any
 
@@ -18,8 +17,8 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-Micro = Callable[[int, int], dict[str, float]]
-"""(step, number of the micro-batch) -> figures to average; it runs backward itself."""
+from foveate.tiny.train.micro import Micro, mean_figures, mean_gradients, take_gradients
+
 _PATIENCE = 900.0
 """Seconds that a process waits for another before it takes it for dead."""
 
@@ -65,14 +64,7 @@ class Workers:
         self._work(step)
         self.barrier.wait(_PATIENCE)
         rows = sorted((self.figures.get() for _ in range(self.count)), key=lambda row: int(row[0]))
-        sums: dict[str, list[float]] = {}
-        for _, figures in rows:
-            for name, value in figures.items():
-                sums.setdefault(name, []).append(value)
-        means = {name: sum(values) / len(values) for name, values in sums.items()}
-        flat = self.buffer.sum(0) / self.count
-        parts = flat.split([p.numel() for p in self.named.values()])
-        return {n: g.view_as(p) for (n, p), g in zip(self.named.items(), parts, strict=True)}, means
+        return mean_gradients(self.named, self.buffer), mean_figures([figures for _, figures in rows])
 
     def _serve(self) -> None:
         threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -92,15 +84,7 @@ class Workers:
             if number >= self.count:
                 return
             figures = self.micro(step, number)
-            row, start = self.buffer[number], 0
-            for parameter in self.named.values():
-                part = row[start : start + parameter.numel()]
-                start += parameter.numel()
-                if parameter.grad is None:
-                    part.zero_()
-                else:
-                    part.copy_(parameter.grad.reshape(-1))
-                    parameter.grad = None
+            take_gradients(self.named, self.buffer[number])
             self.figures.put((number, figures))
 
 
