@@ -41,11 +41,10 @@ first 24 test scenes with their questions have the SHA-256 `{fingerprint}`.
 
 {stages}
 
-Seed {seed}; Muon and AdamW; bfloat16 weights with a float32 master copy; two one-thread processes on a shared 2-core
-CPU, so the seconds are those of a busy machine. From `names` on the vision tower is frozen; up to 16 questions of a
-scene share one pass over its image. For speed, lessons of fewer tokens see a part of the 576, drawn at random with
-those of things first; the last {full} steps see all. In lessons that are "shown where to look" one head of layers
-0, 1, 2, 4 and 7 is trained to look where the question's boxes are (`foveate.tiny.train.pointing`).
+Seed {seed}; Muon and AdamW; bfloat16 weights with a float32 master copy. From `names` on the vision tower is frozen; up
+to 16 questions of a scene share one pass over its image. For speed, lessons of fewer tokens see a part of the 576,
+drawn at random with those of things first; the last {full} steps see all. In lessons that are "shown where to look" one
+head of layers 0, 1, 2, 4 and 7 is trained to look where the question's boxes are (`foveate.tiny.train.pointing`).
 
 {lineage}
 

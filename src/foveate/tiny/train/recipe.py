@@ -10,8 +10,8 @@ from foveate.tiny.train.answers import Lesson
 from foveate.tiny.train.course import Course
 from foveate.tiny.train.stage import Stage
 
-WINDOWS = Stage("windows", steps=1500, micro=4, scenes=4, rate=1e-3, warmup=100, decay=0.2)
-IMAGES = Stage("images", steps=800, micro=4, scenes=3, rate=0.8e-3, warmup=30, decay=0.3)
+WINDOWS = Stage("windows", steps=1500, micro=2, scenes=8, rate=1e-3, warmup=100, decay=0.2)
+IMAGES = Stage("images", steps=800, micro=2, scenes=6, rate=0.8e-3, warmup=30, decay=0.3)
 NAMES = Lesson(Stage("names", steps=150, micro=4, scenes=4, rate=2e-3, warmup=10), 30_000_000, answer=False)
 SHOWN = Lesson(
     Stage("shown", steps=450, micro=2, scenes=4, rate=1.5e-3, warmup=20, decay=0.0, check_every=100),
