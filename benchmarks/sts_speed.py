@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from foveate import attach, files
+from foveate.bench import environment
 from foveate.methods import method
 from foveate.plan import Cut, Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
@@ -124,6 +125,7 @@ def prefill(shape: str, device: str, dtype: torch.dtype, repeats: int, group: in
         "selection_seconds": alone,
         "ratio": {n: statistics.quantiles(r, n=4) for n, r in ratios.items()},
         "shape": shape, "device": device, "dtype": str(dtype), "repeats": repeats, "group": group,
+        "hardware": environment.hardware(torch.device(device)),
     }  # fmt: skip
 
 
