@@ -307,7 +307,7 @@ def pictures(bench: Bench, *_: str) -> dict[str, Any]:
         kept = walked(selector, world, int(Recipe().room * k + 0.5))
         file = bench.out / f"picks-{budget}.png"
         draw(world, kept, kept.standing(selector.config, selector.config.stop_bias), file)
-        drawn[budget] = str(file)
+        drawn[budget] = file.name
     return drawn
 
 
