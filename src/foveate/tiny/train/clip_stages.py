@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,11 +59,6 @@ class _Drawn:
 
 
 def _windows(clip: CLIPModel, heads: Heads, stage: Stage, region: float) -> Micro:
-    def draw(step: int, number: int) -> _Drawn:
-        place, rng = _stream(stage, step, number)
-        scenes = [world.scene("train", i) for i in stage.numbers(step, number, WINDOWS_ORIGIN)]
-        return _Drawn(place, rng, scenes, windows(scenes, rng))
-
     def learn(drawn: _Drawn) -> dict[str, float]:
         torch.manual_seed(drawn.place)
         batch = drawn.batch.to(clip.device)
@@ -70,15 +66,10 @@ def _windows(clip: CLIPModel, heads: Heads, stage: Stage, region: float) -> Micr
         sum(losses.values()).backward()  # type: ignore[union-attr]
         return {**{n: float(loss.detach()) for n, loss in losses.items()}, **figures}
 
-    return Micro(draw, learn)
+    return Micro(_drawing(stage, WINDOWS_ORIGIN, windows), learn)
 
 
 def _images(clip: CLIPModel, heads: Heads, stage: Stage, region: float) -> Micro:
-    def draw(step: int, number: int) -> _Drawn:
-        place, rng = _stream(stage, step, number)
-        scenes = [world.scene("train", i) for i in stage.numbers(step, number, IMAGES_ORIGIN)]
-        return _Drawn(place, rng, scenes, whole(scenes))
-
     def learn(drawn: _Drawn) -> dict[str, float]:
         torch.manual_seed(drawn.place)
         batch = drawn.batch.to(clip.device)
@@ -88,10 +79,19 @@ def _images(clip: CLIPModel, heads: Heads, stage: Stage, region: float) -> Micro
         sum(losses.values()).backward()  # type: ignore[union-attr]
         return {**{n: float(loss.detach()) for n, loss in losses.items()}, **figures}
 
-    return Micro(draw, learn)
+    return Micro(_drawing(stage, IMAGES_ORIGIN, lambda scenes, rng: whole(scenes)), learn)
 
 
-def _stream(stage: Stage, step: int, number: int) -> tuple[int, np.random.Generator]:
-    """A seed and a stream that depend on the stage and the place in it only: a resumed run draws what it would have."""
-    place = step * stage.micro + number
-    return place, np.random.Generator(np.random.PCG64([len(stage.name), place]))
+def _drawing(
+    stage: Stage, origin: int, crop: Callable[[Sequence[Scene], np.random.Generator], Batch]
+) -> Callable[[int, int], _Drawn]:
+    """What draws a micro-batch. Its stream depends on the stage and the place in it only: a resumed run draws what it
+    would have."""
+
+    def draw(step: int, number: int) -> _Drawn:
+        place = step * stage.micro + number
+        rng = np.random.Generator(np.random.PCG64([len(stage.name), place]))
+        scenes = [world.scene("train", i) for i in stage.numbers(step, number, origin)]
+        return _Drawn(place, rng, scenes, crop(scenes, rng))
+
+    return draw
