@@ -10,12 +10,15 @@ import pytest
 from foveate.errors import FoveateError
 from foveate.tiny import world
 from foveate.tiny.layout import Thing
+from foveate.tiny.qwen.recipe import RECIPE as QWEN
 from foveate.tiny.seeds import SPLITS, seed
 from foveate.tiny.train.labels import label
-from foveate.tiny.vocabulary import COLORS, PLACES, PLURALS, QUESTION_KINDS, SIZE, TIERS, WORDS, noun
+from foveate.tiny.train.recipe import RECIPE
+from foveate.tiny.vocabulary import COLORS, PLACES, PLURALS, QUESTION_KINDS, SIZE, TIERS, UNSEEN, WORDS, noun
 from foveate.tiny.world import Scene
 
 FINGERPRINT = "3dc51349f9f8b177b898e3c93ebe86475d1546e2d3a55108d820b3b0c959038a"
+TEXTURED = "770bcca148fa2f83de9b48310f1de5e1da5acdec78611d77a73e68bd745df083"
 SCENES = [world.scene("val", i, questions=16) for i in range(60)]
 
 
@@ -151,3 +154,22 @@ def test_distractors_are_labelled_and_are_no_things() -> None:
     assert filled.any() and not (filled.ravel() & ~world.patches(boxes, 0.5)).any()
     assert np.array_equal(labels.tints.sum(-1), filled.astype(np.float32))
     assert not (filled & (labels.owner >= 0)).any()
+
+
+def test_textured_scenes_are_those_that_were_measured() -> None:
+    assert world.fingerprint(tier="textured") == TEXTURED
+
+
+def test_a_textured_scene_is_a_cluttered_one_on_another_ground() -> None:
+    plain, textured = (world.scene("val", 3, tier=tier) for tier in ("cluttered", "textured"))
+    assert plain.layout.things == textured.layout.things
+    assert [q.text for q in plain.questions] == [q.text for q in textured.questions]
+    of_patches = lambda s: np.asarray(s.image, float).reshape(24, 8, 24, 8, 3).std((1, 3)).mean(-1)  # noqa: E731
+    ground = ~world.patches([x.box for x in (*plain.layout.things, *plain.layout.distractors)], 1e-6).reshape(24, 24)
+    rougher = (of_patches(textured) > of_patches(plain) + 5)[ground]
+    assert 0.4 < rougher.mean() < 0.6
+
+
+def test_no_seed_draws_and_no_lesson_asks_for_an_unseen_tier() -> None:
+    assert not set(UNSEEN) & set(TIERS)
+    assert not set(UNSEEN) & {t for lesson in RECIPE.lessons + QWEN.lessons for t in lesson.tiers or ()}

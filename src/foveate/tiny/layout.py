@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from foveate.tiny.vocabulary import COLORS, DIRECTIONS, LETTERS, PATTERNS, PLATE, SHAPES, SIZE
+from foveate.tiny.vocabulary import COLORS, DIRECTIONS, LETTERS, PATTERNS, PLATE, SHAPES, SIZE, UNSEEN
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels; right and bottom are exclusive."""
@@ -84,20 +84,21 @@ class Layout:
 
 def lay_out(rng: np.random.Generator, tier: str) -> Layout:
     """Draw a scene of `tier`. Things never touch; a thing that finds no room is left out."""
-    kinds = _draw_kinds(rng, tier)
+    like = UNSEEN.get(tier, tier)
+    kinds = _draw_kinds(rng, like)
     # A skewed draw of colours, so that even a crowd has colours that occur once and can be asked for.
-    weights = np.array([6, 5, 4, 3, 2, 1, 1, 1] if tier == "crowded" else [1] * 8, dtype=float)
+    weights = np.array([6, 5, 4, 3, 2, 1, 1, 1] if like == "crowded" else [1] * 8, dtype=float)
     weights = rng.permutation(weights / weights.sum())
     plate_colors = [str(c) for c in rng.permutation(list(COLORS))]
     things: list[Thing] = []
     for kind in kinds:
         color = plate_colors.pop() if kind == PLATE else str(rng.choice(list(COLORS), p=weights))
-        width, height = _measure(rng, tier, kind)
+        width, height = _measure(rng, like, kind)
         spot = _place(rng, width, height, [t.box for t in things], beside=things if rng.random() < 0.5 else ())
         if spot is not None:
             code = "".join(rng.choice(LETTERS, size=3, replace=True)) if kind == PLATE else ""
             things.append(Thing(kind, color, spot[0], spot[1], width, height, code))
-    return Layout(tier, tuple(things), _draw_distractors(rng, tier, [t.box for t in things]))
+    return Layout(tier, tuple(things), _draw_distractors(rng, like, [t.box for t in things]))
 
 
 def _between(rng: np.random.Generator, bounds: tuple[int, int]) -> int:

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from foveate.tiny.glyphs import glyph
 from foveate.tiny.layout import Distractor, Layout, Thing
-from foveate.tiny.vocabulary import COLORS, DARK, PLATE, SIZE
+from foveate.tiny.vocabulary import COLORS, DARK, PATCH, PLATE, SIZE, UNSEEN
 
 _WAVES = {"simple": 5, "medium": 14, "crowded": 22, "cluttered": 14}
 _STROKES = {"simple": (0, 2), "medium": (2, 6), "crowded": (6, 14), "cluttered": (2, 6)}
@@ -17,7 +17,9 @@ Pixels = NDArray[np.int64]
 
 def paint(rng: np.random.Generator, layout: Layout) -> tuple[Image.Image, list[NDArray[np.uint8]]]:
     """The RGB image (192 x 192) and, for each thing, its coverage of its own box, 0 to 255."""
-    pixels = _background(rng, layout.tier)
+    pixels = _background(rng, UNSEEN.get(layout.tier, layout.tier))
+    if layout.tier == "textured":
+        pixels += _gratings(rng)
     for distractor in layout.distractors:
         _blend(pixels, distractor.x, distractor.y, *_texture(rng, distractor))
     alphas = []
@@ -68,6 +70,22 @@ def _background(rng: np.random.Generator, tier: str) -> Pixels:
     pixels += np.asarray(canvas, dtype=np.int64)[..., None] - 128
     grain = int(rng.integers(2, 10))
     return pixels + rng.integers(-grain, grain + 1, size=(SIZE, SIZE, 1))
+
+
+def _gratings(rng: np.random.Generator) -> Pixels:
+    """What to add to a ground for texture: in half of all patches a coloured grating of its own pitch and direction.
+
+    Patches, because what differs from token to token is what lures a choice by diversity.
+    """
+    cells = (SIZE // PATCH, SIZE // PATCH)
+    steps = rng.integers(-70, 71, size=(*cells, 2))  # a turn of the grating is 256 steps
+    starts = rng.integers(0, 256, size=cells)
+    colors = rng.integers(-80, 81, size=(*cells, 3)) * rng.integers(0, 2, size=(*cells, 1))
+    y, x = np.mgrid[:SIZE, :SIZE]
+    row, column = y // PATCH, x // PATCH
+    turn = (steps[row, column, 0] * x + steps[row, column, 1] * y + starts[row, column]) % 256
+    wave = np.abs(turn - 128) - 64
+    return np.asarray(wave[..., None] * colors[row, column] // 64, dtype=np.int64)
 
 
 def _upsample(knots: Pixels) -> Pixels:

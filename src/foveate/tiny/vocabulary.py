@@ -34,7 +34,10 @@ PLACES = ("northwest", "north", "northeast", "west", "center", "east", "southwes
 """The nine cells of the image, row by row."""
 DIRECTIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
 TIERS = ("simple", "medium", "crowded", "cluttered")
-"""`cluttered` holds few things among many distractors."""
+"""What seeds draw. `cluttered` holds few things among many distractors."""
+UNSEEN = {"textured": "cluttered"}
+"""Tiers that no seed draws and no training sees, and the tier whose layout they have. In `textured`, half of the ground
+is small coloured gratings."""
 PATTERNS = ("stripes", "bars", "checks", "dots")
 """Textures of distractors. Words for them exist, but nothing is ever asked about them."""
 QUESTION_KINDS = ("color", "shape", "letter", "exist", "count", "position", "plate", "relation")

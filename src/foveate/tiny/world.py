@@ -15,7 +15,7 @@ from foveate.tiny.layout import Box, Layout, lay_out
 from foveate.tiny.paint import paint
 from foveate.tiny.questions import Question, ask
 from foveate.tiny.seeds import SPLITS, generator
-from foveate.tiny.vocabulary import GRID, PATCH, TIERS
+from foveate.tiny.vocabulary import GRID, PATCH, TIERS, UNSEEN
 
 __all__ = ["SPLITS", "Question", "Scene", "fingerprint", "patches", "scene"]
 
@@ -33,7 +33,7 @@ class Scene:
 
     @property
     def tier(self) -> str:
-        """One of `vocabulary.TIERS`."""
+        """One of `vocabulary.TIERS`, or of `UNSEEN`."""
         return self.layout.tier
 
     @cached_property
@@ -64,12 +64,13 @@ def scene(split: str, index: int, questions: int = 8, tier: str | None = None) -
         index: 0 or more; each split goes on without end.
         questions: how many to ask at most. A simple scene may have fewer.
         tier: force one of `simple`, `medium`, `crowded`, `cluttered`; by default the seed decides (20, 30, 30, 20%).
+            Or `textured`, which no seed draws.
 
     Raises:
         FoveateError: for an unknown split or tier or a negative index.
     """
-    if tier is not None and tier not in TIERS:
-        raise FoveateError(f"no tier {tier!r}; there are {', '.join(TIERS)}")
+    if tier is not None and tier not in (*TIERS, *UNSEEN):
+        raise FoveateError(f"no tier {tier!r}; there are {', '.join((*TIERS, *UNSEEN))}")
     rng = generator(split, index, "layout")
     drawn = str(rng.choice(TIERS, p=_SHARES))
     return Scene(split, index, lay_out(rng, tier or drawn), questions)
@@ -86,11 +87,11 @@ def patches(boxes: tuple[Box, ...] | list[Box], share: float = 0.12) -> NDArray[
     return mask.ravel()
 
 
-def fingerprint(split: str = "test", count: int = 24) -> str:
+def fingerprint(split: str = "test", count: int = 24, tier: str | None = None) -> str:
     """SHA-256 over pixels, questions, answers and boxes of the first `count` scenes: the world's identity."""
     digest = hashlib.sha256()
     for index in range(count):
-        shown = scene(split, index)
+        shown = scene(split, index, tier=tier)
         digest.update(shown.image.tobytes())
         digest.update(repr(shown.questions).encode())
     return digest.hexdigest()
