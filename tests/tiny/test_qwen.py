@@ -16,8 +16,8 @@ from foveate.engines.prompting import prepare_batch
 from foveate.errors import FoveateError
 from foveate.methods import METHODS
 from foveate.tiny import qwen, world
+from foveate.tiny.asking import Asker, instrument
 from foveate.tiny.branches import answer_states, pack, right_answers
-from foveate.tiny.evaluate import Asker, instrument
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.qwen.anatomy import FRAME, MERGE, VOCABULARY, build_qwen
 from foveate.tiny.qwen.export import export

@@ -8,7 +8,7 @@ from textwrap import fill
 
 from foveate.tiny.qwen.recipe import RECIPE
 from foveate.tiny.seeds import WORLD
-from foveate.tiny.train.card import accuracy_table, choices_table, command, share, stages_table
+from foveate.tiny.train.card import accuracy_table, choices_table, command, share, stages_table, unseen_tiers
 from foveate.tiny.train.course import Course
 from foveate.tiny.train.state import write_bytes
 
@@ -62,6 +62,8 @@ for the best cosine with a word of the question.
 
 {choices}
 
+{unseen}
+
 Area under the curve: attention received, things against the rest {cls_thing}, needed against the rest {cls_needed};
 cosine with the question's words, needed against the rest {text_needed}.
 
@@ -90,6 +92,7 @@ def write_card(folder: Path, lineage: str = "", recipe: Course = RECIPE) -> None
         wrong=share(accuracy["wrong image"]["all"]),
         hidden=share(accuracy["image hidden from the last third of layers"]["all"]),
         choices=choices_table(accuracy),
+        unseen=unseen_tiers(results["unseen"]),
         **{name: f"{value:.3f}" for name, value in results["auc"].items()},
     )
     write_bytes(folder / "README.md", card.encode())

@@ -60,6 +60,8 @@ With the wrong image: {wrong}. With the image hidden from the last third of the 
 
 {choices}
 
+{unseen}
+
 ### [CLS] attention against diversity, tier by tier
 
 Accuracy in %; exact paired test (McNemar), corrected for all of these comparisons (Holm).
@@ -99,6 +101,7 @@ def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None
         wrong=share(accuracy["wrong image"]["all"]),
         hidden=share(accuracy["image hidden from the last third of layers"]["all"]),
         choices=choices_table(accuracy),
+        unseen=unseen_tiers(results["unseen"]),
         duel=_duel(results["saliency_against_diversity"]),
         **{name: f"{value:.3f}" for name, value in auc.items()},
     )
@@ -151,6 +154,16 @@ def choices_table(accuracy: dict[str, Any]) -> str:
         cells = " | ".join(share(accuracy[f"{method} {budget}"]["all"]) for budget in budgets)
         rows.append(f"| {method} | {cells} |")
     return "\n".join(rows)
+
+
+def unseen_tiers(unseen: dict[str, Any]) -> str:
+    """A section for each tier that training never saw."""
+    sections = []
+    for tier, accuracy in unseen.items():
+        full = accuracy["full"]["all"]
+        asked = f"{full['n']} questions, all tokens {share(full)}; not among the figures above."
+        sections.append(f"### `{tier}` scenes, which training never saw\n\n{asked}\n\n{choices_table(accuracy)}")
+    return "\n\n".join(sections)
 
 
 def _duel(rows: list[dict[str, Any]]) -> str:

@@ -18,9 +18,9 @@ from rich.table import Table
 from torch import Tensor
 
 from foveate.tiny import world
+from foveate.tiny.asking import Asker
 from foveate.tiny.branches import TOKENS
 from foveate.tiny.checkpoint import load, load_joint
-from foveate.tiny.evaluate import Asker
 from foveate.tiny.look import look
 from foveate.tiny.train.recipe import RECIPE
 from foveate.tiny.train.state import load_state, write_json
