@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from foveate.tiny.qwen.anatomy import FRAME
-from foveate.tiny.train.answers import Lesson
 from foveate.tiny.train.course import Course
+from foveate.tiny.train.lessons import Lesson
 from foveate.tiny.train.stage import Stage
 
 TOKENS = FRAME.tokens

@@ -24,13 +24,15 @@ from foveate.tiny.qwen.anatomy import FRAME, MERGE, SIDE, build_qwen
 from foveate.tiny.qwen.export import export
 from foveate.tiny.qwen.recipe import PLACING, RECIPE
 from foveate.tiny.qwen.tower import merged, start_local, tower_states
-from foveate.tiny.train.answers import Drawn, Lesson, draw, naming_loss, validation
+from foveate.tiny.train.answers import validation
 from foveate.tiny.train.attention import register
 from foveate.tiny.train.batches import Batch, whole, windows
 from foveate.tiny.train.course import Course, command
 from foveate.tiny.train.export import write_curves
 from foveate.tiny.train.labels import blocks
+from foveate.tiny.train.lessons import Drawn, Lesson, draw
 from foveate.tiny.train.micro import Micro
+from foveate.tiny.train.naming import naming_loss
 from foveate.tiny.train.pointing import WATCHED, pointing_loss
 from foveate.tiny.train.stage import Curve, Stage, run_stage
 from foveate.tiny.train.start import encode_positions, start_matching, waves

@@ -10,7 +10,7 @@ from textwrap import fill
 from typing import Any
 
 from foveate.tiny.seeds import WORLD
-from foveate.tiny.train.answers import Lesson
+from foveate.tiny.train.lessons import Lesson
 from foveate.tiny.train.recipe import RECIPE, Recipe
 from foveate.tiny.train.stage import Stage
 from foveate.tiny.train.state import write_bytes

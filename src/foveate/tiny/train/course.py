@@ -10,7 +10,7 @@ from typing import Self, TypeVar
 
 from foveate.engines.loading import check_device
 from foveate.errors import FoveateError
-from foveate.tiny.train.answers import Lesson
+from foveate.tiny.train.lessons import Lesson
 from foveate.tiny.train.stage import Stage
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from foveate.tiny.branches import TOKENS
-from foveate.tiny.train.answers import Lesson
 from foveate.tiny.train.course import Course
+from foveate.tiny.train.lessons import Lesson
 from foveate.tiny.train.stage import Stage
 
 WINDOWS = Stage("windows", steps=1500, micro=2, scenes=8, rate=1e-3, warmup=100, decay=0.2)
