@@ -1,4 +1,4 @@
-"""The pictures of docs/methods: what TOPS and SMS keep of scenes that the embedded model never saw.
+"""Pictures of the documentation: what methods keep of scenes that the embedded model never saw.
 
 python benchmarks/method_pictures.py [--scene 7] [--docs docs/methods]
 """
@@ -69,6 +69,19 @@ def sms_sheet(model: Any, processor: Any, scenes: list[Any]) -> Image.Image:
     return viz.sheet([row(model, processor, s, plan, words) for s in scenes])
 
 
+def ground_sheet(model: Any, processor: Any, number: int) -> Image.Image:
+    """One cluttered scene on its plain ground and on a textured one: saliency and diversity at 22.2 %."""
+    rows = []
+    for tier in ("cluttered", "textured"):
+        scene = tiny.world.scene("val", number, tier=tier)
+        panels = [viz.Panel(viz.fit(scene.image, SIZE), tier, f"{len(scene.layout.things)} things")]
+        for name in ("fastervlm", "divprune"):
+            _, report = run(model, processor, scene, METHODS[name](2 / 9))
+            panels.append(kept_panel(scene.image, report.images[0].cuts[0].kept, name))
+        rows.append(panels)
+    return viz.sheet(rows)
+
+
 def curves(model: Any, scenes: list[Any], c: float = 32.0) -> Any:
     """The sorted [CLS] attention of each scene, with its knee."""
     figure, axes = plt.subplots(figsize=(6, 3))
@@ -94,6 +107,7 @@ def main() -> None:
     scenes = [next(s for s in every if s.tier == tier) for tier in TIERS]
     viz.save(tops_sheet(model, processor, tiny.world.scene("test", args.scene)), args.docs / "tops.jpg")
     viz.save(sms_sheet(model, processor, scenes), args.docs / "sms.jpg")
+    viz.save(ground_sheet(model, processor, 3), args.docs.parent / "ground.jpg")
     curves(model, scenes).savefig(args.docs / "sms-knee.png", dpi=90, bbox_inches="tight")
 
 
