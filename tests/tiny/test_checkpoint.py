@@ -7,12 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
 from foveate import tiny
 from foveate.errors import FoveateError
+from foveate.tiny.asking import Asker, instrument
 from foveate.tiny.branches import TOKENS, right_answers
 from foveate.tiny.look import look
 
@@ -87,3 +89,16 @@ def test_the_card_says_which_world(loaded: tuple[Any, Any]) -> None:
     assert results["world"] == tiny.world.fingerprint()
     assert results["questions"] >= 2500
     assert f"{results['accuracy']['full']['all']['percent']:.1f}" in (tiny.path() / "README.md").read_text()
+
+
+@pytest.mark.parametrize(("tier", "better"), [("textured", "fastervlm"), ("crowded", "divprune")])
+def test_saliency_and_diversity_each_win_somewhere(tier: str, better: str) -> None:
+    model, view, frame = instrument(None, torch.bfloat16)
+    methods = Asker(model, np.random.default_rng(0), frame).methods()
+    right = {"fastervlm": 0, "divprune": 0}
+    for start in range(0, 96, 8):
+        seen = view([tiny.world.scene("val", i, tier=tier) for i in range(start, start + 8)])
+        for name in right:
+            right[name] += int(methods[name](seen, 128).sum())
+    (worse,) = set(right) - {better}
+    assert right[better] > right[worse] + 10, right
