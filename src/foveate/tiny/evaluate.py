@@ -60,7 +60,7 @@ def evaluate(scenes: int, folder: Path | None = None, dtype: torch.dtype = torch
         _measure(curves, seen)
         previous = seen
     table = {method: torch.cat(parts) for method, parts in right.items()}
-    unseen = {tier: _unseen(tier, scenes // 2, asker, view) for tier in UNSEEN}
+    unseen = {tier: _unseen(tier, max(1, scenes // 2), asker, view) for tier in UNSEEN}
     duels = [(table, facts), *unseen.values()]
     return {
         "scenes": scenes,
