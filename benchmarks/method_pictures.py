@@ -70,7 +70,7 @@ def sms_sheet(model: Any, processor: Any, scenes: list[Any]) -> Image.Image:
 
 
 def ground_sheet(model: Any, processor: Any, number: int) -> Image.Image:
-    """One cluttered scene on its plain ground and on a textured one: saliency and diversity at 22.2 %."""
+    """One cluttered layout on a plain ground and on a textured one: saliency and diversity at 22.2 %."""
     rows = []
     for tier in ("cluttered", "textured"):
         scene = tiny.world.scene("val", number, tier=tier)

@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 from foveate import files
-from foveate.tiny.vocabulary import TIERS, UNSEEN
+from foveate.tiny.vocabulary import EVERY_TIER
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--limit", default="500", help="questions of each task")
 parser.add_argument("--method", default="fastervlm,divprune,fastv,pyramiddrop,tops")
 parser.add_argument("--keep", default="0.333,0.222,0.111,0.056")
-parser.add_argument("--task", default=",".join(["tiny", *(f"tiny:{t}" for t in (*TIERS, *UNSEEN))]))
+parser.add_argument("--task", default=",".join(["tiny", *(f"tiny:{t}" for t in EVERY_TIER)]))
 parser.add_argument("--out", type=Path, default=Path("out/world"))
 parser.add_argument("--results", type=Path, default=Path("benchmarks/results/world.json"))
 parser.add_argument("rest", nargs="*", help="more options of foveate bench, after --")

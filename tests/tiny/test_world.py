@@ -160,9 +160,10 @@ def test_textured_scenes_are_those_that_were_measured() -> None:
     assert world.fingerprint(tier="textured") == TEXTURED
 
 
-def test_a_textured_scene_is_a_cluttered_one_on_another_ground() -> None:
+def test_a_textured_scene_has_the_layout_of_a_cluttered_one_and_another_ground() -> None:
     plain, textured = (world.scene("val", 3, tier=tier) for tier in ("cluttered", "textured"))
     assert plain.layout.things == textured.layout.things
+    assert plain.layout.distractors == textured.layout.distractors
     assert [q.text for q in plain.questions] == [q.text for q in textured.questions]
     of_patches = lambda s: np.asarray(s.image, float).reshape(24, 8, 24, 8, 3).std((1, 3)).mean(-1)  # noqa: E731
     ground = ~world.patches([x.box for x in (*plain.layout.things, *plain.layout.distractors)], 1e-6).reshape(24, 24)

@@ -23,7 +23,7 @@ from foveate.tiny import world
 from foveate.tiny.asking import BUDGETS, Asker, instrument
 from foveate.tiny.look import Look, hide_image
 from foveate.tiny.statistics import auc, holm, mean, paired, wilson
-from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS, UNSEEN
+from foveate.tiny.vocabulary import EVERY_TIER, QUESTION_KINDS, TIERS, UNSEEN
 from foveate.tiny.world import Scene
 
 Answers = tuple[dict[str, Tensor], list[tuple[str, str]]]
@@ -73,8 +73,8 @@ def evaluate(scenes: int, folder: Path | None = None, dtype: torch.dtype = torch
         "saliency_against_diversity": _by_tier(duels, "fastervlm", "divprune"),
         "accuracy": {method: _summary(hits, facts, TIERS) for method, hits in table.items()},
         "unseen": {
-            tier: {method: _summary(hits, asked, ()) for method, hits in table.items()}
-            for tier, (table, asked) in unseen.items()
+            tier: {method: _summary(hits, asked, ()) for method, hits in answers.items()}
+            for tier, (answers, asked) in unseen.items()
         },
     }
 
@@ -103,7 +103,7 @@ def _by_tier(answers: Iterable[Answers], one: str, other: str) -> list[dict[str,
     rows: list[dict[str, Any]] = []
     for table, facts in answers:
         tiers = [tier for _, tier in facts]
-        for tier in (t for t in (*TIERS, *UNSEEN) if t in tiers):
+        for tier in (t for t in EVERY_TIER if t in tiers):
             where = torch.tensor([t == tier for t in tiers])
             for budget in BUDGETS:
                 a, b = table[f"{one} {budget}"][where], table[f"{other} {budget}"][where]

@@ -19,6 +19,7 @@ def paint(rng: np.random.Generator, layout: Layout) -> tuple[Image.Image, list[N
     """The RGB image (192 x 192) and, for each thing, its coverage of its own box, 0 to 255."""
     pixels = _background(rng, UNSEEN.get(layout.tier, layout.tier))
     if layout.tier == "textured":
+        # Drawn from the same stream: what comes after is the plain scene's layout with other shades and outlines.
         pixels += _gratings(rng)
     for distractor in layout.distractors:
         _blend(pixels, distractor.x, distractor.y, *_texture(rng, distractor))

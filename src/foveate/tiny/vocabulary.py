@@ -38,6 +38,7 @@ TIERS = ("simple", "medium", "crowded", "cluttered")
 UNSEEN = {"textured": "cluttered"}
 """Tiers that no seed draws and no training sees, and the tier whose layout they have. In `textured`, half of the ground
 is small coloured gratings."""
+EVERY_TIER = (*TIERS, *UNSEEN)
 PATTERNS = ("stripes", "bars", "checks", "dots")
 """Textures of distractors. Words for them exist, but nothing is ever asked about them."""
 QUESTION_KINDS = ("color", "shape", "letter", "exist", "count", "position", "plate", "relation")

@@ -15,7 +15,7 @@ from foveate.tiny.layout import Box, Layout, lay_out
 from foveate.tiny.paint import paint
 from foveate.tiny.questions import Question, ask
 from foveate.tiny.seeds import SPLITS, generator
-from foveate.tiny.vocabulary import GRID, PATCH, TIERS, UNSEEN
+from foveate.tiny.vocabulary import EVERY_TIER, GRID, PATCH, TIERS
 
 __all__ = ["SPLITS", "Question", "Scene", "fingerprint", "patches", "scene"]
 
@@ -33,7 +33,7 @@ class Scene:
 
     @property
     def tier(self) -> str:
-        """One of `vocabulary.TIERS`, or of `UNSEEN`."""
+        """One of `vocabulary.EVERY_TIER`."""
         return self.layout.tier
 
     @cached_property
@@ -69,8 +69,8 @@ def scene(split: str, index: int, questions: int = 8, tier: str | None = None) -
     Raises:
         FoveateError: for an unknown split or tier or a negative index.
     """
-    if tier is not None and tier not in (*TIERS, *UNSEEN):
-        raise FoveateError(f"no tier {tier!r}; there are {', '.join((*TIERS, *UNSEEN))}")
+    if tier is not None and tier not in EVERY_TIER:
+        raise FoveateError(f"no tier {tier!r}; there are {', '.join(EVERY_TIER)}")
     rng = generator(split, index, "layout")
     drawn = str(rng.choice(TIERS, p=_SHARES))
     return Scene(split, index, lay_out(rng, tier or drawn), questions)
@@ -88,7 +88,10 @@ def patches(boxes: tuple[Box, ...] | list[Box], share: float = 0.12) -> NDArray[
 
 
 def fingerprint(split: str = "test", count: int = 24, tier: str | None = None) -> str:
-    """SHA-256 over pixels, questions, answers and boxes of the first `count` scenes: the world's identity."""
+    """SHA-256 over pixels, questions, answers and boxes of the first `count` scenes: the world's identity.
+
+    With a tier, that of its scenes.
+    """
     digest = hashlib.sha256()
     for index in range(count):
         shown = scene(split, index, tier=tier)

@@ -9,7 +9,7 @@ from foveate.data import Example
 from foveate.errors import FoveateError, unknown
 from foveate.metrics import exact
 from foveate.tiny import world
-from foveate.tiny.vocabulary import TIERS, UNSEEN
+from foveate.tiny.vocabulary import EVERY_TIER
 
 DEFAULT, MOST = 500, 20_000
 _LONGEST = 6
@@ -35,8 +35,8 @@ def load(name: str, limit: int | None = None) -> Task:
         FoveateError: no such tier, or a limit out of range.
     """
     _, _, tier = name.partition(":")
-    if tier and tier not in (*TIERS, *UNSEEN):
-        raise FoveateError(unknown("tier", tier, (*TIERS, *UNSEEN), see="tiers of the embedded world"))
+    if tier and tier not in EVERY_TIER:
+        raise FoveateError(unknown("tier", tier, EVERY_TIER, see="tiers of the embedded world"))
     count = limit or DEFAULT
     if count > MOST:
         raise FoveateError(f"--limit is {count}; the embedded world is asked at most {MOST} questions")

@@ -73,8 +73,7 @@ relevance to the question in the joint space, needed against the rest {text_need
 
 ## Limits
 
-Its objects are small and its background is plain beside a photograph, so few tokens carry much. `docs/instrument.md`
-sets it beside a second training seed.
+Its objects are small and its background is plain beside a photograph, so few tokens carry much.
 Part of its training saw a part of the visual tokens; `docs/instrument.md` shows what was left of that. A few attention
 heads were shown where to look, which may flatter methods that read the decoder's attention.
 """
