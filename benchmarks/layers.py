@@ -23,12 +23,12 @@ from scipy.stats import kendalltau
 from foveate import Attention, Cut, Plan, files
 from foveate.engines import hf
 from foveate.engines.score import prepare_examples
-from foveate.families import family
+from foveate.hf.families import family
+from foveate.hf.taps import text_attention
 from foveate.methods.fastv import TextAttention
 from foveate.search.promise import error
 from foveate.search.session import Session, Split
 from foveate.search.study import Study
-from foveate.taps import text_attention
 from foveate.tiny.examples import examples
 
 GRID = (0, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -12,7 +12,7 @@ from matplotlib import pyplot as plt
 from PIL import Image
 
 from foveate import tiny, viz
-from foveate.attach import attach
+from foveate.hf.attach import attach
 from foveate.methods import METHODS
 from foveate.ops.knee import knee
 from foveate.plan import Plan

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.attach import attach
+from foveate.hf.attach import attach
 from foveate.methods import METHODS
 from foveate.ops.cosine import Cosine
 from foveate.ops.farthest import farthest_points

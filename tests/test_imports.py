@@ -6,17 +6,18 @@ from pathlib import Path
 import foveate
 
 ROOT = Path(foveate.__file__).parent
-ORDER = ["errors", "clock", "ops", "selection", "plan", "pointer", "methods", "families", "taps", "cache", "prompt",
-         "views", "segment",
-         "step", "cutting", "checks", "encode", "calls", "report", "attach"]  # fmt: skip
+ORDER = ["errors", "ops", "selection", "plan", "pointer", "methods", "views", "hf"]
+HF = ["clock", "families", "taps", "cache", "prompt", "segment", "step", "cutting", "checks", "encode", "calls",
+      "report", "attach"]  # fmt: skip
 
 
-def imported(path: Path) -> set[str]:
+def imported(path: Path, depth: int = 1) -> set[str]:
+    """The parts of foveate (or, at depth 2, of one room) that a file imports."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("foveate"):
             names |= {node.module} if node.module != "foveate" else {f"foveate.{a.name}" for a in node.names}
-    return {n.split(".")[1] for n in names}
+    return {n.split(".")[depth] for n in names if len(n.split(".")) > depth}
 
 
 def test_imports_run_one_way():

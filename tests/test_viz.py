@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from foveate import FoveateError, files, viz
-from foveate.report import CutReport, ImageReport, Report
+from foveate.hf.report import CutReport, ImageReport, Report
 from foveate.selection import Block, Grid
 
 CLIP = SimpleNamespace(

@@ -1,8 +1,8 @@
 """Foveate drops the visual tokens a multimodal LLM does not need, before it pays for them."""
 
 from foveate import families, methods
-from foveate.attach import Attachment, attach
 from foveate.errors import FoveateError, ModelError, PlanError, SignalError
+from foveate.hf.attach import Attachment, attach
 from foveate.plan import Cut, Plan
 from foveate.selection import Attention, Selection, Selector, TokenView
 

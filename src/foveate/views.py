@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from foveate.errors import SignalError
+from foveate.hf.prompt import Image, Prompt
 from foveate.plan import Cut
-from foveate.prompt import Image, Prompt
 from foveate.selection import Block, Grid, Selection, TokenView
 
 TOWER = {"cls_attn_BN": "cls_attn", "cls_cos_BN": "cls_cos", "encoder_BNC": "encoder", "keys_BNC": "keys"}

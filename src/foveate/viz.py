@@ -13,8 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from foveate import files
 from foveate.errors import FoveateError
+from foveate.hf.report import ImageReport, Report
 from foveate.plan import Place
-from foveate.report import ImageReport, Report
 from foveate.selection import Block, Grid
 
 PANEL = 336

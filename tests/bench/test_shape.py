@@ -7,7 +7,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import zoo
 from foveate import attach
 from foveate.bench.shape import decoder_shape, prefill_flops
-from foveate.families import FAMILIES
+from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
 from foveate.ops.flops import LayerShape
 from foveate.ops.flops import prefill_flops as layers_flops

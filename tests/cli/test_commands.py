@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from foveate import __version__, samples
 from foveate.cli import app, demo
 from foveate.engines import hf
-from foveate.families import FAMILIES
+from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
 
 SAMPLE = samples.load()[4]

@@ -11,8 +11,8 @@ import torch
 from foveate import FoveateError, ModelError, PlanError, images, samples, tiny
 from foveate.engines import hf
 from foveate.engines.stopwatch import Stopwatch
+from foveate.hf.report import Report
 from foveate.methods import METHODS
-from foveate.report import Report
 
 SAMPLE = samples.load()[0]
 

@@ -7,7 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from foveate import Plan, attach
-from foveate.families import FAMILIES
+from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
 from learned import options
 from masked import alive_text, masked

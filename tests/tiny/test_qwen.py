@@ -10,10 +10,10 @@ import pytest
 import torch
 from transformers import Qwen2_5_VLProcessor
 
-from foveate.attach import attach
 from foveate.engines.hf import load
 from foveate.engines.prompting import prepare_batch
 from foveate.errors import FoveateError
+from foveate.hf.attach import attach
 from foveate.methods import METHODS
 from foveate.tiny import qwen, world
 from foveate.tiny.asking import Asker, instrument

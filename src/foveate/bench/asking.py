@@ -23,7 +23,7 @@ from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt
 from foveate.engines.score import Scored, answer_prompt, prepare_examples
 from foveate.errors import FoveateError
-from foveate.families import family
+from foveate.hf.families import family
 from foveate.plan import Cut
 from foveate.selection import Block, Grid
 

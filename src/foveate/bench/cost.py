@@ -24,7 +24,7 @@ from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt
 from foveate.engines.score import prepare_examples
 from foveate.errors import FoveateError
-from foveate.families import family
+from foveate.hf.families import family
 
 WARM_UPS = 2
 Smaller = Callable[[Way], Prompt]

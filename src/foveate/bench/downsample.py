@@ -19,7 +19,7 @@ from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt, prepare_batch
 from foveate.errors import FoveateError
-from foveate.families import family
+from foveate.hf.families import family
 from foveate.ops.pooling import pooled_shape
 from foveate.plan import Cut
 

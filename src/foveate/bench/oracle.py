@@ -18,9 +18,9 @@ from torch import Tensor
 
 from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt
-from foveate.families import family
-from foveate.prompt import placeholders
-from foveate.report import ImageReport, Report
+from foveate.hf.families import family
+from foveate.hf.prompt import placeholders
+from foveate.hf.report import ImageReport, Report
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
+from foveate.hf.report import Report
 from foveate.ops.flops import LayerShape
 from foveate.ops.flops import prefill_flops as layers_flops
-from foveate.report import Report
 
 
 def decoder_shape(model: Any) -> LayerShape | None:

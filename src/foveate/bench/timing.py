@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from foveate.attach import attach
 from foveate.engines.answer import Times
 from foveate.engines.loading import Engine
 from foveate.engines.stopwatch import Stopwatch
+from foveate.hf.attach import attach
+from foveate.hf.report import Report
 from foveate.plan import Plan
-from foveate.report import Report
 
 PARTS = ("encode", "select", "prefill", "decode", "first_token", "total")
 

@@ -7,7 +7,7 @@ import typer
 
 from foveate.cli import app, choose, show
 from foveate.errors import FoveateError
-from foveate.families import FAMILIES
+from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
 
 _DEPTH = 32

@@ -14,7 +14,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from foveate.engines.hf import Comparison
-from foveate.report import Report
+from foveate.hf.report import Report
 from foveate.viz import where
 
 _FILE = 160

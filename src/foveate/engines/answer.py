@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from foveate.report import Report
+from foveate.hf.report import Report
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from PIL import Image
 
-from foveate.attach import attach
 from foveate.engines.answer import Answer, Comparison, Times
 from foveate.engines.loading import TINY, Engine, Facts, check_device, check_dtype, load, look
 from foveate.engines.prompting import Prompt, prepare
 from foveate.engines.stopwatch import Stopwatch
 from foveate.errors import FoveateError
-from foveate.families import family
+from foveate.hf.attach import attach
+from foveate.hf.families import family
 from foveate.plan import Plan
 
 __all__ = [

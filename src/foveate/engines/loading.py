@@ -11,7 +11,7 @@ import torch
 
 from foveate import tiny
 from foveate.errors import FoveateError, ModelError
-from foveate.families import FAMILIES
+from foveate.hf.families import FAMILIES
 
 TINY = "tiny"
 """The name of the embedded checkpoint, where a folder or a hub id could stand."""

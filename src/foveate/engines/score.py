@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from foveate.attach import attach
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt, prepare_batch
 from foveate.errors import FoveateError
+from foveate.hf.attach import attach
+from foveate.hf.report import ImageReport
 from foveate.plan import Plan
-from foveate.report import ImageReport
 
 _GREEDY: dict[str, Any] = {"do_sample": False, "num_beams": 1, "temperature": None, "top_p": None, "top_k": None}
 

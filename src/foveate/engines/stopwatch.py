@@ -8,8 +8,8 @@ import torch
 
 from foveate.engines.answer import Times
 from foveate.errors import ModelError
-from foveate.families import family
-from foveate.report import Report
+from foveate.hf.families import family
+from foveate.hf.report import Report
 
 
 class Stopwatch:

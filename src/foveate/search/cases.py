@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from foveate.data import Example
-from foveate.encode import Encoding, Features
 from foveate.engines.loading import Engine
 from foveate.engines.score import prepare_examples
+from foveate.hf.encode import Encoding, Features
 from foveate.search.resume import Arrival
 
 

@@ -11,18 +11,18 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
-from foveate.attach import attach
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.score import answer
 from foveate.engines.stopwatch import Stopwatch
 from foveate.errors import FoveateError
-from foveate.families import family
+from foveate.hf.attach import attach
+from foveate.hf.families import family
+from foveate.hf.report import Report
 from foveate.methods.uniform import Uniform
 from foveate.metrics import METRICS
 from foveate.ops.flops import LayerShape, visual_share
 from foveate.plan import Cut, Plan
-from foveate.report import Report
 from foveate.search.cases import Batch, Forced, batches, force, some
 from foveate.search.outcome import Outcome, check_metric, needs_answers
 from foveate.search.resume import Arrival, beginning, can_begin, passing, prepared

@@ -12,7 +12,7 @@ import torch
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.errors import FoveateError
-from foveate.families import family
+from foveate.hf.families import family
 from foveate.plan import Plan
 from foveate.search.evaluator import Evaluator
 from foveate.search.outcome import Outcome, losses

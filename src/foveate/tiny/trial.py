@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from foveate.attach import attach
+from foveate.hf.attach import attach
 from foveate.plan import Plan
 from foveate.tiny import world
 from foveate.tiny.inputs import PROMPT

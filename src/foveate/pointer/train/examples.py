@@ -14,21 +14,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveate.attach import attach
-from foveate.cache import NAMES
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.score import prepare_examples
 from foveate.errors import FoveateError
-from foveate.families import family
+from foveate.hf.attach import attach
+from foveate.hf.cache import NAMES
+from foveate.hf.families import family
+from foveate.hf.prompt import Image, Prompt, question, squeeze_index
+from foveate.hf.segment import Segment, gather
+from foveate.hf.step import Step
 from foveate.methods.uniform import Uniform
 from foveate.plan import Cut, Plan
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.noise import Support
 from foveate.pointer.train.task import Seen
-from foveate.prompt import Image, Prompt, question, squeeze_index
-from foveate.segment import Segment, gather
-from foveate.step import Step
 
 _EVERYTHING = Plan((Cut("input", Uniform(), 1.0),))
 _NONE = -100

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from foveate import Attention, Cut, Plan, Selection, SignalError, attach
-from foveate.families import FAMILIES
+from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
 from zoo import DEPTH, NAMES, NO_CLS, QWEN, SIZES, Row, batch, build
 

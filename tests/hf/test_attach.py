@@ -850,7 +850,7 @@ def test_merging_before_the_projector(name):
             assert attached.report.images[0].cuts[0].kept == (0, n - 1)
     rows = plain[0].reshape(n, -1)
     if name == "qwen2_5_vl":
-        from foveate.families import FAMILIES
+        from foveate.hf.families import FAMILIES
 
         rows = FAMILIES[name].pack(model.model, "image", b.inputs, rows)[0]
     weights = Halves()(type("V", (), {"shape": (1, n)})(), n).mix_BKN[0]

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 
 from foveate.errors import ModelError
-from foveate.families.base import Call, Family, Kind, Tap, feature_layer
-from foveate.families.towers import TiledTap
+from foveate.hf.families.base import Call, Family, Kind, Tap, feature_layer
+from foveate.hf.families.towers import TiledTap
 
 CLS = "attention from [CLS] in the feature layer, head mean; SigLIP towers: attention received, mean over queries"
 SIGNALS = {

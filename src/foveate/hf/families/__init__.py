@@ -3,14 +3,14 @@
 from typing import Any
 
 from foveate.errors import ModelError
-from foveate.families.base import Family
-from foveate.families.internvl import InternVL
-from foveate.families.llava import Llava
-from foveate.families.llava_next import LlavaNext
-from foveate.families.llava_onevision import LlavaOnevision
-from foveate.families.qwen2_5_vl import Qwen25VL
-from foveate.families.qwen2_vl import Qwen2VL
-from foveate.families.qwen3_vl import Qwen3VL
+from foveate.hf.families.base import Family
+from foveate.hf.families.internvl import InternVL
+from foveate.hf.families.llava import Llava
+from foveate.hf.families.llava_next import LlavaNext
+from foveate.hf.families.llava_onevision import LlavaOnevision
+from foveate.hf.families.qwen2_5_vl import Qwen25VL
+from foveate.hf.families.qwen2_vl import Qwen2VL
+from foveate.hf.families.qwen3_vl import Qwen3VL
 
 FAMILIES: dict[str, Family] = {
     "internvl": InternVL(),

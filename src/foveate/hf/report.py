@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from foveate.clock import Seconds, total
+from foveate.hf.clock import Seconds, total
+from foveate.hf.prompt import Image, Prompt
+from foveate.hf.step import Step
 from foveate.plan import Place
-from foveate.prompt import Image, Prompt
 from foveate.selection import Grid
-from foveate.step import Step
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,8 +5,8 @@ from typing import Any
 from torch import Tensor
 from transformers.vision_utils import get_vision_window_index
 
-from foveate.families.base import Call, Kind
-from foveate.families.qwen2_vl import Qwen2VL
+from foveate.hf.families.base import Call, Kind
+from foveate.hf.families.qwen2_vl import Qwen2VL
 
 
 class Qwen25VL(Qwen2VL):

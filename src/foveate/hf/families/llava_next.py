@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from foveate.families.base import Call, Kind
-from foveate.families.llava import SIGNALS, Llava
+from foveate.hf.families.base import Call, Kind
+from foveate.hf.families.llava import SIGNALS, Llava
 from foveate.selection import Block, Grid
 
 

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from foveate.errors import ModelError, PlanError, SignalError
-from foveate.families.base import Family
+from foveate.hf.families.base import Family
+from foveate.hf.taps import check_layer
 from foveate.plan import Plan
 from foveate.selection import Attention
-from foveate.taps import check_layer
 from foveate.views import ROW_FIELDS, TOWER
 
 MARK = "_foveate"

@@ -5,9 +5,9 @@ from typing import Any
 from torch import Tensor
 
 from foveate.errors import ModelError
-from foveate.families.base import Call, Family, Kind, Tap, feature_layer
-from foveate.families.llava import SIGNALS, asked_layer
-from foveate.families.towers import TiledTap
+from foveate.hf.families.base import Call, Family, Kind, Tap, feature_layer
+from foveate.hf.families.llava import SIGNALS, asked_layer
+from foveate.hf.families.towers import TiledTap
 
 
 class InternVL(Family):

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import create_causal_mask
 
-from foveate.cache import NAMES, CutLayer, Kept, extend, given, kept_of, length
-from foveate.clock import Clock, Seconds
-from foveate.families.base import Family
-from foveate.prompt import last_real
-from foveate.segment import Lengths, Segment, gather
+from foveate.hf.cache import NAMES, CutLayer, Kept, extend, given, kept_of, length
+from foveate.hf.clock import Clock, Seconds
+from foveate.hf.families.base import Family
+from foveate.hf.prompt import last_real
+from foveate.hf.segment import Lengths, Segment, gather
 
 _CACHE = next(name for name in NAMES if name in inspect.signature(create_causal_mask).parameters)
 """What `create_causal_mask` of this transformers calls the cache."""

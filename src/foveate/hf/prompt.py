@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import ModelError
-from foveate.families.base import Family, Kind, Unit
+from foveate.hf.families.base import Family, Kind, Unit
 from foveate.selection import Block, Grid
 
 

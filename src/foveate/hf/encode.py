@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.checks import MARK, check_counts
-from foveate.clock import Clock, Seconds
 from foveate.errors import ModelError
-from foveate.families.base import Call, Kind, Tap, Unit
-from foveate.prompt import Encoded, Image
+from foveate.hf.checks import MARK, check_counts
+from foveate.hf.clock import Clock, Seconds
+from foveate.hf.families.base import Call, Kind, Tap, Unit
+from foveate.hf.prompt import Encoded, Image
 from foveate.views import TOWER, choose
 
 NAMES = ("cls_attn", "encoder", "keys", "cls_cos")

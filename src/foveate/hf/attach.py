@@ -21,20 +21,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.cache import check_cache, given, kept_of, left, length
-from foveate.calls import named, special_ids, stand_in_ids
-from foveate.checks import MARK, check_counts, check_mask, check_model, check_plan
-from foveate.clock import Seconds
-from foveate.cutting import Cutting
-from foveate.encode import Encoding, Features, wrapped
 from foveate.errors import ModelError, PlanError
-from foveate.families import family
-from foveate.families.base import Kind
+from foveate.hf.cache import check_cache, given, kept_of, left, length
+from foveate.hf.calls import named, special_ids, stand_in_ids
+from foveate.hf.checks import MARK, check_counts, check_mask, check_model, check_plan
+from foveate.hf.clock import Seconds
+from foveate.hf.cutting import Cutting
+from foveate.hf.encode import Encoding, Features, wrapped
+from foveate.hf.families import family
+from foveate.hf.families.base import Kind
+from foveate.hf.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, question, runs, without_last
+from foveate.hf.report import Report, account
+from foveate.hf.step import Step
 from foveate.plan import Cut, Plan
-from foveate.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, question, runs, without_last
-from foveate.report import Report, account
 from foveate.selection import Attention
-from foveate.step import Step
 
 
 class Run:

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from foveate.cache import Kept
+from foveate.hf.cache import Kept
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Qwen3-VL: as Qwen2-VL, with DeepStack: tower features of earlier blocks are added to the first decoder layers."""
 
-from foveate.families.qwen2_vl import Qwen2VL
+from foveate.hf.families.qwen2_vl import Qwen2VL
 
 
 class Qwen3VL(Qwen2VL):

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.families.base import Family, Kind
+from foveate.hf.families.base import Family, Kind
 
 KINDS: tuple[Kind, ...] = ("image", "video")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from foveate.families.base import Call, Family, Kind, Tap, Unit
-from foveate.families.llava import SIGNALS
-from foveate.families.towers import PackedTap
+from foveate.hf.families.base import Call, Family, Kind, Tap, Unit
+from foveate.hf.families.llava import SIGNALS
+from foveate.hf.families.towers import PackedTap
 from foveate.selection import Block, Grid
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
-from foveate.families.base import Tap, TowerSignals
+from foveate.hf.families.base import Tap, TowerSignals
 
 CHUNK = 256
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.families.base import Call, Kind
-from foveate.families.llava_next import LlavaNext
+from foveate.hf.families.base import Call, Kind
+from foveate.hf.families.llava_next import LlavaNext
 from foveate.selection import Block, Grid
 
 
