@@ -173,7 +173,8 @@ def test_as_long_as_it_was(name, method):
             last = model(**b.inputs, logits_to_keep=1)
     assert got.logits.shape == want.logits.shape
     assert [h.shape for h in got.hidden_states] == [h.shape for h in want.hidden_states]
-    assert torch.equal(last.logits[:, 0], got.logits[:, -1])
+    # A product of one row may round differently from one of many: that depends on the machine.
+    torch.testing.assert_close(last.logits[:, 0], got.logits[:, -1])
     # Every layer's cache is as short as its kept set, and answers with the prompt's length.
     assert got.past_key_values.get_seq_length() == b.length
     held = [layer.keys.shape[2] for layer in got.past_key_values.layers]
