@@ -20,8 +20,9 @@ import torch
 
 from foveate import attach, files
 from foveate.bench import environment
+from foveate.cut import Cut
 from foveate.methods import method
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.selection import TokenView
 

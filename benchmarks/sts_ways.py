@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.hf.attach import attach
 from foveate.methods import METHODS
 from foveate.ops.cosine import Cosine
 from foveate.ops.farthest import farthest_points
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.pointer.picking import Walk
 from foveate.selection import Selection, TokenView
 from foveate.tiny.inputs import PROMPT, to_pixels

@@ -6,7 +6,7 @@ from pathlib import Path
 import foveate
 
 ROOT = Path(foveate.__file__).parent
-ORDER = ["errors", "ops", "selection", "plan", "pointer", "methods", "views", "hf"]
+ORDER = ["errors", "ops", "selection", "plan_text", "cut", "plan", "pointer", "methods", "views", "hf"]
 HF = ["clock", "families", "taps", "cache", "prompt", "segment", "step", "cutting", "checks", "encode", "calls",
       "report", "attach"]  # fmt: skip
 
@@ -32,5 +32,7 @@ def test_imports_run_one_way():
 
 def test_methods_know_no_model():
     for path in (ROOT / "methods").glob("*.py"):
-        assert imported(path) <= {"errors", "ops", "selection", "plan", "pointer", "methods"}, path.name
+        assert imported(path) <= {"errors", "ops", "selection", "cut", "plan", "pointer", "methods"}, (
+            path.name
+        )
         assert "transformers" not in path.read_text(), path.name

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import SignalError
 from foveate.hf.prompt import Image, Prompt
-from foveate.plan import Cut
 from foveate.selection import Block, Grid, Selection, TokenView
 
 TOWER = {"cls_attn_BN": "cls_attn", "cls_cos_BN": "cls_cos", "encoder_BNC": "encoder", "keys_BNC": "keys"}

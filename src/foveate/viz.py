@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from foveate import files
+from foveate.cut import Place
 from foveate.errors import FoveateError
 from foveate.hf.report import ImageReport, Report
-from foveate.plan import Place
 from foveate.selection import Block, Grid
 
 PANEL = 336

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foveate import FoveateError, ModelError, PlanError, SignalError
+from foveate.cut import Cut
 from foveate.methods import METHODS
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.noise import GATES, Denoiser, gate, support

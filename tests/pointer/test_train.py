@@ -8,10 +8,11 @@ import torch
 from torch.testing import assert_close
 
 from foveate import FoveateError, attach
+from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.loading import Engine, Facts
 from foveate.engines.prompting import Prompt
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.pointer.noise import Support
 from foveate.pointer.train import Recipe, Seen, examples, make_accelerator, train

@@ -7,12 +7,13 @@ from typing import ClassVar
 import pytest
 import torch
 
+from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.hf import load
 from foveate.engines.score import answer
 from foveate.errors import FoveateError, PlanError
 from foveate.methods import METHODS, method
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.search import calibrate
 from foveate.selection import Knob, Selection
 from foveate.tiny.examples import examples

@@ -18,13 +18,13 @@ from foveate.bench.downsample import interpolated, shrink
 from foveate.bench.log import Log, Record
 from foveate.bench.tasks import Task
 from foveate.bench.ways import Way
+from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt
 from foveate.engines.score import Scored, answer_prompt, prepare_examples
 from foveate.errors import FoveateError
 from foveate.hf.families import family
-from foveate.plan import Cut
 from foveate.selection import Block, Grid
 
 

@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt, prepare_batch
 from foveate.errors import FoveateError
 from foveate.hf.families import family
 from foveate.ops.pooling import pooled_shape
-from foveate.plan import Cut
 
 NEAR = 0.25
 """How far from the wanted count a smaller image may be, as a share of it."""

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate.cut import Cut
 from foveate.errors import ModelError, PlanError
 from foveate.hf.cache import check_cache, given, kept_of, left, length
 from foveate.hf.calls import named, special_ids, stand_in_ids
@@ -33,7 +34,7 @@ from foveate.hf.families.base import Kind
 from foveate.hf.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, question, runs, without_last
 from foveate.hf.report import Report, account
 from foveate.hf.step import Step
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Attention
 
 

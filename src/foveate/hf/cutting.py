@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.hf.cache import kept_of
 from foveate.hf.prompt import Image, Prompt, anchored, squeeze_index
 from foveate.hf.segment import Segment, gather
 from foveate.hf.step import Step
 from foveate.hf.taps import dynamic_raters, text_attention
-from foveate.plan import Cut
 from foveate.selection import Attention
 from foveate.views import candidates, choose, choose_in_prompt
 

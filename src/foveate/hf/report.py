@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from foveate.cut import Place
 from foveate.hf.clock import Seconds, total
 from foveate.hf.prompt import Image, Prompt
 from foveate.hf.step import Step
-from foveate.plan import Place
 from foveate.selection import Grid
 
 

@@ -17,8 +17,9 @@ Differences:
 from dataclasses import dataclass
 from typing import ClassVar
 
+from foveate.cut import Cut
 from foveate.ops.farthest import farthest_points
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

@@ -10,7 +10,8 @@ gives the attention each token receives (see the family).
 from dataclasses import dataclass
 from typing import ClassVar
 
-from foveate.plan import Cut, Plan
+from foveate.cut import Cut
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

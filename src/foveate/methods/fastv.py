@@ -16,8 +16,9 @@ Differences: counts round half up (the release: half to even); every image of a 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
-from foveate.plan import Cut, Plan, check_keep
+from foveate.plan import Plan
 from foveate.selection import Attention, Selection, TokenView
 
 LAST = Attention("last", "previous")

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal
 
+from foveate.cut import Cut
 from foveate.errors import PlanError, unknown
 from foveate.methods.divprune import Farthest
 from foveate.methods.fastervlm import ClsAttention
 from foveate.methods.fastv import TextAttention
-from foveate.plan import Cut, Plan, Positions
+from foveate.plan import Plan, Positions
 from foveate.selection import Attention, Selector
 
 First = Literal["full", "own", "cls", "spread"]

@@ -17,9 +17,10 @@ from typing import ClassVar
 
 import torch
 
+from foveate.cut import Cut
 from foveate.ops.pooling import cell_centres, pool_weights, pooled_shape, shares
 from foveate.ops.topk import check_k
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

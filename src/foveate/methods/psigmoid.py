@@ -19,11 +19,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+from foveate.cut import check_keep
 from foveate.errors import PlanError
 from foveate.methods.layerwise import First, layerwise
 from foveate.ops.budget import apportion, solve
 from foveate.ops.flops import LayerShape, visual_share
-from foveate.plan import Plan, check_keep
+from foveate.plan import Plan
 
 FOOT = 1 / 2000
 SLOPE = 12.0

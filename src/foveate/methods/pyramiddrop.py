@@ -13,10 +13,11 @@ Differences: counts round half up (the release: down); the release renumbers pos
 is the family's or the plan's choice.
 """
 
+from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.methods.fastv import TextAttention
 from foveate.ops.budget import solve_ratio, spans
-from foveate.plan import Cut, Plan, check_keep
+from foveate.plan import Plan
 from foveate.selection import Attention
 
 # Fewer than this share at one stage, and the stages move to earlier layers instead.

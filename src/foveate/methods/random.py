@@ -10,8 +10,9 @@ from typing import ClassVar
 
 import torch
 
+from foveate.cut import Cut
 from foveate.ops.topk import check_k
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

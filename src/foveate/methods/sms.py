@@ -28,11 +28,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.methods.sms_inside import ByAttention, BySimilarity, C
 from foveate.ops.knee import check_knee, knee
 from foveate.ops.topk import check_k
-from foveate.plan import Cut, Plan, Positions
+from foveate.plan import Plan, Positions
 from foveate.selection import Attention, Knob, Selection, TokenView
 
 

@@ -7,8 +7,9 @@ code is public, so there are no authors' indices to compare with; docs/methods/s
 trained for a mean of 0.111 wants room above it for crowded images: `sts(keep=0.28, path="runs/sts-111/selector")`.
 """
 
+from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
-from foveate.plan import Cut, Plan, check_keep
+from foveate.plan import Plan
 from foveate.pointer.saved import names
 from foveate.pointer.selector import PointerSelector
 

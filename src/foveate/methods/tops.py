@@ -22,11 +22,12 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError, unknown
 from foveate.methods.tops_schedules import SCHEDULES, Budget, default_layers, keeps_of
 from foveate.ops.coverage import Normalise, coverage_greedy
 from foveate.ops.relevance import Transform, transform
-from foveate.plan import Cut, Plan, Positions
+from foveate.plan import Plan, Positions
 from foveate.selection import Attention, Selection, TokenView
 
 DROWNING = 10.0

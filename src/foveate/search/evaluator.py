@@ -11,6 +11,7 @@ from statistics import fmean, median
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.score import answer
@@ -22,7 +23,7 @@ from foveate.hf.report import Report
 from foveate.methods.uniform import Uniform
 from foveate.metrics import METRICS
 from foveate.ops.flops import LayerShape, visual_share
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.search.cases import Batch, Forced, batches, force, some
 from foveate.search.outcome import Outcome, check_metric, needs_answers
 from foveate.search.resume import Arrival, beginning, can_begin, passing, prepared

@@ -10,11 +10,12 @@ from typing import Any
 
 import torch
 
+from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.hf import Engine
 from foveate.engines.score import answer_prompt, prepare_examples
 from foveate.errors import PlanError
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, Selector, TokenView
 
 Bars = Callable[[Sequence[Any], str], Iterable[Any]]

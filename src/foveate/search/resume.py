@@ -12,7 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from foveate.plan import Cut, Plan
+from foveate.cut import Cut
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 UNSURE = frozenset({"text_BTD", "grid"})

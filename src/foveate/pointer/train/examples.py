@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.score import prepare_examples
@@ -25,7 +26,7 @@ from foveate.hf.prompt import Image, Prompt, question, squeeze_index
 from foveate.hf.segment import Segment, gather
 from foveate.hf.step import Step
 from foveate.methods.uniform import Uniform
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.noise import Support
 from foveate.pointer.train.task import Seen

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from foveate import files
+from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.score import answer
 from foveate.errors import FoveateError
 from foveate.metrics import exact
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.pointer.config import OneShotConfig, PointerConfig
 from foveate.pointer.oneshot import OneShotSelector
 from foveate.pointer.selector import PointerSelector

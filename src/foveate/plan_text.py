@@ -1,0 +1,85 @@
+"""A plan's text: selectors as plain data and back, and the JSON around them.
+
+Only Foveate's own selectors can be named: a plan file may come from anyone, and importing a module runs it.
+"""
+
+import importlib
+import json
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from typing import Any
+
+from foveate.errors import PlanError
+
+VERSION = 1
+
+_HOMES = ("foveate.methods.", "foveate.selection", "foveate.pointer.")
+
+
+def dump(value: Any) -> Any:
+    """A selector, or a value inside one, as plain data that `load` takes.
+
+    Raises:
+        PlanError: no dataclass of Foveate's own, nor a plain value.
+    """
+    if callable(getattr(value, "to_plan", None)):
+        # A learned selector: its numbers stay in their folder, and the plan names that.
+        kind = type(value)
+        return {"kind": f"{kind.__module__}:{kind.__qualname__}", **value.to_plan()}
+    if is_dataclass(value) and not isinstance(value, type):
+        kind = type(value)
+        if not kind.__module__.startswith(_HOMES):
+            raise PlanError(
+                f"{kind.__module__}.{kind.__qualname__} cannot go into a plan file: nobody could read it back"
+            )
+        values = {f.name: dump(getattr(value, f.name)) for f in fields(value) if f.init}
+        return {"kind": f"{kind.__module__}:{kind.__qualname__}", **values}
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise PlanError(f"{value!r} cannot go into a plan file; selectors are dataclasses of numbers and text")
+
+
+def load(data: Any) -> Any:
+    """A selector from what `dump` gave.
+
+    Raises:
+        PlanError: it names something outside Foveate, something that is no selector, or values it does not take.
+    """
+    if not isinstance(data, Mapping):
+        return data
+    values = {name: load(value) for name, value in data.items() if name != "kind"}
+    module, _, name = str(data["kind"]).partition(":")
+    if not module.startswith(_HOMES):
+        raise PlanError(f"the plan names {data['kind']!r}; plan files hold Foveate's own selectors only")
+    try:
+        kind = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError):
+        raise PlanError(f"the plan names {data['kind']!r}, which this Foveate does not have; update it") from None
+    make: Any = getattr(kind, "from_plan", kind)
+    if not (isinstance(kind, type) and (is_dataclass(kind) or make is not kind)):
+        raise PlanError(f"the plan names {data['kind']!r}, which is no selector")
+    try:
+        return make(**values)
+    except TypeError as e:
+        raise PlanError(f"{data['kind']} does not take these values: {e}") from None
+
+
+def read(text: str) -> dict[str, Any]:
+    """The object in a plan's text.
+
+    Raises:
+        PlanError: not JSON, no plan, or one of another version.
+    """
+    if not isinstance(text, str):
+        raise PlanError(f"this is no plan: from_json takes text, not {type(text).__name__}")
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as e:
+        raise PlanError(f"this is no plan: not JSON at line {e.lineno}, column {e.colno} ({e.msg})") from None
+    if not isinstance(data, dict) or "foveate_plan" not in data:
+        raise PlanError('this is no plan: the key "foveate_plan" is missing; write plans with Plan.to_json()')
+    if type(version := data["foveate_plan"]) is not int or version != VERSION:
+        raise PlanError(
+            f"plan file of version {version!r}, but this Foveate reads version {VERSION}; update one of them"
+        )
+    return data
