@@ -6,17 +6,14 @@ from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from foveate.errors import ModelError, PlanError, SignalError
+from foveate.fields import check_reads
 from foveate.hf.families.base import Family
 from foveate.hf.taps import check_layer
 from foveate.plan import Plan
 from foveate.selection import Attention
-from foveate.views import ROW_FIELDS, TOWER
 
 MARK = "_foveate"
 """The attribute by which a base model knows its attachment, and an encoder's output its encoding."""
-TOWER_FIELDS = frozenset(TOWER)
-ENCODER_FIELDS = TOWER_FIELDS | {"hidden_BND", "grid"}
-FIELDS = TOWER_FIELDS | ROW_FIELDS | {"grid"}
 
 
 def check_model(model: nn.Module, family: Family) -> None:
@@ -84,25 +81,11 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
                 f"{who} reads cls_cos_BN, the cosine to [CLS], but this vision tower has no [CLS]; use a method that "
                 'reads cls_attn_BN, which is the attention received here (sms: score="attention")'
             )
-        if strange := reads - FIELDS:
-            raise SignalError(
-                f"{who} reads {', '.join(sorted(strange))}; a TokenView gives {', '.join(sorted(FIELDS))}"
-            )
-        if cut.over == "visual" and "text_BN" in reads:
-            raise SignalError(f'{who} reads text_BN, which is filled for cuts with over="prompt" only')
+        check_reads(cut)
         if cut.at == "encoder" and family.joins_units and isinstance(cut.keep, int):
             raise PlanError(
                 f"keep={cut.keep} tokens at the encoder, but {family.model_type} encodes an image as tiles and cannot "
                 'tell how many make one; give a fraction, or cut at "input"'
-            )
-        if cut.over == "prompt" and (visual := reads - ROW_FIELDS):
-            raise SignalError(
-                f"{who} reads {', '.join(sorted(visual))}, which text tokens do not have; "
-                f'over="prompt" gives {", ".join(sorted(ROW_FIELDS))}'
-            )
-        if cut.at == "encoder" and (early := reads - ENCODER_FIELDS):
-            raise SignalError(
-                f'{who} reads {", ".join(sorted(early))}, which the encoder does not know; cut at "input" or at a layer'
             )
         if "text_attn_BN" in reads:
             _check_attention(cut.at, cut.select, family.layers(model), who)

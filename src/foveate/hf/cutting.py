@@ -1,20 +1,21 @@
 """Asks selectors and drops what they do not keep, at one cut after another of a forward pass."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from foveate.choosing import Asked, choose
 from foveate.cut import Cut
+from foveate.fields import TOWER
 from foveate.hf.cache import kept_of
-from foveate.hf.prompt import Image, Prompt, anchored, squeeze_index
+from foveate.hf.prompt import Image, Prompt, anchored, candidates, squeeze_index
 from foveate.hf.segment import Segment, gather
 from foveate.hf.step import Step
 from foveate.hf.taps import dynamic_raters, text_attention
 from foveate.selection import Attention
-from foveate.views import candidates, choose, choose_in_prompt
 
 Mixed = list[tuple[int, Tensor, Tensor]]
 """(row, places, states) of merged tokens."""
@@ -69,11 +70,23 @@ class Cutting:
         def at(image: Image) -> tuple[int, Tensor]:
             return image.row, slots[image.row, image.place_N[image.alive].to(slots.device)]
 
-        answers = choose(cut, prompt.images, lambda i: hidden[at(i)], text, lambda i: attn()[at(i)])
+        def signal(image: Image, name: str) -> Tensor:
+            x = image.signals[TOWER[name]]
+            return x[image.alive.to(x.device)]
+
+        def asked(image: Image) -> Asked:
+            fields: dict[str, Callable[[], Tensor]] = {name: partial(signal, image, name) for name in TOWER}
+            fields["hidden_BND"] = lambda: hidden[at(image)]
+            fields["text_BTD"] = lambda: text(image)
+            fields["text_attn_BN"] = lambda: attn()[at(image)]
+            return Asked(image.tokens, len(image.alive), fields, image.grid)
+
+        answers = choose(cut, [asked(i) for i in prompt.images])
 
         def drop() -> Mixed | None:
             mixed: Mixed = []
-            for image, kept, mix in answers:
+            for number, kept, mix in answers:
+                image = prompt.images[number]
                 before, places = at(image), image.place_N[image.alive]
                 prompt.alive_BL[image.row, places] = False
                 image.alive = image.alive[kept.to(image.alive.device)]
@@ -92,13 +105,20 @@ class Cutting:
     ) -> Callable[[], Mixed | None]:
         """Choose among the image tokens and the question of each prompt."""
         prompt, step = self.prompt, self.step
-        answers = choose_in_prompt(
-            cut,
-            prompt,
-            lambda row, places: hidden[row, slots[row, places]],
-            lambda row: step.embeds[row, prompt.question_BL[row]],
-            lambda row, places: attn()[row, slots[row, places]],
-        )
+
+        def fields(row: int, place: Tensor) -> dict[str, Callable[[], Tensor]]:
+            return {
+                "hidden_BND": lambda: hidden[row, slots[row, place]],
+                "text_BTD": lambda: step.embeds[row, prompt.question_BL[row]],
+                "text_attn_BN": lambda: attn()[row, slots[row, place]],
+                "text_BN": lambda: prompt.loose_BL[row, place],
+            }
+
+        answers: list[tuple[int, Tensor]] = []
+        for row in sorted({i.row for i in prompt.images}):
+            place = candidates(prompt, row)
+            one = Asked(int(prompt.open_BL[row].sum()), len(place), fields(row, place))
+            answers += [(row, place[stay.kept.to(place.device)]) for stay in choose(cut, [one])]
 
         def drop() -> Mixed | None:
             for row, stays in answers:

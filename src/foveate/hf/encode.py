@@ -13,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foveate.choosing import Asked, choose
 from foveate.errors import ModelError
+from foveate.fields import TOWER
 from foveate.hf.checks import MARK, check_counts
 from foveate.hf.clock import Clock, Seconds
 from foveate.hf.families.base import Call, Kind, Tap, Unit
-from foveate.hf.prompt import Encoded, Image
-from foveate.views import TOWER, choose
+from foveate.hf.prompt import Encoded
 
 NAMES = ("cls_attn", "encoder", "keys", "cls_cos")
 _TOWER_STATES = ("last_hidden_state", "hidden_states", "attentions")
@@ -115,20 +116,14 @@ class EncoderCut:
         return (self._rows(args[0], chosen, mixed), *args[1:])
 
     def _choose(self) -> tuple[list[Encoded], dict[int, Tensor]]:
-        images = [
-            Image(i, 0, e.unit.kind, e.unit.grid, n := torch.arange(e.unit.tokens), n, e.signals)
-            for i, e in enumerate(self.encoding.images)
-        ]
-        mixed: dict[int, Tensor] = {}
-        chosen = list(self.encoding.images)
-        answers = choose(self.cut, images, lambda i: i.signals["encoder"], _none, _none)
-        for image, kept, mix in answers:
-            e = chosen[image.row]
+        chosen, mixed = list(self.encoding.images), dict[int, Tensor]()
+        for number, kept, mix in choose(self.cut, [asked(e) for e in chosen]):
+            e = chosen[number]
             keep = torch.zeros(e.unit.tokens, dtype=torch.bool, device=kept.device)
             keep[kept] = True
-            chosen[image.row] = Encoded(e.unit, e.signals, keep)
+            chosen[number] = Encoded(e.unit, e.signals, keep)
             if mix is not None:
-                mixed[image.row] = mix
+                mixed[number] = mix
         return chosen, mixed
 
     def _rows(self, x: Tensor, chosen: list[Encoded], mixed: dict[int, Tensor]) -> Tensor:
@@ -172,8 +167,11 @@ def sums(output: Any) -> Tensor:
     return torch.stack([x.detach().sum(dtype=torch.float64) for x in output.pooler_output])
 
 
-def _none(_image: Image) -> Tensor:
-    raise ModelError("the encoder knows no text")
+def asked(image: Encoded) -> Asked:
+    """What an encoder cut may ask about an image: its features are its tokens' states."""
+    fields = {name: functools.partial(image.signals.__getitem__, signal) for name, signal in TOWER.items()}
+    fields["hidden_BND"] = fields["encoder_BNC"]
+    return Asked(image.unit.tokens, image.unit.tokens, fields, image.unit.grid)
 
 
 def _stored(attachment: Any, kind: Kind) -> tuple[Any, Encoding] | None:

@@ -172,6 +172,12 @@ def joined(images: list[Image]) -> list[Image]:
     return out
 
 
+def candidates(prompt: Prompt, row: int) -> Tensor:
+    """Places of a prompt that a cut over the whole prompt may drop, ascending."""
+    places = (prompt.alive_BL & prompt.open_BL)[row].nonzero().flatten()
+    return places[places != prompt.last_B[row]]
+
+
 def question(real_BL: Tensor, visual_BL: Tensor, special_BL: Tensor, tail: int) -> tuple[Tensor, Tensor]:
     """The text that asks, and the text that may be dropped: [B, L] each.
 

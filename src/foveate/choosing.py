@@ -1,0 +1,133 @@
+"""Which tokens stay, for every engine: groups of one shape -> TokenView -> selector -> its answer, held to its word.
+
+An engine says what it holds of each image (or prompt) in plain records; how it found that out, and what it does with
+the answer, is its own affair.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from foveate.cut import Cut
+from foveate.errors import SignalError
+from foveate.selection import Block, Grid, Selection, TokenView
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Tokens that a selector is asked about together: those left of one image, or a prompt's candidates.
+
+    Args:
+        tokens: how many there were originally, to which a keep is relative.
+        left: how many there are now.
+        fields: what a TokenView may show of those left, field by field: [left, ...], or [T, D] for the text. Called
+            only where the selector reads it.
+        grid: where the original tokens lie; None where they lie nowhere.
+    """
+
+    tokens: int
+    left: int
+    fields: Mapping[str, Callable[[], Tensor]]
+    grid: Grid | None = None
+
+
+class Stay(NamedTuple):
+    """What stays of one record."""
+
+    number: int
+    """Which record of those asked about."""
+    kept: Tensor
+    """Places among those that were left, ascending: [k]."""
+    mix: Tensor | None
+    """Each kept slot as a weighted sum of those that were left: [k, left]; None: as they are."""
+
+
+def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
+    """Ask the selector about every record, a batch for each group of equal shape.
+
+    Returns:
+        An answer for each record that loses something.
+
+    Raises:
+        SignalError: the selector's answer is not what it must be.
+    """
+    reads = cut.select.reads
+    groups: dict[tuple[int, int, int, bool, Any], list[int]] = defaultdict(list)
+    out: list[Stay] = []
+    for i, one in enumerate(asked):
+        k = count(cut, one.left, one.tokens)
+        if k is None:
+            continue
+        if k == 0:
+            # Nothing to choose, so nobody is asked; and nothing stays that a dropped token could be mixed into.
+            out.append(Stay(i, torch.empty(0, dtype=torch.long), None))
+            continue
+        t = len(one.fields["text_BTD"]()) if "text_BTD" in reads else 0
+        grid = regular(one.grid, one.tokens) if "grid" in reads and one.grid is not None else None
+        groups[one.left, k, t, one.left == one.tokens, grid].append(i)
+    for (n, k, _, whole, grid), group in groups.items():
+        fields: dict[str, Any] = {
+            name: (grid if whole else None) if name == "grid" else torch.stack([asked[i].fields[name]() for i in group])
+            for name in reads
+        }
+        with torch.no_grad():
+            answer = cut.select(TokenView(**fields), k)
+        check(cut, answer, len(group), n, k)
+        for b, i in enumerate(group):
+            kept = answer.keep_BN[b].nonzero().flatten()
+            out.append(Stay(i, kept, None if answer.mix_BKN is None else answer.mix_BKN[b, : len(kept)]))
+    return out
+
+
+def count(cut: Cut, left: int, tokens: int) -> int | None:
+    """How many of those left may stay; None where the cut changes nothing.
+
+    Adaptive selectors are asked even where fewer are left than may stay: they may keep fewer still.
+    """
+    k = cut.count(tokens)
+    nothing = not left or k >= tokens or (k >= left and not cut.select.adaptive)
+    return None if nothing else min(k, left)
+
+
+def regular(grid: Grid, tokens: int) -> Grid | tuple[int, int, int]:
+    """(frames, rows, columns) where blocks are equal, without newlines, and all there is; else the blocks."""
+    first = grid[0]
+    n = first.rows * first.columns
+    same = all(b == Block(i * n, first.rows, first.columns) for i, b in enumerate(grid))
+    return (len(grid), first.rows, first.columns) if same and n * len(grid) == tokens else grid
+
+
+def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:
+    """Hold a selector to its word.
+
+    Raises:
+        SignalError: wrong shape, more than k, none, or fewer than k without being adaptive; over the whole prompt,
+            mixed tokens.
+    """
+    who = f"{type(cut.select).__name__} at {cut.at!r}"
+    if not isinstance(answer, Selection):
+        raise SignalError(f"{who} answered a {type(answer).__name__}; it must answer a Selection")
+    if answer.keep_BN.shape != (b, n) or answer.keep_BN.dtype != torch.bool:
+        raise SignalError(
+            f"{who} answered {tuple(answer.keep_BN.shape)} {answer.keep_BN.dtype}; keep_BN must be bool of shape "
+            f"{(b, n)}"
+        )
+    counts = answer.counts_B
+    low, high = int(counts.min()), int(counts.max())
+    if high > k or low < 1 or (low < k and not cut.select.adaptive):
+        some = "1 to " if cut.select.adaptive else ""
+        raise SignalError(f"{who} kept {low} to {high} of {n} tokens; it must keep {some}{k}")
+    if answer.mix_BKN is None:
+        return
+    if cut.over == "prompt":
+        raise SignalError(f'{type(cut.select).__name__} mixes tokens; over="prompt" can only keep or drop')
+    if answer.mix_BKN.shape[:1] + answer.mix_BKN.shape[2:] != (b, n):
+        raise SignalError(f"{who} mixes by {tuple(answer.mix_BKN.shape)}; mix_BKN must be of shape ({b}, kept, {n})")
+    if answer.mix_BKN.shape[1] < high:
+        raise SignalError(
+            f"{who} keeps {high} tokens but mixes {answer.mix_BKN.shape[1]}; each kept slot needs its weights"
+        )
