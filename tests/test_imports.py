@@ -36,7 +36,7 @@ MAY = {
     "metrics": "errors",
     "data": "errors images files",
     "viz": f"{CORE} files hf geometry",
-    "tiny": f"{CORE} data files hf geometry",
+    "tiny": f"{CORE} data files hf geometry tiny.qwen",
     "samples": "engines files tiny",
     "search": f"{CORE} methods hf engines data files metrics geometry",
     "pointer.train": f"{CORE} pointer methods hf engines data files metrics",
