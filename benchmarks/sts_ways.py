@@ -15,7 +15,7 @@ from foveate.cut import Cut
 from foveate.hf.attach import attach
 from foveate.methods import METHODS
 from foveate.ops.cosine import Cosine
-from foveate.ops.farthest import farthest_points
+from foveate.ops.farthest import farthest
 from foveate.plan import Plan
 from foveate.pointer.picking import Walk
 from foveate.selection import Selection, TokenView
@@ -141,7 +141,7 @@ def spread(seen: Sequence[TokenView], most: int) -> Spread:
     orders, nears = [], []
     for view in seen:
         hidden = view.need("hidden_BND")
-        order_BT = farthest_points(hidden, most)
+        order_BT = farthest(hidden, most)
         likeness = Cosine(hidden).rows(order_BT).gather(2, order_BT.unsqueeze(1).expand(-1, most, -1))
         earlier = torch.ones(most, most, dtype=torch.bool).tril(-1)
         near_BT = likeness.masked_fill(~earlier, -1.0).amax(2)

@@ -25,8 +25,8 @@ from rich.table import Table
 from torch import Tensor
 
 from foveate import files
+from foveate.ops.balance import balance
 from foveate.ops.cosine import Cosine
-from foveate.ops.coverage import coverage_greedy
 
 ALPHA = LAM = 0.5
 
@@ -97,12 +97,12 @@ def main() -> None:
             n, k = map(int, case.split("x"))
             for batch in map(int, args.batches.split(",")):
                 x, relevance = inputs(batch, n, args.width, n + k + batch)
-                coverage_greedy(x, relevance, min(k, 8), ALPHA, LAM, args.normalise)  # warm-up
+                balance(x, relevance, min(k, 8), ALPHA, LAM, args.normalise)  # warm-up
                 task = bar.add_task(f"{n}, {k}, batch {batch}", total=batch * k)
                 times = []
                 for _ in range(args.repeats):
                     start = clock()
-                    picks = coverage_greedy(x, relevance, k, ALPHA, LAM, args.normalise)
+                    picks = balance(x, relevance, k, ALPHA, LAM, args.normalise)
                     times.append(clock() - start)
                 start, expected = clock(), []
                 for done, out in enumerate(naive(x, relevance, k, args.normalise), 1):

@@ -1,4 +1,4 @@
-"""Farthest points and coverage: exact, distinct, and the same by every road."""
+"""Farthest points and the balance of three criteria: exact, distinct, and the same by every road."""
 
 import pytest
 import torch
@@ -7,27 +7,12 @@ from hypothesis import strategies as st
 
 import foveate.ops.cosine as cosine
 from foveate.errors import PlanError, SignalError
+from foveate.ops.balance import balance
 from foveate.ops.cosine import Cosine
-from foveate.ops.coverage import coverage_greedy
-from foveate.ops.farthest import farthest_points
+from foveate.ops.farthest import farthest
 
 from . import naive
-
-
-def features(seed, b, n, d, kind="normal"):
-    g = torch.Generator().manual_seed(seed)
-    x = torch.randn(b, n, d, generator=g)
-    if kind == "clusters":
-        x = 0.3 * x + torch.randn(b, 4, d, generator=g)[:, torch.arange(n) % 4]
-    if kind == "copies":
-        x = x[:, torch.arange(n) // 2]
-    if kind == "heavy":
-        x[:, 0] *= 100
-    return x
-
-
-def relevances(seed, b, n):
-    return torch.rand(b, n, generator=torch.Generator().manual_seed(seed + 1)) ** 4
+from .scenes import features, weights
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,18 +23,18 @@ def relevances(seed, b, n):
     d=st.integers(2, 16),
     kind=st.sampled_from(["normal", "clusters", "copies", "heavy"]),
     normalise=st.sampled_from(["mean", "minmax"]),
-    weights=st.sampled_from([(0.5, 0.5), (0.5, 1.0), (0.3, 0.2), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)]),
+    mixture=st.sampled_from([(0.5, 0.5), (0.5, 1.0), (0.3, 0.2), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)]),
     beta=st.sampled_from([1.0, 0.0]),
     data=st.data(),
 )
-def test_coverage_greedy_is_the_naive_loop(seed, b, n, d, kind, normalise, weights, beta, data):
-    beta = beta if any(weights) else 1.0
+def test_balance_is_the_naive_loop(seed, b, n, d, kind, normalise, mixture, beta, data):
+    beta = beta if any(mixture) else 1.0
     k = data.draw(st.integers(1, n))
-    x, relevance = features(seed, b, n, d, kind), relevances(seed, b, n)
-    found = coverage_greedy(x, relevance, k, *weights, normalise, beta=beta)
+    x, relevance = features(seed, b, n, d, kind), weights(seed, b, n)
+    found = balance(x, relevance, k, *mixture, normalise, beta=beta)
     every = torch.arange(n).expand(b, n)
     for image, similarity in enumerate(Cosine(x).rows(every).double().numpy()):
-        expected = naive.coverage_greedy(similarity, relevance[image].double().numpy(), k, *weights, normalise, beta)
+        expected = naive.balance(similarity, relevance[image].double().numpy(), k, *mixture, normalise, beta)
         if kind == "copies":  # copies tie exactly, and sums of relevances in another order may tip them
             assert len(set(found[image].tolist())) == k
         else:
@@ -57,13 +42,13 @@ def test_coverage_greedy_is_the_naive_loop(seed, b, n, d, kind, normalise, weigh
 
 
 @pytest.mark.parametrize("normalise", ["mean", "minmax"])
-def test_coverage_greedy_is_the_naive_loop_at_full_size(normalise):
+def test_balance_is_the_naive_loop_at_full_size(normalise):
     x = features(5, 1, 576, 64).view(1, 24, 24, 64)
     x = (x.cumsum(1) + x.cumsum(2)).view(1, 576, 64)  # neighbours alike, as in a picture
-    relevance = relevances(5, 1, 576)
-    found = coverage_greedy(x, relevance, 128, normalise=normalise)[0].tolist()
+    relevance = weights(5, 1, 576)
+    found = balance(x, relevance, 128, normalise=normalise)[0].tolist()
     similarity = Cosine(x).rows(torch.arange(576)[None])[0].double().numpy()
-    assert found == naive.coverage_greedy(similarity, relevance[0].double().numpy(), 128, 0.5, 0.5, normalise)
+    assert found == naive.balance(similarity, relevance[0].double().numpy(), 128, 0.5, 0.5, normalise)
 
 
 def test_coverage_sums_are_exact_so_their_order_does_not_matter():
@@ -76,10 +61,10 @@ def test_coverage_sums_are_exact_so_their_order_does_not_matter():
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 40), d=st.integers(2, 16), data=st.data())
-def test_farthest_points_are_those_of_the_full_distance_matrix(seed, n, d, data):
+def test_farthest_are_those_of_the_full_distance_matrix(seed, n, d, data):
     k = data.draw(st.integers(1, n))
     x = features(seed, 2, n, d)
-    found = farthest_points(x, k)
+    found = farthest(x, k)
     for image, similarity in enumerate(Cosine(x).rows(torch.arange(n).expand(2, n))):
         others = similarity - 9 * torch.eye(n)
         first = int(found[image, 0])
@@ -89,12 +74,12 @@ def test_farthest_points_are_those_of_the_full_distance_matrix(seed, n, d, data)
 
 @pytest.mark.parametrize(("n", "chunk"), [(300, 1 << 20), (64, 300)])
 def test_the_picks_do_not_depend_on_the_matrix_or_the_chunks(monkeypatch, n, chunk):
-    x, relevance = features(1, 2, n, 48), relevances(1, 2, n)
-    run = lambda: (farthest_points(x, n // 3), coverage_greedy(x, relevance, n // 3))  # noqa: E731
+    x, relevance = features(1, 2, n, 48), weights(1, 2, n)
+    run = lambda: (farthest(x, n // 3), balance(x, relevance, n // 3))  # noqa: E731
     with_matrix = run()
     monkeypatch.setattr(cosine, "GRAM_LIMIT", n - 1)
     monkeypatch.setattr(cosine, "CHUNK", chunk)
-    monkeypatch.setattr("foveate.ops.coverage.CHUNK", chunk)
+    monkeypatch.setattr("foveate.ops.balance.CHUNK", chunk)
     assert Cosine(x)._gram_MN is None
     without = run()
     assert all(torch.equal(a, b) for a, b in zip(with_matrix, without, strict=True))
@@ -102,15 +87,15 @@ def test_the_picks_do_not_depend_on_the_matrix_or_the_chunks(monkeypatch, n, chu
 
 def test_farther_apart_than_the_limit_there_is_no_matrix():
     n = cosine.GRAM_LIMIT + 1
-    order = farthest_points(features(2, 1, n, 8), 5)
+    order = farthest(features(2, 1, n, 8), 5)
     assert len(set(order[0].tolist())) == 5
 
 
 def test_copies_never_repeat_a_pick():
     x = torch.ones(2, 9, 4)
-    for order in (farthest_points(x, 9), coverage_greedy(x, torch.ones(2, 9), 9)):
+    for order in (farthest(x, 9), balance(x, torch.ones(2, 9), 9)):
         assert order.sort(1).values.tolist() == [list(range(9))] * 2
-    assert farthest_points(torch.zeros(1, 3, 4), 3).sort(1).values.tolist() == [[0, 1, 2]]
+    assert farthest(torch.zeros(1, 3, 4), 3).sort(1).values.tolist() == [[0, 1, 2]]
 
 
 def test_a_mutual_pair_does_not_make_the_answer_depend_on_the_order():
@@ -118,19 +103,19 @@ def test_a_mutual_pair_does_not_make_the_answer_depend_on_the_order():
     x[0, 7] = -x[0].mean(0)
     x[0, 3] = x[0, 7] + 0.05  # 3 and 7 are far from all others and nearest to each other
     turn = torch.arange(11, -1, -1)
-    assert sorted(farthest_points(x, 1)[0].tolist()) == sorted(turn[farthest_points(x[:, turn], 1)[0]].tolist())
+    assert sorted(farthest(x, 1)[0].tolist()) == sorted(turn[farthest(x[:, turn], 1)[0]].tolist())
 
 
 def test_autocast_does_not_round_the_similarities():
     x = features(6, 1, 50, 32)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        inside = farthest_points(x, 20)
-    assert torch.equal(inside, farthest_points(x, 20))
+        inside = farthest(x, 20)
+    assert torch.equal(inside, farthest(x, 20))
 
 
 def test_no_gradient_graph_is_kept():
     x = features(6, 1, 10, 4).requires_grad_()
-    assert not coverage_greedy(x, relevances(0, 1, 10).requires_grad_(), 4).requires_grad
+    assert not balance(x, weights(0, 1, 10).requires_grad_(), 4).requires_grad
     assert not Cosine(x.detach()).rows(torch.tensor([[0]])).requires_grad
 
 
@@ -138,13 +123,13 @@ def test_no_gradient_graph_is_kept():
 def test_a_count_out_of_range_is_refused(k):
     x = features(0, 1, 10, 4)
     with pytest.raises(PlanError, match=f"k is {k}"):
-        farthest_points(x, k)
+        farthest(x, k)
     with pytest.raises(PlanError, match=f"k is {k}"):
-        coverage_greedy(x, torch.ones(1, 10), k)
+        balance(x, torch.ones(1, 10), k)
 
 
 def test_nan_is_refused():
     x = features(0, 1, 10, 4)
     x[0, 3, 1] = float("nan")
     with pytest.raises(SignalError, match="NaN"):
-        farthest_points(x, 2)
+        farthest(x, 2)

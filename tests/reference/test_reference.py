@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foveate.methods import METHODS
-from foveate.ops.farthest import farthest_points
+from foveate.ops.farthest import farthest
 from foveate.selection import Selection, TokenView
 
 HERE = Path(__file__).parent
@@ -40,13 +40,13 @@ def first_selector(method, **options):
 @pytest.mark.parametrize("name", SIZES)
 def test_divprune_picks_the_same_tokens_in_the_same_order(name):
     case = Case("divprune", name)
-    assert farthest_points(case["hidden"], case.k).tolist() == case["order"].tolist()
+    assert farthest(case["hidden"], case.k).tolist() == case["order"].tolist()
     assert kept(first_selector("divprune")(TokenView(hidden_BND=case["hidden"]), case.k)) == case["keep"][0].tolist()
 
 
 def test_divprune_still_returns_k_tokens_where_only_twenty_are_distinct():
     case = Case("divprune", "q1")
-    order = farthest_points(case["hidden"], case.k)[0].tolist()
+    order = farthest(case["hidden"], case.k)[0].tolist()
     assert len(set(order)) == case.k == 28
     unique = case.number("unique")
     assert len(set(case["order"][0].tolist())) == unique == 20, "the released code repeats itself"

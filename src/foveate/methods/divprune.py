@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from foveate.cut import Cut
-from foveate.ops.farthest import farthest_points
+from foveate.ops.farthest import farthest
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
@@ -33,7 +33,7 @@ class Farthest:
     def __call__(self, view: TokenView, k: int) -> Selection:
         """Exactly k tokens."""
         hidden_BND = view.need("hidden_BND")
-        return Selection.of(farthest_points(hidden_BND, k), hidden_BND.shape[1])
+        return Selection.of(farthest(hidden_BND, k), hidden_BND.shape[1])
 
 
 def divprune(keep: float | int) -> Plan:

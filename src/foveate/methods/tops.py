@@ -25,7 +25,7 @@ from torch import Tensor
 from foveate.cut import Cut
 from foveate.errors import PlanError, unknown
 from foveate.methods.tops_schedules import SCHEDULES, Budget, default_layers, keeps_of
-from foveate.ops.coverage import Normalise, coverage_greedy
+from foveate.ops.balance import Normalise, balance
 from foveate.ops.relevance import Transform, transform
 from foveate.plan import Plan, Positions
 from foveate.selection import Attention, Selection, TokenView
@@ -80,8 +80,9 @@ class _Greedy:
         if self.normalise == "mean" and self.beta and (self.alpha or self.lam):
             _warn_if_drowned(relevance_BN, self.relevance)
         # Transforms may make the largest values equal; the most relevant token is first all the same.
-        order_BK = coverage_greedy(
-            hidden_BND, relevance_BN, k, self.alpha, self.lam, self.normalise, first_BN=raw_BN, beta=self.beta
+        first_B1 = raw_BN.argmax(1, keepdim=True)
+        order_BK = balance(
+            hidden_BND, relevance_BN, k, self.alpha, self.lam, self.normalise, self.beta, start_BS=first_B1
         )
         return Selection.of(order_BK, hidden_BND.shape[1])
 

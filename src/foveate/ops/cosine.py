@@ -16,8 +16,8 @@ CHUNK = 1 << 20
 _STEPS = 2.0**30
 
 
-def unit(x_BND: Tensor) -> Tensor:
-    """Each row at length 1, in float32; a row of zeros stays zero.
+def check_finite(x_BND: Tensor) -> None:
+    """Refuse what cannot be compared.
 
     Raises:
         SignalError: a value is NaN or infinite.
@@ -26,6 +26,15 @@ def unit(x_BND: Tensor) -> Tensor:
         raise SignalError(
             "features hold NaN or infinity, so nothing is near or far; check the activations for overflow"
         )
+
+
+def unit(x_BND: Tensor) -> Tensor:
+    """Each row at length 1, in float32; a row of zeros stays zero.
+
+    Raises:
+        SignalError: a value is NaN or infinite.
+    """
+    check_finite(x_BND)
     return torch.nn.functional.normalize(x_BND.float(), dim=-1, eps=1e-12)
 
 

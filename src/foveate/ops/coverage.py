@@ -1,117 +1,130 @@
-"""Greedy choice by relevance, diversity and coverage together, exact and without recomputing the coverage."""
+"""Greedy coverage: each new token is the one that adds most to how well the picked ones stand for all others."""
 
-from collections.abc import Iterable
-from typing import Literal
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from foveate.ops.cosine import CHUNK, Cosine
-from foveate.ops.topk import check_k
+from foveate.errors import PlanError
+from foveate.ops.cosine import Cosine
+from foveate.ops.start import check_start
 
-Normalise = Literal["mean", "minmax"]
-
-# Where all open tokens are equal, and 0 divides 0.
-_LEAST = 1e-300
+_AT_ONCE = 32
+"""Candidates worked out anew at a time."""
 
 
 @torch.no_grad()
-def coverage_greedy(
+def coverage(
     x_BND: Tensor,
-    relevance_BN: Tensor,
     k: int,
-    alpha: float = 0.5,
-    lam: float = 0.5,
-    normalise: Normalise = "mean",
-    first_BN: Tensor | None = None,
-    beta: float = 1.0,
+    weight_BN: Tensor | None = None,
+    value_BN: Tensor | None = None,
+    bonus_BN: Tensor | None = None,
+    start_BS: Tensor | None = None,
+    floor: float = 0.0,
 ) -> Tensor:
-    """The greedy selection of TOPS (arXiv 2606.27161, Algorithms 1 and 2).
+    """Facility location by cosine similarity s, with m(j) the best s(i, j) over the picked i, at least `floor`.
 
-    With s(i, j) the cosine and m(j) the best s(i, j) over the picked i, each step takes the open token i of largest
-    beta * relevance(i) + alpha * diversity(i) + lam * coverage(i), where diversity(i) = 1 - m(i) and coverage(i) is the
-    sum over open j of max(0, s(i, j) - m(j)). Each criterion is first normalised over the open tokens.
-
-    The coverage is kept up to date instead of recomputed: a pick changes it only through the columns whose m rose, a
-    dozen of thousands in a typical step. Similarities are multiples of 2^-30 and sums are float64, so nothing is
-    rounded and the picks are those of the full recomputation (above `cosine.GRAM_LIMIT` tokens, to the rounding of a
-    float32 product).
+    Each step takes the open token i of largest bonus(i) + value(i) * sum over all j of w(j) * max(0, s(i, j) - m(j)).
+    A gain only ever falls, so a token whose old gain is below another's present one need not be looked at (lazy greedy,
+    Minoux 1978): a few rows of similarities a pick, and the picks are those of the full recomputation.
 
     Args:
-        x_BND: features in any floating type.
-        relevance_BN: not negative; larger is more relevant.
+        x_BND: features in any floating type; similarities are float32, sums float64.
         k: how many, 1 to N.
-        alpha: weight of diversity.
-        lam: weight of coverage; 0 leaves its cost out.
-        normalise: "mean" divides by the mean of the open tokens, "minmax" maps their range to [0, 1].
-        first_BN: the first pick is the largest of these, by default of the relevance.
-        beta: weight of relevance; the paper's is 1.
+        weight_BN: of what is covered, 0 or more; none is 1 for all (EADP, MiCo).
+        value_BN: of who covers, 0 or more; none is 1 for all (SCOPE).
+        bonus_BN: what a token is worth besides.
+        start_BS: tokens that are picked beforehand, in this order, -1 after the last; they count among the k.
+        floor: 0 counts positive similarities alone; -1 counts all, as (1 + cos) / 2 does up to a factor of two.
 
     Returns:
-        Indices [B, k] in picking order; ties go to the lower index.
+        Indices [B, k] in picking order, the start first; ties go to the lower index. Always k different ones: where
+        nothing is left to gain, tokens come in order.
 
     Raises:
-        PlanError: k out of range.
+        PlanError: k out of range, or a start that is no list of different tokens.
     """
-    b, n = relevance_BN.shape
-    check_k(k, n)
-    cosine = Cosine(x_BND)
-    scaled = _by_mean if normalise == "mean" else _by_range
-    weight_31 = torch.tensor([[beta], [alpha], [lam]], dtype=torch.float64, device=x_BND.device)
+    b, n = x_BND.shape[:2]
+    start_BS = check_start(start_BS, b, n, k)
+    out = []
+    for image in range(b):
+        cosine = Cosine(x_BND[image : image + 1])
 
-    picks = [(relevance_BN if first_BN is None else first_BN).argmax(1, keepdim=True)]
-    best_BN = cosine.rows(picks[0])[:, 0]
-    criteria_B3N = torch.stack([relevance_BN.double(), 1 - best_BN.double(), torch.zeros_like(best_BN).double()], 1)
-    diversity_BN, coverage_BN = criteria_B3N[:, 1], criteria_B3N[:, 2]
-    if lam:
-        for index_BM in cosine.chunks():
-            best_BM1 = best_BN.gather(1, index_BM)[:, :, None]
-            reached_BMN = torch.maximum(cosine.rows(index_BM), best_BM1)
-            coverage_BN += reached_BMN.sum(1, dtype=torch.float64) - best_BM1.sum(1, dtype=torch.float64)
-    shut_BN = torch.zeros(b, n, dtype=torch.bool, device=x_BND.device)
-    while True:
-        shut_BN.scatter_(1, picks[-1], True)
-        if len(picks) == k:
-            return torch.cat(picks, 1)
-        score_BN = scaled(criteria_B3N, shut_BN, weight_31).sum(1)
-        picks.append(score_BN.masked_fill_(shut_BN, -torch.inf).argmax(1, keepdim=True))
-        row_BN = cosine.rows(picks[-1])[:, 0]
-        if lam:
-            _lower(coverage_BN, cosine, best_BN, row_BN)
-        best_BN = torch.maximum(best_BN, row_BN)
-        torch.sub(1, best_BN.double(), out=diversity_BN)
+        def rows(index_M: Tensor, cosine: Cosine = cosine) -> Tensor:
+            return cosine.rows(index_M[None])[0]
+
+        weights = [None if w is None else w[image] for w in (weight_BN, value_BN, bonus_BN)]
+        out.append(_lazy(rows, n, torch.full((n,), floor, device=x_BND.device), k, start_BS[image], *weights))
+    return torch.stack(out)
 
 
-def _lower(coverage_BN: Tensor, cosine: Cosine, old_BN: Tensor, row_BN: Tensor) -> None:
-    """Take from the coverage what the columns give no more whose best rises from `old_BN` to `row_BN`."""
-    b, n = old_BN.shape
-    image_R, index_R = (row_BN > old_BN).nonzero().unbind(1)
-    for image, index in _parts(image_R, index_R, max(1, CHUNK // n)):
-        low_R1, high_R1 = (x[image, index][:, None] for x in (old_BN, row_BN))
-        # What a token covered of such a column, at most up to where it rises. The bounds are similarities: still exact.
-        reached_RN = cosine.ragged(image, index).clamp_(low_R1, high_R1)
-        if b == 1:
-            coverage_BN -= reached_RN.sum(0, dtype=torch.float64).sub_(low_R1.sum(dtype=torch.float64))
-        else:
-            coverage_BN.index_add_(0, image, reached_RN.double().sub_(low_R1), alpha=-1)
+@torch.no_grad()
+def cover(
+    matrix_BRN: Tensor,
+    k: int,
+    weight_BR: Tensor | None = None,
+    value_BN: Tensor | None = None,
+    bonus_BN: Tensor | None = None,
+    start_BS: Tensor | None = None,
+    floor: float = 0.0,
+) -> Tensor:
+    """`coverage` of any R things by N tokens: matrix[r, i] says how far token i covers thing r (MMTok)."""
+    b, _, n = matrix_BRN.shape
+    start_BS = check_start(start_BS, b, n, k)
+    out = []
+    for image, matrix_RN in enumerate(matrix_BRN):
+        matrix_NR = matrix_RN.mT.contiguous()
+        if not torch.isfinite(matrix_NR).all():
+            raise PlanError("the matrix holds NaN or infinity, so nothing covers anything; check what it was made of")
+        least_R = matrix_NR.new_full((matrix_NR.shape[1],), floor)
+        weights = [None if w is None else w[image] for w in (weight_BR, value_BN, bonus_BN)]
+        out.append(_lazy(matrix_NR.__getitem__, n, least_R, k, start_BS[image], *weights))
+    return torch.stack(out)
 
 
-def _parts(image_R: Tensor, index_R: Tensor, most: int) -> Iterable[tuple[Tensor, Tensor]]:
-    # Splitting costs more than it looks: it is left out of the usual step.
-    return ((image_R, index_R),) if len(index_R) <= most else zip(image_R.split(most), index_R.split(most), strict=True)
+def _lazy(
+    rows: Callable[[Tensor], Tensor],
+    n: int,
+    best_R: Tensor,
+    k: int,
+    start_S: Tensor,
+    weight_R: Tensor | None,
+    value_N: Tensor | None,
+    bonus_N: Tensor | None,
+) -> Tensor:
+    """One image's picks. `rows` gives what tokens [M] cover, [M, R]."""
+    device = best_R.device
+    bound_N = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
+    fresh_N = torch.zeros(n, dtype=torch.bool, device=device)
+    shut_N = torch.zeros(n, dtype=torch.bool, device=device)
+    weight_R = None if weight_R is None else weight_R.double()
+    picks: list[int] = []
+    while len(picks) < k:
+        pick = int(start_S[len(picks)]) if len(picks) < len(start_S) else -1
+        while pick < 0:
+            top = int(bound_N.argmax())
+            if fresh_N[top]:
+                pick = top
+                break
+            # The largest bounds with it: they are likely to be asked for next.
+            index_M = bound_N.masked_fill(fresh_N, -torch.inf).topk(min(_AT_ONCE, n)).indices
+            index_M = torch.cat((index_M.new_tensor([top]), index_M))
+            gain_M = _gain(rows(index_M), best_R, weight_R)
+            if value_N is not None:
+                gain_M = gain_M * value_N[index_M]
+            if bonus_N is not None:
+                gain_M = gain_M + bonus_N[index_M]
+            bound_N[index_M] = gain_M.masked_fill_(shut_N[index_M], -torch.inf)
+            fresh_N[index_M] = True
+        picks.append(pick)
+        bound_N[pick], shut_N[pick] = -torch.inf, True
+        best_R = torch.maximum(best_R, rows(torch.tensor([pick], device=device))[0])
+        fresh_N.zero_()
+    return torch.tensor(picks, device=device)
 
 
-def _by_mean(x_B3N: Tensor, shut_BN: Tensor, weight_31: Tensor) -> Tensor:
-    """Weighted, over the sum of the open tokens: their count changes no order."""
-    # Of magnitudes: the plain sum for the criteria as defined, and no flip of sign for anyone else's.
-    total_B31 = x_B3N.masked_fill(shut_BN[:, None], 0).abs_().sum(-1, keepdim=True)
-    return x_B3N * (weight_31 / total_B31.clamp_(min=_LEAST))
-
-
-def _by_range(x_B3N: Tensor, shut_BN: Tensor, weight_31: Tensor) -> Tensor:
-    """Weighted, from 0 to 1 over the open tokens."""
-    shut_B1N = shut_BN[:, None]
-    low_B31 = x_B3N.masked_fill(shut_B1N, torch.inf).amin(-1, keepdim=True)
-    high_B31 = x_B3N.masked_fill(shut_B1N, -torch.inf).amax(-1, keepdim=True)
-    # Divided before weighted: the best by relevance and the best by diversity are then 1 both, and tie as they should.
-    return ((x_B3N - low_B31) / (high_B31 - low_B31).clamp_(min=_LEAST)).mul_(weight_31)
+def _gain(rows_MR: Tensor, best_R: Tensor, weight_R: Tensor | None) -> Tensor:
+    # In float64 differences of similarities are exact. Row by row, so that a bound and its renewal round alike.
+    more_MR = (rows_MR.double() - best_R.double()).clamp_(min=0)
+    return (more_MR if weight_R is None else more_MR.mul_(weight_R)).sum(1)
