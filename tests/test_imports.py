@@ -24,11 +24,12 @@ MAY = {
     # What every engine needs to choose.
     "fields": f"{CORE}",
     "choosing": f"{CORE} fields",
+    "servable": f"{CORE} fields",
     "geometry": "errors selection",
     # Engines: one room each.
-    "hf": f"{CORE} fields choosing geometry",
-    "engines": f"{CORE} methods fields choosing geometry hf tiny data files images",
-    "engines.vllm": f"{CORE} methods fields choosing geometry engines data files images",
+    "hf": f"{CORE} fields choosing servable geometry",
+    "engines": f"{CORE} methods fields choosing servable geometry hf tiny data files images",
+    "engines.vllm": f"{CORE} methods fields choosing servable geometry engines data files images",
     "families": "hf geometry",
     # The products around them.
     "files": "errors",

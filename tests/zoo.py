@@ -21,8 +21,8 @@ from transformers import (
     SiglipVisionConfig,
 )
 
+from foveate.geometry.base import Kind
 from foveate.hf.families import FAMILIES
-from foveate.hf.families.base import Kind
 
 DEPTH = 4
 VOCAB = 120

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from foveate.cut import Cut
 from foveate.errors import ModelError, PlanError
+from foveate.geometry.base import Kind
 from foveate.hf.cache import check_cache, given, kept_of, left, length
 from foveate.hf.calls import named, special_ids, stand_in_ids
 from foveate.hf.checks import MARK, check_counts, check_mask, check_model, check_plan
@@ -30,7 +31,6 @@ from foveate.hf.clock import Seconds
 from foveate.hf.cutting import Cutting
 from foveate.hf.encode import Encoding, Features, wrapped
 from foveate.hf.families import family
-from foveate.hf.families.base import Kind
 from foveate.hf.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, question, runs, without_last
 from foveate.hf.report import Report, account
 from foveate.hf.step import Step

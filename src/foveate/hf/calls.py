@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from foveate.hf.families.base import Family, Kind
+from foveate.geometry.base import Kind
+from foveate.hf.families.base import Family
 
 KINDS: tuple[Kind, ...] = ("image", "video")
 

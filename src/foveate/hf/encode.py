@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from foveate.choosing import Asked, choose
 from foveate.errors import ModelError
 from foveate.fields import TOWER
+from foveate.geometry.base import Call, Kind, Unit
+from foveate.geometry.tower import by_image
 from foveate.hf.checks import MARK, check_counts
 from foveate.hf.clock import Clock, Seconds
-from foveate.hf.families.base import Call, Kind, Tap, Unit
+from foveate.hf.families.base import Tap
 from foveate.hf.prompt import Encoded
 
-NAMES = ("cls_attn", "encoder", "keys", "cls_cos")
 _TOWER_STATES = ("last_hidden_state", "hidden_states", "attentions")
 
 
@@ -92,14 +93,7 @@ class EncoderCut:
         assert self.tap is not None
         device = next(v for v in self.call.values() if isinstance(v, Tensor)).device
         with torch.no_grad(), Clock(self.encoding.seconds, device):
-            signals = self.tap.signals()
-            found: list[dict[str, Tensor]] = [{} for _ in self.encoding.units]
-            for name in NAMES:
-                rows = getattr(signals, name)
-                if rows is None:
-                    continue
-                for at, x in zip(found, self.family.pack(self.base, self.kind, self.call, rows), strict=True):
-                    at[name] = x.squeeze(-1) if name.startswith("cls") else x
+            found = by_image(self.family, self.base, self.kind, self.call, self.tap.signals())
         self.encoding.images = [Encoded(u, s) for u, s in zip(self.encoding.units, found, strict=True)]
         self.done = True
 

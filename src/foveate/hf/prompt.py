@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from foveate.errors import ModelError
-from foveate.hf.families.base import Family, Kind, Unit
-from foveate.selection import Block, Grid
+from foveate.geometry.base import Kind, Unit, join
+from foveate.hf.families.base import Family
+from foveate.selection import Grid
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def joined(images: list[Image]) -> list[Image]:
             out.append(image)
             continue
         n = last.tokens
-        last.grid += tuple(Block(b.start + n, b.rows, b.columns, b.newline) for b in image.grid)
+        last.grid = join([Unit(i.kind, i.tokens, i.grid) for i in (last, image)]).grid
         last.alive = torch.cat((last.alive, image.alive + n))
         last.units += image.units
         last.place_N = torch.cat((last.place_N, image.place_N))

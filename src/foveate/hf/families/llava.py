@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from torch import Tensor
-
-from foveate.errors import ModelError
-from foveate.hf.families.base import Call, Family, Kind, Tap, feature_layer
+from foveate.geometry.base import Call
+from foveate.geometry.llava import LlavaGeometry
+from foveate.hf.families.base import Family, Tap, feature_layer
 from foveate.hf.families.towers import TiledTap
 
 CLS = "attention from [CLS] in the feature layer, head mean; SigLIP towers: attention received, mean over queries"
@@ -21,40 +20,10 @@ SIGNALS = {
 }
 
 
-class Llava(Family):
+class Llava(LlavaGeometry, Family):
     """`llava`: LlavaForConditionalGeneration."""
 
-    model_type = "llava"
     signals = SIGNALS
-
-    def patches(self, base: Any) -> int:
-        """Patches of one tile."""
-        vision = base.config.vision_config
-        return (vision.image_size // vision.patch_size) ** 2
-
-    def rows(self, base: Any, kind: Kind, call: Call) -> int:
-        """Tiles x patches."""
-        pixels = call["pixel_values"]
-        return pixels.shape[:-3].numel() * self.patches(base)
-
-    def pack(self, base: Any, kind: Kind, call: Call, rows_RC: Tensor, newline: float = 0.0) -> list[Tensor]:
-        """Row order is token order."""
-        return list(rows_RC.split(self.patches(base)))
-
-    def has_cls(self, base: Any) -> bool:
-        """CLIP has one, SigLIP has none."""
-        kind = base.config.vision_config.model_type
-        if kind not in ("clip_vision_model", "siglip_vision_model"):
-            raise ModelError(
-                f"the vision tower is {kind!r}; {self.model_type} is supported with CLIP and SigLIP towers"
-            )
-        cls = kind == "clip_vision_model"
-        strategy = base.config.vision_feature_select_strategy
-        if strategy != (want := "default" if cls else "full"):
-            raise ModelError(
-                f"vision_feature_select_strategy is {strategy!r} with a {kind}; only {want!r} makes one token a patch"
-            )
-        return cls
 
     def check_tower(self, base: Any) -> None:
         """CLIP and SigLIP, with their usual settings."""

@@ -1,41 +1,14 @@
-"""Taps on the two kinds of vision tower: one image a batch row with separate projections, and packed patches with one.
-
-[CLS] attention is one row of scores. Where there is no [CLS], attention received is summed over chunks of queries, so
-that the whole N x N map never exists.
-"""
+"""Taps on the two kinds of vision tower: an image a batch row with its projections apart, and packed patches."""
 
 import threading
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import cache, partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity
 
-from foveate.hf.families.base import Tap, TowerSignals
-
-CHUNK = 256
-
-
-def cls_attention(q_BHD: Tensor, k_BHSD: Tensor, scale: float) -> Tensor:
-    """Head-mean softmax of one query against all keys: [B, S], float32."""
-    score = torch.einsum("bhd,bhsd->bhs", q_BHD.float(), k_BHSD.float()) * scale
-    return score.softmax(-1).mean(1)
-
-
-def attention_received(q_BHSD: Tensor, k_BHSD: Tensor, scale: float) -> Tensor:
-    """Mean over queries and heads of the attention that each key receives: [B, S], float32."""
-    total = torch.zeros(k_BHSD.shape[0], k_BHSD.shape[2], dtype=torch.float32, device=k_BHSD.device)
-    keys = k_BHSD.float().transpose(-1, -2)
-    for queries in q_BHSD.float().split(CHUNK, dim=2):
-        total += (queries @ keys * scale).softmax(-1).mean(1).sum(1)
-    return total / q_BHSD.shape[2]
-
-
-def heads(x: Tensor, n: int) -> Tensor:
-    """[B, S, H*D] -> [B, H, S, D]."""
-    return x.unflatten(-1, (n, -1)).transpose(1, 2)
+from foveate.geometry.tower import TowerLayer, consecutive_cells, heads, square_cells
+from foveate.hf.families.base import Tap
 
 
 class TiledTap(Tap):
@@ -56,39 +29,17 @@ class TiledTap(Tap):
             out.append(self.layer.register_forward_hook(self.keep_output("features")))
         return out
 
-    def signals(self) -> TowerSignals:
-        """Per patch, then averaged over each merged cell."""
-        n, cls = self.attn.num_heads, self.cls
-        attn = features = keys = cos = None
-        if self.reads & {"cls_attn_BN", "keys_BNC"}:
-            k = heads(self._norm("k_norm", self.take("keys")), n)
-            if "keys_BNC" in self.reads:
-                keys = k.mean(1)[:, int(cls) :]
-            if "cls_attn_BN" in self.reads:
-                q = heads(self._norm("q_norm", self.take("queries")), n)
-                row = (
-                    cls_attention(q[:, :, 0], k, self.attn.scale) if cls else attention_received(q, k, self.attn.scale)
-                )
-                attn = row[:, int(cls) :].unsqueeze(-1)
-        if self.reads & {"encoder_BNC", "hidden_BND", "cls_cos_BN"}:
-            every = self.take("features")
-            features = every[:, int(cls) :]
-            if "cls_cos_BN" in self.reads:
-                cos = cosine_similarity(every[:, :1].float(), features.float(), dim=-1).unsqueeze(-1)
-        return TowerSignals(*(self._rows(x) for x in (attn, features, keys, cos)))
+    def shown(self) -> TowerLayer:
+        """The layer's projections, split into heads."""
 
-    def _norm(self, name: str, x: Tensor) -> Tensor:
-        norm = getattr(self.attn, name, None)
-        return x if norm is None else norm(x)
+        def part(name: str, norm: str) -> Tensor:
+            x = self.look(name)
+            return heads(x if getattr(self.attn, norm, None) is None else getattr(self.attn, norm)(x), n)
 
-    def _rows(self, x: Tensor | None) -> Tensor | None:
-        """[tiles, patches, C] -> [R, C], averaging each merge x merge cell."""
-        if x is None:
-            return None
-        if self.merge > 1:
-            side = round(x.shape[1] ** 0.5)
-            x = x.reshape(x.shape[0], side // self.merge, self.merge, side // self.merge, self.merge, -1).mean((2, 4))
-        return x.reshape(-1, x.shape[-1])
+        n, keys = self.attn.num_heads, partial(part, "keys", "k_norm")
+        cells = partial(square_cells, merge=self.merge)
+        features = partial(self.look, "features")
+        return TowerLayer(partial(part, "queries", "q_norm"), keys, keys, features, self.attn.scale, self.cls, cells)
 
 
 class PackedTap(Tap):
@@ -115,26 +66,30 @@ class PackedTap(Tap):
         if threading.get_ident() == self.thread:
             self.seen["call"] = (kwargs["cu_seqlens"], kwargs["position_embeddings"])
 
-    def signals(self) -> TowerSignals:
-        """Per patch, then averaged over each merged cell."""
-        attn = features = keys = None
-        if self.reads & {"cls_attn_BN", "keys_BNC"}:
-            qkv, (cu_seqlens, (cos, sin)) = self.take("projections"), self.take("call")
-            module = self.block.attn
+    def shown(self) -> TowerLayer:
+        """The block's projections, apart and rotated."""
+        module = self.block.attn
+
+        def split() -> tuple[Tensor, Tensor]:
+            qkv = self.look("projections")
             q, k, _ = qkv.reshape(qkv.shape[0], 3, module.num_heads, -1).unbind(1)
-            if "keys_BNC" in self.reads:
-                # Before rotation: a key's content, not its place.
-                keys = k.mean(1)
-            if "cls_attn_BN" in self.reads:
-                q, k = self.rotate(q, k, cos, sin)
-                bounds = cu_seqlens.tolist()
-                parts = [
-                    attention_received(q[a:b].transpose(0, 1)[None], k[a:b].transpose(0, 1)[None], module.scaling)[0]
-                    for a, b in pairwise(bounds)
-                ]
-                attn = torch.cat(parts).unsqueeze(-1)
-        if self.reads & {"encoder_BNC", "hidden_BND"}:
-            features = self.take("features")
-        return TowerSignals(
-            *(None if x is None else x.unflatten(0, (-1, self.merge)).mean(1) for x in (attn, features, keys))
+            return q, k
+
+        @cache
+        def both() -> tuple[Tensor, Tensor]:
+            _, (cos, sin) = self.look("call")
+            return self.rotate(*split(), cos, sin)
+
+        def rotated(which: int) -> Tensor:
+            return both()[which].transpose(0, 1)[None]
+
+        return TowerLayer(
+            queries=partial(rotated, 0),
+            keys=partial(rotated, 1),
+            content=lambda: split()[1].transpose(0, 1)[None],
+            features=lambda: self.look("features")[None],
+            scale=module.scaling,
+            cls=False,
+            rows=partial(consecutive_cells, merge=self.merge),
+            segments=lambda: self.look("call")[0].tolist(),
         )

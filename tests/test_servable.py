@@ -1,0 +1,23 @@
+"""Which plans can be served, and why others cannot."""
+
+import pytest
+
+from foveate.methods import METHODS
+from foveate.plan import Plan
+from foveate.servable import servable
+
+
+@pytest.mark.parametrize("name", ["random", "uniform", "pool", "fastervlm", "divprune"])
+def test_one_cut_before_the_llm_can_be_served(name):
+    assert servable(METHODS[name](0.25)) is None
+
+
+@pytest.mark.parametrize(("name", "why"), [("fastv", "inside the LLM"), ("pyramiddrop", "one cut, not")])
+def test_cuts_inside_the_llm_cannot(name, why):
+    assert why in servable(METHODS[name](0.25))
+
+
+def test_nothing_to_do_and_other_positions_are_refused():
+    assert "not 0" in servable(Plan(()))
+    plan = METHODS["divprune"](0.25)
+    assert "contiguous" in servable(Plan(plan.cuts, "contiguous"))
