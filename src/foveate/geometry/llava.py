@@ -7,6 +7,9 @@ from torch import Tensor
 from foveate.errors import ModelError
 from foveate.geometry.base import Call, Geometry, Kind
 
+TOWERS = {"clip_vision_model": True, "dinov2": True, "siglip_vision_model": False}
+"""Whether a tower has a [CLS]. DINOv2's config must give the size it is run at: patches are counted from it."""
+
 
 class LlavaGeometry(Geometry):
     """`llava`."""
@@ -28,20 +31,17 @@ class LlavaGeometry(Geometry):
         return list(rows_RC.split(self.patches(base)))
 
     def has_cls(self, base: Any) -> bool:
-        """CLIP has one, SigLIP has none.
+        """CLIP and DINOv2 have one, SigLIP has none.
 
         Raises:
             ModelError: another kind of tower, or settings that do not make one token a patch.
         """
         kind = base.config.vision_config.model_type
-        if kind not in ("clip_vision_model", "siglip_vision_model"):
-            raise ModelError(
-                f"the vision tower is {kind!r}; {self.model_type} is supported with CLIP and SigLIP towers"
-            )
-        cls = kind == "clip_vision_model"
+        if kind not in TOWERS:
+            raise ModelError(f"the vision tower is {kind!r}; {self.model_type} is supported with {', '.join(TOWERS)}")
         strategy = base.config.vision_feature_select_strategy
-        if strategy != (want := "default" if cls else "full"):
+        if strategy != (want := "default" if TOWERS[kind] else "full"):
             raise ModelError(
                 f"vision_feature_select_strategy is {strategy!r} with a {kind}; only {want!r} makes one token a patch"
             )
-        return cls
+        return TOWERS[kind]

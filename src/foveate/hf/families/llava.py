@@ -1,4 +1,4 @@
-"""LLaVA-1.5: CLIP (or SigLIP) tower, an MLP that projects token by token, one square grid an image."""
+"""LLaVA-1.5: CLIP (or SigLIP, DINOv2) tower, an MLP that projects token by token, one square grid an image."""
 
 from typing import Any
 
@@ -26,15 +26,21 @@ class Llava(LlavaGeometry, Family):
     signals = SIGNALS
 
     def check_tower(self, base: Any) -> None:
-        """CLIP and SigLIP, with their usual settings."""
+        """Known towers, with their usual settings."""
         self.has_cls(base)
-        feature_layer(base.config.vision_feature_layer, len(base.vision_tower.encoder.layers))
+        feature_layer(base.config.vision_feature_layer, len(tower_layers(base)))
 
     def tap(self, base: Any, reads: frozenset[str], call: Call) -> Tap:
         """Queries and keys of the feature layer."""
-        layers = base.vision_tower.encoder.layers
+        layers = tower_layers(base)
         layer = layers[feature_layer(asked_layer(base, call), len(layers))]
-        return TiledTap(reads, layer, layer.self_attn, self.has_cls(base))
+        return TiledTap(reads, layer, getattr(layer, "self_attn", None) or layer.attention, self.has_cls(base))
+
+
+def tower_layers(base: Any) -> Any:
+    """The tower's blocks."""
+    encoder = base.vision_tower.encoder
+    return encoder.layer if base.config.vision_config.model_type == "dinov2" else encoder.layers
 
 
 def asked_layer(base: Any, call: Call) -> Any:

@@ -12,11 +12,14 @@ from foveate.hf.families.base import Tap
 
 
 class TiledTap(Tap):
-    """CLIP, SigLIP, InternViT: [tiles, 1? + patches, C], q_proj and k_proj apart. Rows: patches, or cells of them."""
+    """One image a row, q_proj and k_proj apart: [tiles, 1? + patches, C]. Rows: patches, or cells of them."""
 
     def __init__(self, reads: frozenset[str], layer: Any, attn: Any, cls: bool, merge: int = 1) -> None:
         super().__init__(reads)
         self.layer, self.attn, self.cls, self.merge = layer, attn, cls, merge
+        # DINOv2 has the same projections under other names.
+        named = ("num_attention_heads", "scaling") if hasattr(attn, "scaling") else ("num_heads", "scale")
+        self.heads, self.scale = (getattr(attn, n) for n in named)
 
     def hooks(self) -> Sequence[Any]:
         """Record queries, keys and features, each only where read."""
@@ -36,10 +39,10 @@ class TiledTap(Tap):
             x = self.look(name)
             return heads(x if getattr(self.attn, norm, None) is None else getattr(self.attn, norm)(x), n)
 
-        n, keys = self.attn.num_heads, partial(part, "keys", "k_norm")
+        n, keys = self.heads, partial(part, "keys", "k_norm")
         cells = partial(square_cells, merge=self.merge)
         features = partial(self.look, "features")
-        return TowerLayer(partial(part, "queries", "q_norm"), keys, keys, features, self.attn.scale, self.cls, cells)
+        return TowerLayer(partial(part, "queries", "q_norm"), keys, keys, features, self.scale, self.cls, cells)
 
 
 class PackedTap(Tap):
