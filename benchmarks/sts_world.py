@@ -49,18 +49,22 @@ class World:
         count: scenes.
         questions: at most, of each.
         cache: a folder for features; another checkpoint or world makes another file.
-        text: whether selectors read the question; then each item is one question, not one scene.
+        text: how many questions an item has where selectors read them; 0: they read none, and an item is a scene.
+        place: the cut that tokens are shown at, "input" or "encoder".
     """
 
-    def __init__(self, model: Any, split: str, count: int, questions: int, cache: Path, text: bool = False) -> None:
-        self.model, self.text = model, text
+    def __init__(
+        self, model: Any, split: str, count: int, questions: int, cache: Path, text: int = 0, place: str = "input"
+    ) -> None:
+        self.model, self.text, self.place = model, text, place
         first = FIRST if split == "train" else 0
         self.scenes = [world.scene(split, first + i, questions) for i in range(count)]
         self.features = _features(model, self.scenes, cache / f"{split}-{count}-{_identity()}.safetensors")
-        self.items = [(s, [q]) for s, scene in enumerate(self.scenes) for q in scene.questions]
-        if not text:
-            self.items = [(s, list(scene.questions)) for s, scene in enumerate(self.scenes)]
-        self.items = [item for item in self.items if item[1]]
+        self.items = [
+            (s, list(scene.questions[i : i + (text or questions)]))
+            for s, scene in enumerate(self.scenes)
+            for i in range(0, len(scene.questions), text or questions)
+        ]
 
     @property
     def size(self) -> int:
@@ -73,10 +77,10 @@ class World:
         return [s.tier for s in self.scenes]
 
     def look(self, numbers: Sequence[int]) -> Seen:
-        """Projected tokens of the items' scenes, and the questions."""
+        """Tokens of the items' scenes at the cut, and the questions."""
         chosen = [self.items[n] for n in numbers]
-        tokens = self.tokens([s for s, _ in chosen])
-        text, said = self._words([q[0] for _, q in chosen]) if self.text else (None, None)
+        tokens = self.shown([s for s, _ in chosen])
+        text, said = self._words([q for _, q in chosen]) if self.text else (None, None)
         return Seen(Candidates(tokens.float(), None, text, said), [q for _, q in chosen])
 
     def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
@@ -87,6 +91,8 @@ class World:
             # Matrix kernels are made anew for each new shape: a few noisy tokens more cost less.
             at = (alpha_BS[b].detach() + support.there_BS[b]).topk(min(n, alpha_BS.shape[1])).indices.sort().values
             image, places = tokens_BSD[b : b + 1, at].bfloat16(), support.places_BS[b : b + 1, at]
+            if self.place == "encoder":
+                image = self.model.model.multi_modal_projector(image)
             parts.append(answer_states(self.model, image, places, pack([asked])))
         states, targets = (torch.cat(p) for p in zip(*parts, strict=True))
         scores = self.model.lm_head(states).float()
@@ -97,6 +103,10 @@ class World:
         """Projected visual tokens of these scenes, bfloat16."""
         return self.model.model.multi_modal_projector(self.features[torch.tensor(scenes)])
 
+    def shown(self, scenes: Sequence[int]) -> Tensor:
+        """Tokens of these scenes as a selector at the cut sees them, bfloat16."""
+        return self.features[torch.tensor(scenes)] if self.place == "encoder" else self.tokens(scenes)
+
     def views(self) -> Iterator[TokenView]:
         """What a selector sees of all items in order: a batch of scenes, or one question at a time."""
         for start in range(0, self.size, size := 1 if self.text else _BATCH):
@@ -105,7 +115,7 @@ class World:
 
     def statistics(self, count: int = 256) -> tuple[Tensor, Tensor]:
         """Mean and deviation of each channel over the first scenes."""
-        seen = [self.tokens([i]).double()[0] for i in range(min(count, len(self.scenes)))]
+        seen = [self.shown([i]).double()[0] for i in range(min(count, len(self.scenes)))]
         means, squares = torch.stack([x.mean(0) for x in seen]), torch.stack([x.square().mean(0) for x in seen])
         mean = means.mean(0)
         return mean.float(), (squares.mean(0) - mean.square()).clamp(min=0).sqrt().float()
@@ -135,8 +145,8 @@ class World:
                     out[i] = hit
         return out
 
-    def _words(self, questions: Sequence[Any]) -> tuple[Tensor, Tensor]:
-        rows = [_TOKENIZER(q.text, add_special_tokens=False)["input_ids"] for q in questions]
+    def _words(self, asked: Sequence[Sequence[Any]]) -> tuple[Tensor, Tensor]:
+        rows = [_TOKENIZER(" ".join(q.text for q in a), add_special_tokens=False)["input_ids"] for a in asked]
         width = max(map(len, rows))
         ids = torch.tensor([r + [_TOKENIZER.pad_token_id] * (width - len(r)) for r in rows])
         said = torch.tensor([[True] * len(r) + [False] * (width - len(r)) for r in rows])

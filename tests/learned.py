@@ -11,6 +11,15 @@ from foveate.pointer import PointerConfig, PointerSelector
 LEARNED = ("sts",)
 
 
+def lively(module: torch.nn.Module, seed: int) -> Any:
+    """Weights under which scores, states and stops all matter: as made, many parts do nothing yet."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in module.parameters():
+            p.add_(torch.randn(p.shape, generator=g) * (0.6 / max(1, p.shape[-1] if p.ndim else 1) ** 0.5))
+    return module.eval()
+
+
 @cache
 def folder(width: int) -> str:
     """A saved selector of tokens of this width, whose scores, state and stop all matter."""

@@ -18,9 +18,10 @@ from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.noise import GATES, Denoiser, gate, support
-from foveate.pointer.oneshot import soft_top
 from foveate.pointer.soft import Heat
+from foveate.pointer.softtop import soft_top
 from foveate.selection import Selection, TokenView
+from learned import lively
 
 WIDTH = 12
 KINDS: dict[str, dict[str, Any]] = {
@@ -34,15 +35,6 @@ KINDS: dict[str, dict[str, Any]] = {
     "bare": {"coverage": False, "state": False, "blocks": 0, "stop": "none"},
 }
 COLD = Heat(1e-6, 0.0)
-
-
-def lively(module: torch.nn.Module, seed: int) -> Any:
-    """Weights under which scores, states and stops all matter: as made, many parts do nothing yet."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for p in module.parameters():
-            p.add_(torch.randn(p.shape, generator=g) * (0.6 / max(1, p.shape[-1] if p.ndim else 1) ** 0.5))
-    return module.eval()
 
 
 def pointer(seed: int = 0, **options: Any) -> PointerSelector:
@@ -159,7 +151,7 @@ def test_padding_is_not_seen(kind: str) -> None:
 
 def test_straight_through_is_hard_and_still_learns() -> None:
     for select in (pointer(5), one_shot(5)):
-        soft = select.soft(seen(select, view(5)), 8, Heat(1.0, 1.0), torch.Generator().manual_seed(0), straight=True)
+        soft = select.soft(seen(select, view(5)), 8, Heat(1.0, 1.0, straight=True), torch.Generator().manual_seed(0))
         value = soft.alpha_BN.detach()
         torch.testing.assert_close(value, value.round(), rtol=0, atol=1e-5)
         (soft.alpha_BN.square().sum()).backward()

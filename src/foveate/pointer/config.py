@@ -1,16 +1,31 @@
 """What a learned selector is made of: plain data, written to config.json beside its weights."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 from foveate.errors import FoveateError
 
 Stop = Literal["hazard", "softmax", "none"]
 
 
-def _check(name: str, value: float, good: bool, rule: str) -> None:
+def check(name: str, value: float, good: bool, rule: str) -> None:
+    """Refuse a value that cannot be."""
     if not good:
         raise FoveateError(f"{name} is {value}; it must be {rule}")
+
+
+class Stopping(Protocol):
+    """What reading a walk needs to know of its selector."""
+
+    @property
+    def stop(self) -> Stop:
+        """The kind of stop."""
+        ...
+
+    @property
+    def stop_scale(self) -> float:
+        """The sharpness that a hazard is read with."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -50,11 +65,11 @@ class PointerConfig:
 
     def __post_init__(self) -> None:
         for name in ("features", "width", "heads", "likeness", "group"):
-            _check(name, v := getattr(self, name), v >= 1, "at least 1")
-        _check("blocks", self.blocks, self.blocks >= 0, "0 or more")
-        _check("budget", self.budget, 0 < self.budget <= 1, "a fraction in (0, 1]")
-        _check("stop_scale", self.stop_scale, self.stop_scale > 0, "above 0")
-        _check("width", self.width, self.width % self.heads == 0, f"a multiple of the {self.heads} heads")
+            check(name, v := getattr(self, name), v >= 1, "at least 1")
+        check("blocks", self.blocks, self.blocks >= 0, "0 or more")
+        check("budget", self.budget, 0 < self.budget <= 1, "a fraction in (0, 1]")
+        check("stop_scale", self.stop_scale, self.stop_scale > 0, "above 0")
+        check("width", self.width, self.width % self.heads == 0, f"a multiple of the {self.heads} heads")
         if self.stop not in (known := ("hazard", "softmax", "none")):
             raise FoveateError(f"stop is {self.stop!r}; it must be one of {', '.join(known)}")
 
@@ -72,7 +87,7 @@ class OneShotConfig:
 
     def __post_init__(self) -> None:
         for name in ("features", "width", "heads"):
-            _check(name, v := getattr(self, name), v >= 1, "at least 1")
-        _check("blocks", self.blocks, self.blocks >= 0, "0 or more")
-        _check("budget", self.budget, 0 < self.budget <= 1, "a fraction in (0, 1]")
-        _check("width", self.width, self.width % self.heads == 0, f"a multiple of the {self.heads} heads")
+            check(name, v := getattr(self, name), v >= 1, "at least 1")
+        check("blocks", self.blocks, self.blocks >= 0, "0 or more")
+        check("budget", self.budget, 0 < self.budget <= 1, "a fraction in (0, 1]")
+        check("width", self.width, self.width % self.heads == 0, f"a multiple of the {self.heads} heads")

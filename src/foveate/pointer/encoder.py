@@ -10,12 +10,12 @@ from foveate.pointer.candidates import Candidates
 class Block(nn.Module):
     """A pre-norm Transformer block that begins as the identity."""
 
-    def __init__(self, width: int, heads: int) -> None:
+    def __init__(self, width: int, heads: int, grow: int = 2) -> None:
         super().__init__()
         self.heads = heads
         self.norm_in, self.norm_mid = nn.LayerNorm(width), nn.LayerNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.up, self.down = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+        self.up, self.down = nn.Linear(width, grow * width), nn.Linear(grow * width, width)
         for last in (self.out, self.down):
             nn.init.zeros_(last.weight)
 
@@ -26,6 +26,30 @@ class Block(nn.Module):
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
         x_BNm = x_BNm + self.out(mixed)
         return x_BNm + self.down(F.gelu(self.up(self.norm_mid(x_BNm))))
+
+
+class Standard(nn.Module):
+    """Tokens with mean 0 and deviation 1 in each channel."""
+
+    mean_D: Tensor
+    std_D: Tensor
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        # A projector's outputs share a large mean and differ a hundredfold between channels: without both, all tokens
+        # look alike, and noise of one size drowns some channels and not others.
+        self.register_buffer("mean_D", torch.zeros(features))
+        self.register_buffer("std_D", torch.ones(features))
+
+    def fit(self, mean_D: Tensor, std_D: Tensor) -> None:
+        """Take over the channel statistics of the tokens to come."""
+        self.mean_D.copy_(mean_D)
+        # A channel that never moved says nothing; it must not become infinite where it does move.
+        self.std_D.copy_(std_D.clamp(min=1e-4 * float(std_D.max())))
+
+    def standard(self, tokens_BND: Tensor) -> Tensor:
+        """Tokens with mean 0 and deviation 1 in each channel."""
+        return (tokens_BND - self.mean_D) / self.std_D
 
 
 class Question(nn.Module):
@@ -60,32 +84,15 @@ class Question(nn.Module):
         return gist.unsqueeze(1) + self.match(match_BN.unsqueeze(-1)), self.weight * match_BN
 
 
-class Encoder(nn.Module):
+class Encoder(Standard):
     """Standardises tokens channel by channel, adds the question, and lets tokens see each other."""
 
-    mean_D: Tensor
-    std_D: Tensor
-
     def __init__(self, features: int, width: int, heads: int, blocks: int, text: bool) -> None:
-        super().__init__()
-        # A projector's outputs share a large mean and differ a hundredfold between channels: without both, all tokens
-        # look alike, and noise of one size drowns some channels and not others.
-        self.register_buffer("mean_D", torch.zeros(features))
-        self.register_buffer("std_D", torch.ones(features))
+        super().__init__(features)
         self.into = nn.Linear(features, width)
         self.question = Question(features, width) if text else None
         self.blocks = nn.ModuleList(Block(width, heads) for _ in range(blocks))
         self.norm = nn.LayerNorm(width)
-
-    def fit(self, mean_D: Tensor, std_D: Tensor) -> None:
-        """Take over the channel statistics of the tokens to come."""
-        self.mean_D.copy_(mean_D)
-        # A channel that never moved says nothing; it must not become infinite where it does move.
-        self.std_D.copy_(std_D.clamp(min=1e-4 * float(std_D.max())))
-
-    def standard(self, tokens_BND: Tensor) -> Tensor:
-        """Tokens with mean 0 and deviation 1 in each channel."""
-        return (tokens_BND - self.mean_D) / self.std_D
 
     def forward(self, c: Candidates, z_BND: Tensor) -> tuple[Tensor, Tensor | float]:
         """States [B, N, width] of standardised tokens, and what the question adds to their scores."""

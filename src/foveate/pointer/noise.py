@@ -95,18 +95,23 @@ def support(
 
 
 class Denoiser(nn.Module):
-    """An optional help in training: each token alone is cleaned before the projector's reader sees it; dropped in use.
+    """One ViT block whose attention sees the token itself alone; in training, dropped in use.
 
-    DiffPrune's is a Transformer block whose attention sees one token, which is a chain of layers of that token. It
-    begins as the identity.
+    Attention to one token is its value, so that queries and keys would reach nothing and are not there. It works on
+    standardised tokens and begins as the identity.
     """
 
-    def __init__(self, features: int, width: int = 256) -> None:
+    def __init__(self, features: int, grow: int = 4) -> None:
         super().__init__()
-        self.up, self.down = nn.Linear(features, width), nn.Linear(width, features)
-        nn.init.zeros_(self.down.weight)
-        nn.init.zeros_(self.down.bias)
+        self.norm_in, self.norm_mid = nn.LayerNorm(features), nn.LayerNorm(features)
+        self.value, self.out = nn.Linear(features, features), nn.Linear(features, features)
+        self.up, self.down = nn.Linear(features, grow * features), nn.Linear(grow * features, features)
+        for last in (self.out, self.down):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
 
     def forward(self, x_BSD: Tensor, mean_D: Tensor, std_D: Tensor) -> Tensor:
         """Tokens, cleaned."""
-        return x_BSD + std_D * self.down(F.gelu(self.up((x_BSD - mean_D) / std_D)))
+        z_BSD = (x_BSD - mean_D) / std_D
+        more = self.out(self.value(self.norm_in(z_BSD)))
+        return x_BSD + std_D * (more + self.down(F.gelu(self.up(self.norm_mid(z_BSD + more)))))

@@ -1,9 +1,7 @@
 """The one-shot rival: score every token once and keep the best k, trained through a differentiable top-k.
 
 DiffPrune, arXiv 2605.28051 (from the lab of STS). Its published recipe: two Transformer blocks and a linear head, a
-differentiable top-k whose weights sum to k exactly, the same variance-preserving noise. Its top-k is the optimal
-transport of Xie et al. (2020) between tokens and the two places "kept" and "dropped"; with an entropy term that is a
-sigmoid of the score minus a threshold, which bisection finds.
+differentiable top-k whose weights sum to k exactly (`softtop`), the same variance-preserving noise.
 
 Differences: a narrower encoder by default (the source: 1024 wide, 16 heads), tokens standardised channel by channel,
 read as the LLM receives them instead of before the projector, and the perturbation of `soft`.
@@ -20,9 +18,8 @@ from foveate.pointer.config import OneShotConfig
 from foveate.pointer.encoder import Encoder
 from foveate.pointer.saved import Saved
 from foveate.pointer.soft import Heat, Soft, gumbel, hardened
+from foveate.pointer.softtop import soft_top
 from foveate.selection import Selection, TokenView
-
-_HALVINGS = 60
 
 
 class OneShotSelector(Saved):
@@ -57,14 +54,19 @@ class OneShotSelector(Saved):
         return score_BN if c.real_BN is None else score_BN.masked_fill(~c.real_BN, -1e9)
 
     def soft(
-        self, c: Candidates, most: int, heat: Heat, generator: torch.Generator | None = None, straight: bool = False
+        self,
+        c: Candidates,
+        most: int,
+        heat: Heat,
+        generator: torch.Generator | None = None,
+        stop_bias: Tensor | float = 0.0,
     ) -> Soft:
-        """The differentiable top-k; its count is the budget, whatever `most` allows."""
+        """The differentiable top-k; its count is the budget, whatever `most` allows; it never stops."""
         with torch.autocast(c.tokens_BND.device.type, enabled=False):
             count_B = (self.config.budget * c.counts_B).clamp(min=1.0)
             score_BN = self.scores(c)
             alpha_BN = soft_top(score_BN + gumbel(score_BN, heat.perturbation, generator), count_B, heat.temperature)
-            if straight:
+            if heat.straight:
                 rank_BN = alpha_BN.argsort(1, descending=True).argsort(1)
                 alpha_BN = hardened(alpha_BN, rank_BN < count_B.round().unsqueeze(1))
         return Soft(alpha_BN, count_B)
@@ -72,24 +74,3 @@ class OneShotSelector(Saved):
     def fit(self, mean_D: Tensor, std_D: Tensor) -> None:
         """Take over the channel statistics of the tokens to come."""
         self.encoder.fit(mean_D, std_D)
-
-
-def soft_top(score_BN: Tensor, k_B: Tensor, temperature: float) -> Tensor:
-    """Weights in [0, 1] that sum to k in each row and rise with the score: sigmoid((score - threshold) / temperature).
-
-    The threshold's own gradient is that of the condition that the sum stays k.
-    """
-    with torch.no_grad():
-        low_B, high_B = score_BN.amax(1) - 1, score_BN.amax(1)
-        low_B = low_B.minimum(score_BN.masked_fill(score_BN < -1e8, torch.inf).amin(1)) - 40 * temperature
-        high_B = high_B + 40 * temperature
-        for _ in range(_HALVINGS):
-            middle_B = (low_B + high_B) / 2
-            over = torch.sigmoid((score_BN - middle_B.unsqueeze(1)) / temperature).sum(1) > k_B
-            low_B, high_B = torch.where(over, middle_B, low_B), torch.where(over, high_B, middle_B)
-        threshold_B1 = ((low_B + high_B) / 2).unsqueeze(1)
-        slope_BN = torch.sigmoid((score_BN - threshold_B1) / temperature)
-        slope_BN = slope_BN * (1 - slope_BN)
-        share_BN = slope_BN / slope_BN.sum(1, keepdim=True).clamp(min=1e-12)
-    moved_B1 = threshold_B1 + (share_BN * (score_BN - score_BN.detach())).sum(1, keepdim=True)
-    return torch.sigmoid((score_BN - moved_B1) / temperature)

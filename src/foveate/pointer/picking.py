@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveate.pointer.candidates import Candidates
-from foveate.pointer.config import PointerConfig
+from foveate.pointer.config import Stopping
 from foveate.pointer.pointing import Pointing
 
 
@@ -26,7 +26,7 @@ class Walk:
     order_BT: Tensor
     stop_BT: Tensor
 
-    def standing(self, config: PointerConfig, stop_bias: float) -> Tensor:
+    def standing(self, config: Stopping, stop_bias: float) -> Tensor:
         """Which picks come before the stop, [B, T] bool; the first always does."""
         if config.stop == "none":
             return torch.ones_like(self.order_BT, dtype=torch.bool)

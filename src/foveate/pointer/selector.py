@@ -62,11 +62,21 @@ class PointerSelector(Saved):
             return walk(self.on(device).pointing, c, most, end)
 
     def soft(
-        self, c: Candidates, most: int, heat: Heat, generator: torch.Generator | None = None, straight: bool = False
+        self,
+        c: Candidates,
+        most: int,
+        heat: Heat,
+        generator: torch.Generator | None = None,
+        stop_bias: Tensor | float = 0.0,
     ) -> Soft:
         """The differentiable selection that training sees."""
         with torch.autocast(c.tokens_BND.device.type, enabled=False):
-            return soften(self.pointing, c, most, heat, generator, straight)
+            return soften(self.pointing, c, most, heat, generator, stop_bias)
+
+    @property
+    def encoder(self) -> torch.nn.Module:
+        """What holds the channel statistics."""
+        return self.pointing.encoder
 
     def fit(self, mean_D: Tensor, std_D: Tensor) -> None:
         """Take over the channel statistics of the tokens to come."""

@@ -24,12 +24,17 @@ class Heat:
 
     Without a perturbation a selector learns to spread each pick over many tokens that only help together, and which
     mean nothing once the picks are hard. `chained`: whether a pick also learns from what it changes for later picks.
-    Over dozens of picks that chain explodes as the temperature falls.
+    Over dozens of picks that chain explodes as the temperature falls. `straight`: hard values with soft gradients (the
+    straight-through estimator). For the published selector, whose history is always straight, `beta` is how fast later
+    rounds count less, and `text` how far the question is let in.
     """
 
     temperature: float
     perturbation: float
     chained: bool = False
+    straight: bool = False
+    beta: float = 0.9
+    text: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,7 @@ def soften(
     most: int,
     heat: Heat,
     generator: torch.Generator | None = None,
-    straight: bool = False,
+    stop_bias: Tensor | float = 0.0,
 ) -> Soft:
     """A differentiable selection of about as many tokens as the stop says.
 
@@ -75,7 +80,7 @@ def soften(
         most: picks at most; an image is not picked from more often than it has tokens.
         heat: how soft.
         generator: of the perturbation, on the device of the tokens.
-        straight: hard values with soft gradients (the straight-through estimator) instead.
+        stop_bias: the length pressure as an input: added to the stop's logit.
     """
     config = pointing.config
     scene, memory_Bm = pointing.scene(c)
@@ -91,11 +96,11 @@ def soften(
             left_BN = (1 - alpha_BN.detach()).clamp(min=_FLOOR).log()
             u_BN = pointing.covered(asked, covered_BN) + left_BN
             if start and not place and config.stop != "none":
-                chance_B = _stopping(pointing, asked, u_BN, heat, floor, generator)
-                live_B = live_B * (1 - chance_B if not straight else 1 - hardened(chance_B, chance_B > 0.5))
+                chance_B = _stopping(pointing, asked, u_BN, heat, floor, generator, stop_bias)
+                live_B = live_B * (1 - chance_B if not heat.straight else 1 - hardened(chance_B, chance_B > 0.5))
             live_B = live_B * (start + place < c.counts_B)
             p_BN = F.softmax((u_BN + gumbel(u_BN, heat.perturbation, generator)) / heat.temperature, -1)
-            if straight:
+            if heat.straight:
                 p_BN = hardened(p_BN, F.one_hot(p_BN.argmax(-1), p_BN.shape[1]))
             alpha_BN = alpha_BN + live_B.unsqueeze(1) * p_BN * (1 - alpha_BN)
             count_B = count_B + live_B
@@ -108,13 +113,19 @@ def soften(
 
 
 def _stopping(
-    pointing: Pointing, asked: Asked, u_BN: Tensor, heat: Heat, floor: float, generator: torch.Generator | None
+    pointing: Pointing,
+    asked: Asked,
+    u_BN: Tensor,
+    heat: Heat,
+    floor: float,
+    generator: torch.Generator | None,
+    stop_bias: Tensor | float,
 ) -> Tensor:
     """The chance that the sequence ends here."""
     if pointing.config.stop == "softmax":
         rest_B = heat.temperature * torch.logsumexp(u_BN / heat.temperature, -1)
-        return torch.sigmoid(pointing.stop(asked, rest_B) / heat.temperature)
-    logit_B = pointing.stop(asked, u_BN.amax(-1))
+        return torch.sigmoid((pointing.stop(asked, rest_B) + stop_bias) / heat.temperature)
+    logit_B = pointing.stop(asked, u_BN.amax(-1)) + stop_bias
     return torch.sigmoid((logit_B + logistic(logit_B, heat.perturbation, generator)) / floor)
 
 

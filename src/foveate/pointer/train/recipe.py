@@ -1,7 +1,9 @@
 """How long, how fast, how soft: everything that decides a training run besides the data, as plain data."""
 
+import random
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, exp, log, pi
+from typing import Any, Literal, Self
 
 from foveate.errors import FoveateError
 from foveate.pointer.noise import GATES, Gate
@@ -19,8 +21,14 @@ class Recipe:
         rate: learning rate at its highest; it warms up over `warmup` updates and falls to 0 as a cosine.
         decay: weight decay of matrices.
         clip: the gradient's norm at most.
-        pull: weight of (mean count / budget - 1)^2.
+        length: what holds the count: "pull": `pull` times (mean count / budget - 1)^2; "pressure": lambda times the
+            share kept, with no target.
+        pull: its weight.
+        spread: lowest and highest budget (or lambda), drawn anew for each update and told to the stop, so that one
+            selector serves all between; equal for one alone. () is the selector's own budget.
         room: picks at most, in units of the budget.
+        most: picks at most, as a share of the tokens.
+        everything: all tokens reach the LLM, as published, instead of the best and some others.
         others: tokens by lot beside the best `room` budgets in what the LLM sees; fewer and fewer while it cools.
         gone: tokens kept less than this far are left out in the end, as they will be in use.
         gate: how a half-kept token looks; see `noise.gate`.
@@ -28,6 +36,8 @@ class Recipe:
         straight: the straight-through estimator instead of soft values.
         chained: gradients through the whole sequence of picks, not only through each pick; see `soft.Heat`.
         denoise: a token-wise denoiser in training.
+        beta: how fast later rounds count less in the published score.
+        opening: the share of the run over which the question is let in, in the published selector.
         cool: the share of the run over which the temperature falls from `hottest` to `coldest`.
         calmest: the perturbation's last size; it falls from 1.
         seed: decides initial weights, order and noise.
@@ -41,8 +51,12 @@ class Recipe:
     warmup: int = 20
     decay: float = 0.01
     clip: float = 1.0
+    length: Literal["pull", "pressure"] = "pull"
     pull: float = 2.0
+    spread: tuple[float, ...] = ()
     room: float = 2.5
+    most: float = 0.5
+    everything: bool = False
     others: int = 16
     gone: float = 0.1
     gate: Gate = "matched"
@@ -50,6 +64,8 @@ class Recipe:
     straight: bool = False
     chained: bool = False
     denoise: bool = False
+    beta: float = 0.9
+    opening: float = 0.0
     cool: float = 0.8
     hottest: float = 1.0
     coldest: float = 0.2
@@ -67,13 +83,41 @@ class Recipe:
                 raise FoveateError(f"{name} is {value}; it must be above 0")
         if self.gate not in GATES:
             raise FoveateError(f"no gate {self.gate!r}; there are {', '.join(GATES)}")
+        object.__setattr__(self, "spread", tuple(self.spread))
+        if self.spread and not (len(self.spread) == 2 and 0 < self.spread[0] <= self.spread[1]):
+            raise FoveateError(f"spread is {self.spread}; it must be empty, or a lowest and a highest value above 0")
+        if self.length not in ("pull", "pressure"):
+            raise FoveateError(f"length is {self.length!r}; it must be 'pull' or 'pressure'")
+        if self.length == "pressure" and not self.spread:
+            raise FoveateError("length is 'pressure', but spread is empty; give lambda's lowest and highest value")
+
+    @classmethod
+    def published(cls, **changes: Any) -> Self:
+        """What STS and StepPrune publish (lambda: STS), or leave open and we fill in (rate, temperatures, steps)."""
+        known: dict[str, Any] = {
+            "length": "pressure", "spread": (0.01, 0.01), "chained": True, "perturb": False, "denoise": True,
+            "everything": True, "gone": 0.0, "opening": 0.2, "rate": 5e-4,
+        }  # fmt: skip
+        return cls(**known | changes)
+
+    def drawn(self, step: int) -> float | None:
+        """The budget, or lambda, of update number `step`: evenly spread on a logarithmic scale, the same for all."""
+        if not self.spread:
+            return None
+        low, high = map(log, self.spread)
+        return exp(low + (high - low) * random.Random(f"{self.seed} {step}").random())
+
+    def middle(self) -> float:
+        """The budget, or lambda, at which the stop is told nothing."""
+        return (self.spread[0] * self.spread[1]) ** 0.5
 
     def heat(self, step: int) -> Heat:
         """How soft update number `step` is, counted from 0."""
         done = self._cooled(step)
         temperature = self.coldest + (self.hottest - self.coldest) * (1 + cos(pi * done)) / 2
         calm = self.calmest + (1 - self.calmest) * (1 - step / self.steps)
-        return Heat(temperature, calm if self.perturb else 0.0, self.chained)
+        text = min(1.0, (step + 1) / (self.opening * self.steps)) if self.opening else 1.0
+        return Heat(temperature, calm if self.perturb else 0.0, self.chained, self.straight, self.beta, text)
 
     def company(self, step: int) -> tuple[int, float]:
         """How many tokens by lot the LLM sees at update number `step`, and below which alpha it sees none."""
