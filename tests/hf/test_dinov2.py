@@ -1,4 +1,4 @@
-"""LLaVA on a DINOv2 tower, features of several layers joined: signals are the tower's own, kept tokens those that stay."""
+"""LLaVA on DINOv2, features of several layers joined: signals are the tower's own, kept tokens those that stay."""
 
 import pytest
 import torch
