@@ -26,10 +26,11 @@ MAY = {
     "choosing": f"{CORE} fields",
     "servable": f"{CORE} fields",
     "geometry": "errors selection",
+    "question": "",
     # Engines: one room each.
-    "hf": f"{CORE} fields choosing servable geometry",
+    "hf": f"{CORE} fields choosing servable geometry question",
     "engines": f"{CORE} methods fields choosing servable geometry hf tiny data files images",
-    "engines.vllm": f"{CORE} methods fields choosing servable geometry engines data files images",
+    "engines.vllm": f"{CORE} methods fields choosing servable geometry question engines data files images __version__",
     "families": "hf geometry",
     # The products around them.
     "files": "errors",
@@ -40,7 +41,7 @@ MAY = {
     "tiny": f"{CORE} data files hf geometry tiny.qwen",
     "samples": "engines files tiny",
     "search": f"{CORE} methods hf engines data files metrics geometry",
-    "pointer.train": f"{CORE} pointer methods hf engines data files metrics",
+    "pointer.train": f"{CORE} pointer methods hf engines data files metrics question",
     "bench": f"{CORE} methods hf geometry engines data files images metrics tiny viz __version__",
     "tiny.train": None,
     "tiny.qwen": None,

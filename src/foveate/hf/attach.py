@@ -31,10 +31,11 @@ from foveate.hf.clock import Seconds
 from foveate.hf.cutting import Cutting
 from foveate.hf.encode import Encoding, Features, wrapped
 from foveate.hf.families import family
-from foveate.hf.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, question, runs, without_last
+from foveate.hf.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, runs, without_last
 from foveate.hf.report import Report, account
 from foveate.hf.step import Step
 from foveate.plan import Plan
+from foveate.question import question
 from foveate.selection import Attention
 
 

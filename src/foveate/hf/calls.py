@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from foveate.geometry.base import Kind
 from foveate.hf.families.base import Family
+from foveate.question import marked
 
 KINDS: tuple[Kind, ...] = ("image", "video")
 
@@ -21,15 +22,8 @@ def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
 
 
 def special_ids(model: Any) -> Tensor:
-    """Ids that mark places and are no text: BOS, EOS, padding, vision markers."""
-    names = ("bos_token_id", "eos_token_id", "pad_token_id", "vision_start_token_id", "vision_end_token_id")
-    configs = [model.config, model.config.get_text_config(), getattr(model, "generation_config", None)]
-    ids: set[int] = set()
-    for config in configs:
-        for name in names:
-            value = getattr(config, name, None)
-            ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
-    return torch.tensor(sorted(ids), dtype=torch.long)
+    """Ids that mark places and are no text, from all that a model's configs say."""
+    return marked([model.config, model.config.get_text_config(), getattr(model, "generation_config", None)])
 
 
 def stand_in_ids(family: Family, base: Any, embeds: Tensor, special: Tensor) -> Tensor:

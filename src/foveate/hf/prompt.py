@@ -179,22 +179,6 @@ def candidates(prompt: Prompt, row: int) -> Tensor:
     return places[places != prompt.last_B[row]]
 
 
-def question(real_BL: Tensor, visual_BL: Tensor, special_BL: Tensor, tail: int) -> tuple[Tensor, Tensor]:
-    """The text that asks, and the text that may be dropped: [B, L] each.
-
-    Both are not visual, not special, and not the `tail` tokens that close the template. Text before the first image is
-    the system prompt and the speaker's name and never dropped; but where nothing else is left the question stood there,
-    and is read. Where that too is empty, all text that is not special is read.
-    """
-    text = real_BL & ~visual_BL & ~special_BL
-    from_end = real_BL.flip(1).long().cumsum(1).flip(1)
-    after_image = visual_BL.long().cumsum(1) > 0
-    loose = best = text & (from_end > tail) & after_image
-    for fallback in (text & (from_end > tail), text):
-        best = torch.where(best.any(1, keepdim=True), best, fallback)
-    return best, loose
-
-
 def last_real(real_BL: Tensor) -> Tensor:
     """Position of the last real token of each row."""
     return real_BL.shape[1] - 1 - real_BL.flip(1).long().argmax(1)

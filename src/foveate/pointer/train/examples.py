@@ -22,7 +22,7 @@ from foveate.errors import FoveateError
 from foveate.hf.attach import attach
 from foveate.hf.cache import NAMES
 from foveate.hf.families import family
-from foveate.hf.prompt import Image, Prompt, question, squeeze_index
+from foveate.hf.prompt import Image, Prompt, squeeze_index
 from foveate.hf.segment import Segment, gather
 from foveate.hf.step import Step
 from foveate.methods.uniform import Uniform
@@ -30,6 +30,7 @@ from foveate.plan import Plan
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.noise import Support
 from foveate.pointer.train.task import Seen
+from foveate.question import question
 
 _EVERYTHING = Plan((Cut("input", Uniform(), 1.0),))
 _NONE = -100
