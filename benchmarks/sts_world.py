@@ -24,7 +24,7 @@ from foveate.tiny.branches import answer_states, pack, right_answers
 from foveate.tiny.checkpoint import SUMS, file_sum
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.processing import build_tokenizer
-from foveate.tiny.train.attention import register
+from instruments.llava.attention import register
 
 FIRST = 5_000_000
 """Training scenes from here on; the embedded model was trained on scenes of lower numbers."""

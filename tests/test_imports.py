@@ -38,13 +38,11 @@ MAY = {
     "metrics": "errors",
     "data": "errors images files",
     "viz": f"{CORE} files hf geometry",
-    "tiny": f"{CORE} data files hf geometry tiny.qwen",
+    "tiny": f"{CORE} data files hf geometry",
     "samples": "engines files tiny",
     "search": f"{CORE} methods hf engines data files metrics geometry",
     "pointer.train": f"{CORE} pointer methods hf engines data files metrics question",
     "bench": f"{CORE} methods hf geometry engines data files images metrics tiny viz __version__",
-    "tiny.train": None,
-    "tiny.qwen": None,
     "cli": None,
 }
 # Inside the Hugging Face engine: each file may import those before it.

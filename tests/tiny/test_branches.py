@@ -11,8 +11,8 @@ from foveate.tiny.anatomy import build_llava
 from foveate.tiny.branches import TOKENS, answer_states, mask, pack
 from foveate.tiny.picks import farthest, oracle, pooled, top, uniform
 from foveate.tiny.statistics import auc, paired, wilson
-from foveate.tiny.train.attention import plain_attention
-from foveate.tiny.train.pointing import first_rows
+from instruments.llava.attention import plain_attention
+from instruments.llava.pointing import first_rows
 
 
 def test_a_branch_sees_the_prefix_and_itself_only() -> None:

@@ -10,12 +10,12 @@ import pytest
 from foveate.errors import FoveateError
 from foveate.tiny import world
 from foveate.tiny.layout import Thing
-from foveate.tiny.qwen.recipe import RECIPE as QWEN
 from foveate.tiny.seeds import SPLITS, seed
-from foveate.tiny.train.labels import label
-from foveate.tiny.train.recipe import RECIPE
 from foveate.tiny.vocabulary import COLORS, PLACES, PLURALS, QUESTION_KINDS, SIZE, TIERS, UNSEEN, WORDS, noun
 from foveate.tiny.world import Scene
+from instruments.llava.labels import label
+from instruments.llava.recipe import RECIPE
+from instruments.qwen.recipe import RECIPE as QWEN
 
 FINGERPRINT = "3dc51349f9f8b177b898e3c93ebe86475d1546e2d3a55108d820b3b0c959038a"
 TEXTURED = "770bcca148fa2f83de9b48310f1de5e1da5acdec78611d77a73e68bd745df083"

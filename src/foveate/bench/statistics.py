@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foveate.errors import FoveateError
-from foveate.tiny.statistics import holm, wilson
+from foveate.tiny.statistics import holm, mcnemar, wilson
 
 __all__ = ["Paired", "bootstrap", "compare", "holm", "interval", "mcnemar", "needs_scipy", "wilson"]
 
@@ -90,13 +90,6 @@ def compare(a: Scores, b: Scores) -> Paired:
     if right_or_wrong := binary(one) and binary(two):
         p = mcnemar(better, worse)
     return Paired(float(difference.mean()), low, high, p, better, worse, "mcnemar" if right_or_wrong else "bootstrap")
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """Two-sided exact McNemar test: how surprising so uneven a split of the discordant questions is."""
-    from scipy.stats import binomtest
-
-    return float(binomtest(better, better + worse, 0.5).pvalue) if better + worse else 1.0
 
 
 def bootstrap(values: Scores) -> tuple[float, float, float]:

@@ -1,4 +1,4 @@
-"""Asks either instrument its questions under a choice of visual tokens, made at the input of the decoder.
+"""Asks an instrument its questions under a choice of visual tokens, made at the input of the decoder.
 
 Kept tokens keep their positions. The prefix of an image is shared between its questions wherever the choice does not
 depend on the question.
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import AutoConfig
 
 from foveate.tiny import picks
 from foveate.tiny.branches import LLAVA, Frame, right_answers
@@ -25,21 +24,18 @@ BUDGETS = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
 """Shares of the visual tokens."""
 
 
-def instrument(folder: Path | None, dtype: torch.dtype) -> tuple[Any, Callable[[Sequence[Scene]], Look], Frame]:
-    """The model in `folder` (the embedded one if None), how it sees scenes, and its prompt; either anatomy.
+Opened = tuple[Any, Callable[[Sequence[Scene]], Look], Frame]
+"""A model, how it sees scenes, and its prompt."""
+
+
+def instrument(folder: Path | None, dtype: torch.dtype) -> Opened:
+    """The model in `folder`, or the embedded one.
 
     Raises:
         FoveateError: a file is missing or damaged.
     """
     if folder is not None:
         verify(folder)
-    if folder is not None and AutoConfig.from_pretrained(folder).model_type == "qwen2_5_vl":
-        from foveate.tiny.qwen import FRAME
-        from foveate.tiny.qwen import load as load_qwen
-        from foveate.tiny.qwen import look as look_qwen
-
-        model, _ = load_qwen(folder, dtype=dtype)
-        return model, lambda scenes: look_qwen(model, scenes), FRAME
     model, _ = load(dtype=dtype, folder=folder)
     clip = load_joint(model, folder)
     return model, lambda scenes: look(model, clip, scenes), LLAVA

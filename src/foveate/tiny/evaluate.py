@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from foveate.tiny import world
-from foveate.tiny.asking import BUDGETS, Asker, instrument
+from foveate.tiny.asking import BUDGETS, Asker, Opened, instrument
 from foveate.tiny.look import Look, hide_image
 from foveate.tiny.statistics import auc, holm, mean, paired, wilson
 from foveate.tiny.vocabulary import EVERY_TIER, QUESTION_KINDS, TIERS, UNSEEN
@@ -32,12 +32,17 @@ _SCENES = 8
 """Scenes at a time: few enough for any memory, enough to fill two cores."""
 
 
-def evaluate(scenes: int, folder: Path | None = None, dtype: torch.dtype = torch.bfloat16) -> dict[str, Any]:
+def evaluate(
+    scenes: int,
+    folder: Path | None = None,
+    dtype: torch.dtype = torch.bfloat16,
+    opened: Callable[[Path | None, torch.dtype], Opened] = instrument,
+) -> dict[str, Any]:
     """All figures over the first `scenes` test scenes with up to 8 questions each, as plain data.
 
     Beside them, and counted apart, half as many scenes of each tier that no seed draws.
     """
-    model, view, frame = instrument(folder, dtype)
+    model, view, frame = opened(folder, dtype)
     asker = Asker(model, np.random.Generator(np.random.PCG64(0)), frame)
     right: dict[str, list[Tensor]] = {}
     curves: dict[str, list[float]] = {"cls_thing": [], "cls_needed": [], "text_needed": []}
@@ -154,14 +159,16 @@ def show(results: dict[str, Any], console: Console) -> None:
         console.print(f"{name}: {results[name]}")
 
 
-def main() -> None:
+def main(
+    prog: str = "foveate.tiny.evaluate", opened: Callable[[Path | None, torch.dtype], Opened] = instrument
+) -> None:
     """Read the command line, evaluate, print, and write the JSON if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m foveate.tiny.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(prog=f"python -m {prog}", description=__doc__)
     parser.add_argument("--scenes", type=int, default=400, help="test scenes; 400 ask about 3,100 questions")
     parser.add_argument("--checkpoint", type=Path, help="another folder than the embedded one")
     parser.add_argument("--out", type=Path, help="where to write the JSON")
     args = parser.parse_args()
-    results = evaluate(args.scenes, args.checkpoint)
+    results = evaluate(args.scenes, args.checkpoint, opened=opened)
     if args.out is not None:
         args.out.write_text(json.dumps(results, indent=1))
     show(results, Console(width=170))

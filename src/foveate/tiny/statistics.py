@@ -19,11 +19,13 @@ def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
 
 
 def paired(a: Tensor, b: Tensor) -> float:
-    """Two-sided exact McNemar test of two bool vectors over the same questions: the chance of a split this uneven."""
-    only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
-    n, k = only_a + only_b, min(only_a, only_b)
-    if n == 0:
-        return 1.0
+    """McNemar's test of two bool vectors over the same questions."""
+    return mcnemar(int((a & ~b).sum()), int((b & ~a).sum()))
+
+
+def mcnemar(better: int, worse: int) -> float:
+    """Two-sided exact McNemar test: how surprising so uneven a split of the discordant questions is."""
+    n, k = better + worse, min(better, worse)
     logs = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) - n * math.log(2) for i in range(k + 1)]
     return min(1.0, 2 * sum(math.exp(v) for v in logs))
 

@@ -1,4 +1,4 @@
-"""`python -m foveate.tiny.qwen.card --checkpoint DIR`: the model card, from the curves and the measured results."""
+"""`python -m instruments.qwen.card --checkpoint DIR`: the model card, from the curves and the measured results."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 from pathlib import Path
 from textwrap import fill
 
-from foveate.tiny.qwen.recipe import RECIPE
 from foveate.tiny.seeds import WORLD
-from foveate.tiny.train.card import accuracy_table, choices_table, command, share, stages_table, unseen_tiers
-from foveate.tiny.train.course import Course
-from foveate.tiny.train.state import write_bytes
+from instruments.llava.card import accuracy_table, choices_table, command, share, stages_table, unseen_tiers
+from instruments.llava.course import Course
+from instruments.llava.state import write_bytes
+from instruments.qwen.recipe import RECIPE
 
 _CARD = """\
 # Foveate's second instrument
 
 A Qwen2.5-VL in miniature, trained from nothing on the world of the first instrument by the code in
-`foveate.tiny.qwen`. It exists so that a claim about methods that drop visual tokens need not rest on one anatomy. It
+`instruments.qwen`. It exists so that a claim about methods that drop visual tokens need not rest on one anatomy. It
 knows nothing of photographs.
 
 | part | what it is |
@@ -27,7 +27,7 @@ knows nothing of photographs.
 | decoder | Qwen2.5's, 10 layers of width 256, M-RoPE, tied embeddings |
 
 It loads with `AutoModelForImageTextToText`, and with `AutoProcessor` where torchvision is installed; without it, by
-`foveate.tiny.qwen.load` or as `--model` of any `foveate` command. Two numbers are not Qwen's: `rope_theta` is 100,000
+`instruments.qwen.load` or as `--model` of any `foveate` command. Two numbers are not Qwen's: `rope_theta` is 100,000
 and `mrope_section` is (2, 3, 27), so that 12 rows and columns turn some channels far enough to be told apart.
 
 ## Data
@@ -99,4 +99,4 @@ def write_card(folder: Path, lineage: str = "", recipe: Course = RECIPE) -> None
 
 
 if __name__ == "__main__":
-    command("foveate.tiny.qwen.card", __doc__, write_card)
+    command("instruments.qwen.card", __doc__, write_card)

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foveate.tiny.train.labels import IGNORE, Labels, label
 from foveate.tiny.vocabulary import COLORS, GRID, PATCH
 from foveate.tiny.world import Scene
+from instruments.llava.labels import IGNORE, Labels, label
 
 WINDOW = 8
 """Side of a window in patches: it holds any thing whole, and 65 tokens cost a ninth of 577."""

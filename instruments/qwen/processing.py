@@ -11,8 +11,8 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 from foveate.engines.still import StillProcessor
 from foveate.tiny.inputs import MEAN, STD
 from foveate.tiny.processing import TEMPLATE, build_tokenizer
-from foveate.tiny.qwen.anatomy import END, IMAGE, MERGE, START, VIDEO
 from foveate.tiny.vocabulary import PATCH, SIZE
+from instruments.qwen.anatomy import END, IMAGE, MERGE, START, VIDEO
 
 PROMPT = f"USER: {START}{IMAGE}{END} {{question}} ASSISTANT:"
 """What the chat template makes of an image and a question."""
@@ -42,7 +42,7 @@ def build_marked_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def save_processor(folder: Path) -> None:
-    """Write what `AutoProcessor` (with torchvision) or `foveate.tiny.qwen.load` (without) reads."""
+    """Write what `AutoProcessor` (with torchvision) or `instruments.qwen.load` (without) reads."""
     processor = build_processor()
     processor.tokenizer.save_pretrained(folder)
     processor.image_processor.save_pretrained(folder)

@@ -17,7 +17,7 @@ import torch
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
-from foveate.tiny.train.micro import Micro, mean_figures, mean_gradients, take_gradients
+from instruments.llava.micro import Micro, mean_figures, mean_gradients, take_gradients
 
 _PATIENCE = 900.0
 """Seconds that a process waits for another before it takes it for dead."""

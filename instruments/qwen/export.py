@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from foveate.tiny.qwen.processing import save_processor
-from foveate.tiny.train.export import write_curves, write_sums
-from foveate.tiny.train.stage import Curve
+from instruments.llava.export import write_curves, write_sums
+from instruments.llava.stage import Curve
+from instruments.qwen.processing import save_processor
 
 
 def export(model: Any, curves: dict[str, Curve], folder: Path) -> None:
-    """Write everything that `foveate.tiny.qwen.load` needs; the sums come last, so half a folder does not verify."""
+    """Write everything that `instruments.qwen.load` needs; the sums come last, so half a folder does not verify."""
     folder.mkdir(parents=True, exist_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)
     (folder / "model.safetensors").chmod(0o644)

@@ -15,19 +15,21 @@ from foveate.engines.prompting import prepare_batch
 from foveate.errors import FoveateError
 from foveate.hf.attach import attach
 from foveate.methods import METHODS
-from foveate.tiny import qwen, world
-from foveate.tiny.asking import Asker, instrument
+from foveate.tiny import world
+from foveate.tiny.asking import Asker
 from foveate.tiny.branches import answer_states, pack, right_answers
 from foveate.tiny.inputs import to_pixels
-from foveate.tiny.qwen.anatomy import FRAME, MERGE, VOCABULARY, build_qwen
-from foveate.tiny.qwen.export import export
-from foveate.tiny.qwen.processing import build_processor
-from foveate.tiny.qwen.recipe import RECIPE
-from foveate.tiny.qwen.tower import _rotations, _weigh, start_local, tower_states
-from foveate.tiny.qwen.train import IMAGES_ORIGIN, WINDOWS_ORIGIN, _look, _micro, new_qwen, parameters, see
-from foveate.tiny.train.labels import IGNORE, NONE_KIND, NONE_LETTER, blocks, label
-from foveate.tiny.train.stage import Stage
 from foveate.tiny.vocabulary import GRID, WORDS
+from instruments import qwen
+from instruments.llava.labels import IGNORE, NONE_KIND, NONE_LETTER, blocks, label
+from instruments.llava.stage import Stage
+from instruments.qwen.anatomy import FRAME, MERGE, VOCABULARY, build_qwen
+from instruments.qwen.evaluate import FOLDER, instrument
+from instruments.qwen.export import export
+from instruments.qwen.processing import build_processor
+from instruments.qwen.recipe import RECIPE
+from instruments.qwen.tower import _rotations, _weigh, start_local, tower_states
+from instruments.qwen.train import IMAGES_ORIGIN, WINDOWS_ORIGIN, _look, _micro, new_qwen, parameters, see
 
 SCENES = [world.scene("val", i) for i in (1, 2)]
 
@@ -189,12 +191,9 @@ def test_dropped_tokens_leave_the_others_where_they_were(model: Any) -> None:
     torch.testing.assert_close(model.lm_head(states[:1]), whole, rtol=1e-4, atol=1e-4)
 
 
-INSTRUMENT = Path(__file__).parents[2] / "instruments" / "qwen2_5_vl"
-
-
 def test_the_trained_one_is_whole_and_reads_its_pictures() -> None:
     """Far from any interval: a wrong picture leaves chance, the needed tokens alone leave nearly everything."""
-    model, view, frame = instrument(INSTRUMENT, torch.bfloat16)
+    model, view, frame = instrument(FOLDER, torch.bfloat16)
     asker = Asker(model, np.random.Generator(np.random.PCG64(0)), frame)
     seen = view([world.scene("test", i) for i in range(24)])
     share = {"full": asker.whole(seen, seen.image), "wrong": asker.whole(seen, seen.image.roll(1, 0))}
@@ -206,7 +205,7 @@ def test_the_trained_one_is_whole_and_reads_its_pictures() -> None:
 
 def test_the_trained_one_generates_what_it_is_measured_by() -> None:
     """Whole answers by `generate` from the processor's inputs are right where the shared prompt says so."""
-    model, processor = qwen.load(INSTRUMENT)
+    model, processor = qwen.load(FOLDER)
     scene = world.scene("test", 3)
     kept = torch.arange(FRAME.tokens)[None]
     right = right_answers(model, see(model, [scene]), kept, [scene.questions], FRAME).tolist()

@@ -1,4 +1,4 @@
-"""`python -m foveate.tiny.train.expectation --states DIR`: has the model been taught to expect few visual tokens?
+"""`python -m instruments.llava.expectation --states DIR`: has the model been taught to expect few visual tokens?
 
 Asks the same held-out questions of the model as it was after each of the last lessons, from all tokens and from fewer.
 A model that expects few answers better from few than from all. The states are those that training leaves behind.
@@ -22,8 +22,8 @@ from foveate.tiny.asking import Asker
 from foveate.tiny.branches import TOKENS
 from foveate.tiny.checkpoint import load, load_joint
 from foveate.tiny.look import look
-from foveate.tiny.train.recipe import RECIPE
-from foveate.tiny.train.state import load_state, write_json
+from instruments.llava.recipe import RECIPE
+from instruments.llava.state import load_state, write_json
 
 _CHOICES = {"oracle 11.1%": 64, "divprune 11.1%": 64, "fastervlm 11.1%": 64, "random 11.1%": 64, "random 22.2%": 128}
 _SCENES = 8
@@ -70,7 +70,7 @@ def _ask(model: Any, clip: Any, scenes: int, name: str) -> dict[str, Tensor]:
 
 def main() -> None:
     """Read the command line, measure, print, and write the JSON if asked to."""
-    parser = argparse.ArgumentParser(prog="python -m foveate.tiny.train.expectation", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m instruments.llava.expectation", description=__doc__)
     parser.add_argument("--states", type=Path, required=True, help="the folder that was training's --out")
     parser.add_argument("--checkpoint", type=Path, help="another checkpoint than the embedded one, for the rest of it")
     parser.add_argument("--scenes", type=int, default=120, help="test scenes; 120 ask about 940 questions")

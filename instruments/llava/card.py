@@ -1,4 +1,4 @@
-"""`python -m foveate.tiny.train.card --checkpoint DIR`: the model card, from the curves and the measured results."""
+"""`python -m instruments.llava.card --checkpoint DIR`: the model card, from the curves and the measured results."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from textwrap import fill
 from typing import Any
 
 from foveate.tiny.seeds import WORLD
-from foveate.tiny.train.lessons import Lesson
-from foveate.tiny.train.recipe import RECIPE, Recipe
-from foveate.tiny.train.stage import Stage
-from foveate.tiny.train.state import write_bytes
 from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS, WORDS
+from instruments.llava.lessons import Lesson
+from instruments.llava.recipe import RECIPE, Recipe
+from instruments.llava.stage import Stage
+from instruments.llava.state import write_bytes
 
 _CARD = """\
 # Foveate's instrument
 
-A LLaVA-1.5 in miniature, trained from nothing on a synthetic world by the code in `foveate.tiny.train`. It exists to
+A LLaVA-1.5 in miniature, trained from nothing on a synthetic world by the code in `instruments.llava`. It exists to
 measure methods that drop visual tokens. It knows nothing of photographs.
 
 | part | what it is |
@@ -44,7 +44,7 @@ first 24 test scenes with their questions have the SHA-256 `{fingerprint}`.
 Seed {seed}; Muon and AdamW; bfloat16 weights with a float32 master copy. From `names` on the vision tower is frozen; up
 to 16 questions of a scene share one pass over its image. For speed, lessons of fewer tokens see a part of the 576,
 drawn at random with those of things first; the last {full} steps see all. In lessons that are "shown where to look" one
-head of layers 0, 1, 2, 4 and 7 is trained to look where the question's boxes are (`foveate.tiny.train.pointing`).
+head of layers 0, 1, 2, 4 and 7 is trained to look where the question's boxes are (`instruments.llava.pointing`).
 
 {lineage}
 
@@ -184,4 +184,4 @@ def command(name: str, text: str | None, write: Callable[[Path, str], None]) -> 
 
 
 if __name__ == "__main__":
-    command("foveate.tiny.train.card", __doc__, write_card)
+    command("instruments.llava.card", __doc__, write_card)

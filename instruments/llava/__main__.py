@@ -1,14 +1,14 @@
-"""`python -m foveate.tiny.train --out DIR`: from nothing to a checkpoint; run it again after a kill and it goes on."""
+"""`python -m instruments.llava --out DIR`: from nothing to a checkpoint; run it again after a kill and it goes on."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from foveate.tiny.train.answers import new_llava, train_answers
-from foveate.tiny.train.clip_stages import new_clip, train_clip
-from foveate.tiny.train.course import command
-from foveate.tiny.train.export import export, write_curves
-from foveate.tiny.train.recipe import RECIPE, Recipe
+from instruments.llava.answers import new_llava, train_answers
+from instruments.llava.clip_stages import new_clip, train_clip
+from instruments.llava.course import command
+from instruments.llava.export import export, write_curves
+from instruments.llava.recipe import RECIPE, Recipe
 
 
 def train(out: Path, recipe: Recipe = RECIPE, processes: int = 2, device: str = "cpu") -> Path:
@@ -26,4 +26,4 @@ def train(out: Path, recipe: Recipe = RECIPE, processes: int = 2, device: str = 
 
 
 if __name__ == "__main__":
-    command("foveate.tiny.train", __doc__, train, RECIPE)
+    command("instruments.llava", __doc__, train, RECIPE)

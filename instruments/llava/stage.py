@@ -10,11 +10,11 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from foveate.tiny.train.accelerator import Accelerator
-from foveate.tiny.train.micro import Micro, Named, device_of
-from foveate.tiny.train.optimizer import Optimizer
-from foveate.tiny.train.state import load_state, save_state
-from foveate.tiny.train.workers import Workers
+from instruments.llava.accelerator import Accelerator
+from instruments.llava.micro import Micro, Named, device_of
+from instruments.llava.optimizer import Optimizer
+from instruments.llava.state import load_state, save_state
+from instruments.llava.workers import Workers
 
 Check = Callable[[int], dict[str, float]]
 """Figures on held-out scenes after so many steps."""

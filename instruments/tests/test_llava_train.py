@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from foveate.errors import FoveateError
-from foveate.tiny.train.accelerator import Accelerator
-from foveate.tiny.train.clip_stages import _windows, new_clip, parameters
-from foveate.tiny.train.optimizer import orthogonal
-from foveate.tiny.train.stage import Stage, run_stage
-from foveate.tiny.train.state import load_state
-from foveate.tiny.train.workers import Workers
+from instruments.llava.accelerator import Accelerator
+from instruments.llava.clip_stages import _windows, new_clip, parameters
+from instruments.llava.optimizer import orthogonal
+from instruments.llava.stage import Stage, run_stage
+from instruments.llava.state import load_state
+from instruments.llava.workers import Workers
 
 STAGE = Stage("windows", steps=3, micro=2, scenes=1, rate=1e-3, warmup=2, save_every=1)
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from foveate.tiny.train.micro import Micro, Named, device_of, mean_figures, mean_gradients, take_gradients
+from instruments.llava.micro import Micro, Named, device_of, mean_figures, mean_gradients, take_gradients
 
 _AHEAD = 4
 """Micro-batches that each process may be ahead."""

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveate.tiny.branches import TOKENS
-from foveate.tiny.train.labels import IGNORE, NONE_COLOR, NONE_KIND, NONE_LETTER, Labels
 from foveate.tiny.vocabulary import COLORS, GRID, KINDS, LETTERS, PATTERNS, PLACES, WORDS
+from instruments.llava.labels import IGNORE, NONE_COLOR, NONE_KIND, NONE_LETTER, Labels
 
 _IDS = {
     name: torch.tensor([WORDS.index(w) for w in words])

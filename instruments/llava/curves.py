@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
-from foveate.tiny.train.stage import Curve
+from instruments.llava.stage import Curve
 
 _SHOWN = {
     "windows": ("kind_right", "color_right", "letter_right"),

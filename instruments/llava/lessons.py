@@ -12,9 +12,9 @@ from torch import Tensor
 from foveate.tiny import world
 from foveate.tiny.branches import LLAVA, TOKENS, Frame
 from foveate.tiny.questions import Question
-from foveate.tiny.train.labels import Labels, label
-from foveate.tiny.train.stage import Stage
 from foveate.tiny.world import Scene
+from instruments.llava.labels import Labels, label
+from instruments.llava.stage import Stage
 
 _QUESTIONS = 16
 _FAVOURED = 10

@@ -13,12 +13,12 @@ from transformers import CLIPModel
 from foveate.tiny.anatomy import VISION
 from foveate.tiny.inputs import text_ids, to_pixels
 from foveate.tiny.processing import build_tokenizer
-from foveate.tiny.train.batches import Batch
-from foveate.tiny.train.captions import Bank, bank, caption, pair
-from foveate.tiny.train.labels import IGNORE, NONE_COLOR, NONE_KIND, NONE_LETTER
-from foveate.tiny.train.start import encode_positions, waves
 from foveate.tiny.vocabulary import COLORS, KINDS, PATTERNS
 from foveate.tiny.world import Scene
+from instruments.llava.batches import Batch
+from instruments.llava.captions import Bank, bank, caption, pair
+from instruments.llava.labels import IGNORE, NONE_COLOR, NONE_KIND, NONE_LETTER
+from instruments.llava.start import encode_positions, waves
 
 Losses = dict[str, Tensor]
 _TOKENIZER = build_tokenizer()

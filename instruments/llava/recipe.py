@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from foveate.tiny.branches import TOKENS
-from foveate.tiny.train.course import Course
-from foveate.tiny.train.lessons import Lesson
-from foveate.tiny.train.stage import Stage
+from instruments.llava.course import Course
+from instruments.llava.lessons import Lesson
+from instruments.llava.stage import Stage
 
 WINDOWS = Stage("windows", steps=1500, micro=2, scenes=8, rate=1e-3, warmup=100, decay=0.2)
 IMAGES = Stage("images", steps=800, micro=2, scenes=6, rate=0.8e-3, warmup=30, decay=0.3)

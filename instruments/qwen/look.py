@@ -13,10 +13,10 @@ from torch import Tensor
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.look import Look
 from foveate.tiny.processing import build_tokenizer
-from foveate.tiny.qwen.anatomy import FRAME, MERGE, SIDE
-from foveate.tiny.qwen.tower import merged, received, tower_states
 from foveate.tiny.vocabulary import GRID
 from foveate.tiny.world import Scene
+from instruments.qwen.anatomy import FRAME, MERGE, SIDE
+from instruments.qwen.tower import merged, received, tower_states
 
 _TOKENIZER = build_tokenizer()
 

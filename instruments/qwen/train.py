@@ -1,4 +1,4 @@
-"""`python -m foveate.tiny.qwen.train --out DIR`: the second instrument from nothing; run it again after a kill.
+"""`python -m instruments.qwen.train --out DIR`: the second instrument from nothing; run it again after a kill.
 
 The way of the first one, where anatomy allows. The tower learns from dense labels alone: without [CLS] there is nothing
 to hold against captions. Nor has it absolute positions, so tokens cannot know where they are before the decoder tells
@@ -20,25 +20,25 @@ from torch import Tensor, nn
 from foveate.tiny import world
 from foveate.tiny.branches import answer_states, pack
 from foveate.tiny.inputs import to_pixels
-from foveate.tiny.qwen.anatomy import FRAME, MERGE, SIDE, build_qwen
-from foveate.tiny.qwen.export import export
-from foveate.tiny.qwen.recipe import PLACING, RECIPE
-from foveate.tiny.qwen.tower import merged, start_local, tower_states
-from foveate.tiny.train.answers import validation
-from foveate.tiny.train.attention import register
-from foveate.tiny.train.batches import Batch, whole, windows
-from foveate.tiny.train.course import Course, command
-from foveate.tiny.train.export import write_curves
-from foveate.tiny.train.labels import blocks
-from foveate.tiny.train.lessons import Drawn, Lesson, draw
-from foveate.tiny.train.micro import Micro
-from foveate.tiny.train.naming import naming_loss
-from foveate.tiny.train.pointing import WATCHED, pointing_loss
-from foveate.tiny.train.stage import Curve, Stage, run_stage
-from foveate.tiny.train.start import encode_positions, start_matching, waves
-from foveate.tiny.train.vision import Heads, probe_losses
 from foveate.tiny.vocabulary import GRID, WORDS
 from foveate.tiny.world import Scene
+from instruments.llava.answers import validation
+from instruments.llava.attention import register
+from instruments.llava.batches import Batch, whole, windows
+from instruments.llava.course import Course, command
+from instruments.llava.export import write_curves
+from instruments.llava.labels import blocks
+from instruments.llava.lessons import Drawn, Lesson, draw
+from instruments.llava.micro import Micro
+from instruments.llava.naming import naming_loss
+from instruments.llava.pointing import WATCHED, pointing_loss
+from instruments.llava.stage import Curve, Stage, run_stage
+from instruments.llava.start import encode_positions, start_matching, waves
+from instruments.llava.vision import Heads, probe_losses
+from instruments.qwen.anatomy import FRAME, MERGE, SIDE, build_qwen
+from instruments.qwen.export import export
+from instruments.qwen.recipe import PLACING, RECIPE
+from instruments.qwen.tower import merged, start_local, tower_states
 
 WINDOWS_ORIGIN, IMAGES_ORIGIN = 110_000_000, 120_000_000
 _NAMING = 0.3
@@ -170,4 +170,4 @@ def placing_loss(states_BLD: Tensor, place: nn.Linear) -> Tensor:
 
 
 if __name__ == "__main__":
-    command("foveate.tiny.qwen.train", __doc__, train, RECIPE)
+    command("instruments.qwen.train", __doc__, train, RECIPE)

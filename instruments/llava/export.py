@@ -10,9 +10,9 @@ from safetensors.torch import save
 
 from foveate.tiny.checkpoint import JOINT, SUMS, file_sum, joint_tensors
 from foveate.tiny.processing import build_processor
-from foveate.tiny.train.curves import plot
-from foveate.tiny.train.stage import Curve
-from foveate.tiny.train.state import write_bytes, write_json
+from instruments.llava.curves import plot
+from instruments.llava.stage import Curve
+from instruments.llava.state import write_bytes, write_json
 
 _NOT_SUMMED = (SUMS, "README.md", "curves.json", "curves.png", "results.json")
 

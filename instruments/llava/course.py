@@ -10,8 +10,8 @@ from typing import Self, TypeVar
 
 from foveate.engines.loading import check_device
 from foveate.errors import FoveateError
-from foveate.tiny.train.lessons import Lesson
-from foveate.tiny.train.stage import Stage
+from instruments.llava.lessons import Lesson
+from instruments.llava.stage import Stage
 
 
 @dataclass(frozen=True)

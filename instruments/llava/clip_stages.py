@@ -14,13 +14,13 @@ from transformers import CLIPModel
 
 from foveate.tiny import world
 from foveate.tiny.anatomy import build_clip
-from foveate.tiny.train.attention import register
-from foveate.tiny.train.batches import Batch, whole, windows
-from foveate.tiny.train.micro import Micro
-from foveate.tiny.train.stage import Curve, Stage, run_stage
-from foveate.tiny.train.start import start_local
-from foveate.tiny.train.vision import Heads, forward_batch, image_losses, patch_losses
 from foveate.tiny.world import Scene
+from instruments.llava.attention import register
+from instruments.llava.batches import Batch, whole, windows
+from instruments.llava.micro import Micro
+from instruments.llava.stage import Curve, Stage, run_stage
+from instruments.llava.start import start_local
+from instruments.llava.vision import Heads, forward_batch, image_losses, patch_losses
 
 WINDOWS_ORIGIN, IMAGES_ORIGIN = 0, 10_000_000
 

@@ -17,16 +17,16 @@ from foveate.tiny.anatomy import build_llava
 from foveate.tiny.branches import LLAVA, TOKENS, Frame, answer_states, pack, right_answers
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.questions import Question
-from foveate.tiny.train.attention import register
-from foveate.tiny.train.lessons import Drawn, Lesson, draw
-from foveate.tiny.train.micro import Micro
-from foveate.tiny.train.naming import naming_loss
-from foveate.tiny.train.pointing import WATCHED, pointing_loss
-from foveate.tiny.train.stage import Check, Curve, run_stage
-from foveate.tiny.train.start import start_matching
-from foveate.tiny.train.vision import hidden_states
 from foveate.tiny.vocabulary import WORDS
 from foveate.tiny.world import Scene
+from instruments.llava.attention import register
+from instruments.llava.lessons import Drawn, Lesson, draw
+from instruments.llava.micro import Micro
+from instruments.llava.naming import naming_loss
+from instruments.llava.pointing import WATCHED, pointing_loss
+from instruments.llava.stage import Check, Curve, run_stage
+from instruments.llava.start import start_matching
+from instruments.llava.vision import hidden_states
 
 _NAMING = 0.3
 _HELD_OUT = 64

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foveate.tiny.qwen.anatomy import MERGE, WINDOW
+from instruments.qwen.anatomy import MERGE, WINDOW
 
 _BASE = 10_000.0
 _LOCAL_LAYERS = 4

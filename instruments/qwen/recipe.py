@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from foveate.tiny.qwen.anatomy import FRAME
-from foveate.tiny.train.course import Course
-from foveate.tiny.train.lessons import Lesson
-from foveate.tiny.train.stage import Stage
+from instruments.llava.course import Course
+from instruments.llava.lessons import Lesson
+from instruments.llava.stage import Stage
+from instruments.qwen.anatomy import FRAME
 
 TOKENS = FRAME.tokens
 HARD = ("relation", "count", "plate")

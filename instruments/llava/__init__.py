@@ -1,0 +1,1 @@
+"""From nothing to the embedded checkpoint: `python -m instruments.llava --out DIR`."""

@@ -1,1 +1,0 @@
-"""From nothing to the embedded checkpoint: `python -m foveate.tiny.train --out DIR`."""
