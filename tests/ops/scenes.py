@@ -2,7 +2,7 @@
 
 import torch
 
-from foveate.ops.cosine import Cosine
+from foveate.ops.cosine import ONE, unit, whole
 
 KINDS = ["normal", "clusters", "copies", "heavy"]
 
@@ -25,8 +25,7 @@ def weights(seed, b, n):
 
 def similarities(x_BND):
     """[B, N, N] in float64, the very numbers that picks are made by."""
-    b, n = x_BND.shape[:2]
-    return Cosine(x_BND).rows(torch.arange(n).expand(b, n)).double().numpy()
+    return torch.stack([whole(unit_ND) for unit_ND in unit(x_BND)]).double().div(ONE).numpy()
 
 
 def starts(seed, b, n, most):

@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.ops.cosine import CHUNK, Cosine
+from foveate.ops.cosine import CHUNK, Cosine, all_pairs, unit, whole
+from foveate.ops.roads import compiled
 from foveate.ops.start import check_start, given
 
 Normalise = Literal["mean", "minmax"]
@@ -34,8 +36,8 @@ def balance(
 
     The coverage is kept up to date instead of recomputed: a pick changes it only through the columns whose m rose, a
     dozen of thousands in a typical step. Similarities are multiples of 2^-30 and sums are float64, so nothing is
-    rounded and the picks are those of the full recomputation (above `cosine.GRAM_LIMIT` tokens, to the rounding of a
-    float32 product).
+    rounded and the picks are those of the full recomputation. It reads all N x N similarities; where they do not fit in
+    memory they are computed again and again, and a warning says so.
 
     Args:
         x_BND: features in any floating type.
@@ -56,7 +58,13 @@ def balance(
     """
     b, n = relevance_BN.shape
     start_BS = check_start(relevance_BN.argmax(1, keepdim=True) if start_BS is None else start_BS, b, n, k)
-    cosine = Cosine(x_BND)
+    fast = bool(lam) and compiled(x_BND)
+    matrix = all_pairs(x_BND, 1 if fast else b) if lam else None
+    if fast and matrix:
+        weight_3 = (float(beta), float(alpha), float(lam))
+        images = zip(unit(x_BND), relevance_BN.double(), start_BS, strict=True)
+        return torch.stack([_compiled(x_ND, r_N, k, weight_3, normalise, s_S) for x_ND, r_N, s_S in images])
+    cosine = Cosine(x_BND, matrix)
     scaled = _by_mean if normalise == "mean" else _by_range
     weight_31 = torch.tensor([[beta], [alpha], [lam]], dtype=torch.float64, device=x_BND.device)
 
@@ -82,6 +90,21 @@ def balance(
             _lower(coverage_BN, cosine, best_BN, row_BN)
         best_BN = torch.maximum(best_BN, row_BN)
         torch.sub(1, best_BN.double(), out=diversity_BN)
+
+
+def _compiled(
+    unit_ND: Tensor,
+    relevance_N: Tensor,
+    k: int,
+    weight_3: tuple[float, float, float],
+    normalise: Normalise,
+    start_S: Tensor,
+) -> Tensor:
+    from foveate.ops.compiled.balance import walk
+
+    order_K = np.empty(k, np.int64)
+    walk(whole(unit_ND).numpy(), relevance_N.numpy(), weight_3, normalise == "mean", start_S.numpy(), order_K)
+    return torch.from_numpy(order_K)
 
 
 def _lower(coverage_BN: Tensor, cosine: Cosine, old_BN: Tensor, row_BN: Tensor) -> None:

@@ -1,12 +1,15 @@
 """Greedy coverage: each new token is the one that adds most to how well the picked ones stand for all others."""
 
 from collections.abc import Callable
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from foveate.errors import PlanError
-from foveate.ops.cosine import Cosine
+from foveate.ops.cosine import ONE, Cosine, all_pairs, unit, whole
+from foveate.ops.roads import compiled
 from foveate.ops.start import check_start
 
 _AT_ONCE = 32
@@ -26,8 +29,10 @@ def coverage(
     """Facility location by cosine similarity s, with m(j) the best s(i, j) over the picked i, at least `floor`.
 
     Each step takes the open token i of largest bonus(i) + value(i) * sum over all j of w(j) * max(0, s(i, j) - m(j)).
-    A gain only ever falls, so a token whose old gain is below another's present one need not be looked at (lazy greedy,
-    Minoux 1978): a few rows of similarities a pick, and the picks are those of the full recomputation.
+    Compiled, gains are kept up to date in whole numbers, which rounds nothing. With weights, and in torch, the greedy
+    is lazy (Minoux 1978): a gain only ever falls, so a token whose old gain is below another's present one need not be
+    looked at. Either way the picks are those of the full recomputation. It reads all N x N similarities; where they do
+    not fit in memory rows are computed as they are needed, and a warning says so.
 
     Args:
         x_BND: features in any floating type; similarities are float32, sums float64.
@@ -47,15 +52,18 @@ def coverage(
     """
     b, n = x_BND.shape[:2]
     start_BS = check_start(start_BS, b, n, k)
+    if not -1 <= floor <= 1:
+        raise PlanError(f"floor is {floor}; a similarity lies between -1 and 1")
+    fast, matrix = compiled(x_BND), all_pairs(x_BND, 1)
     out = []
-    for image in range(b):
-        cosine = Cosine(x_BND[image : image + 1])
-
-        def rows(index_M: Tensor, cosine: Cosine = cosine) -> Tensor:
-            return cosine.rows(index_M[None])[0]
-
-        weights = [None if w is None else w[image] for w in (weight_BN, value_BN, bonus_BN)]
-        out.append(_lazy(rows, n, torch.full((n,), floor, device=x_BND.device), k, start_BS[image], *weights))
+    for image, (unit_ND, start_S) in enumerate(zip(unit(x_BND), start_BS, strict=True)):
+        weights = [None if w is None else w[image].double() for w in (weight_BN, value_BN, bonus_BN)]
+        if fast and matrix:
+            out.append(_compiled(unit_ND, k, weights, start_S, floor))
+            continue
+        cosine = Cosine(unit_ND[None], matrix)
+        best_N = torch.full((n,), round(floor * ONE) / ONE, device=x_BND.device)
+        out.append(_lazy(lambda at_M, c=cosine: c.rows(at_M[None])[0], n, best_N, k, start_S, *weights))  # type: ignore[misc]
     return torch.stack(out)
 
 
@@ -74,13 +82,44 @@ def cover(
     start_BS = check_start(start_BS, b, n, k)
     out = []
     for image, matrix_RN in enumerate(matrix_BRN):
-        matrix_NR = matrix_RN.mT.contiguous()
+        matrix_NR = matrix_RN.double().mT.contiguous()
         if not torch.isfinite(matrix_NR).all():
             raise PlanError("the matrix holds NaN or infinity, so nothing covers anything; check what it was made of")
         least_R = matrix_NR.new_full((matrix_NR.shape[1],), floor)
-        weights = [None if w is None else w[image] for w in (weight_BR, value_BN, bonus_BN)]
-        out.append(_lazy(matrix_NR.__getitem__, n, least_R, k, start_BS[image], *weights))
+        weights = [None if w is None else w[image].double() for w in (weight_BR, value_BN, bonus_BN)]
+        if compiled(matrix_BRN):
+            out.append(_compiled_lazy(matrix_NR, least_R, 1.0, k, weights, start_BS[image]))
+        else:
+            out.append(_lazy(matrix_NR.__getitem__, n, least_R, k, start_BS[image], *weights))
     return torch.stack(out)
+
+
+def _compiled(unit_ND: Tensor, k: int, weights: list[Tensor | None], start_S: Tensor, floor: float) -> Tensor:
+    from foveate.ops.compiled.coverage import walk
+
+    similar_NN = whole(unit_ND)
+    best_N = torch.full((len(unit_ND),), round(floor * ONE), dtype=torch.int32)
+    if weights[0] is not None:
+        return _compiled_lazy(similar_NN, best_N, 1 / ONE, k, weights, start_S)
+    order_K = np.empty(k, np.int64)
+    value_N, bonus_N = map(_numbers, weights[1:])
+    walk(similar_NN.numpy(), best_N.numpy(), value_N, bonus_N, start_S.numpy(), order_K)
+    return torch.from_numpy(order_K)
+
+
+def _compiled_lazy(
+    rows_NR: Tensor, best_R: Tensor, unit: float, k: int, weights: list[Tensor | None], start_S: Tensor
+) -> Tensor:
+    from foveate.ops.compiled.coverage import lazy
+
+    order_K = np.empty(k, np.int64)
+    weight_R, value_N, bonus_N = map(_numbers, weights)
+    lazy(rows_NR.numpy(), best_R.numpy(), weight_R, value_N, bonus_N, unit, start_S.numpy(), order_K)
+    return torch.from_numpy(order_K)
+
+
+def _numbers(weight_N: Tensor | None) -> Any:
+    return np.empty(0) if weight_N is None else np.ascontiguousarray(weight_N.numpy())
 
 
 def _lazy(
@@ -98,7 +137,6 @@ def _lazy(
     bound_N = torch.full((n,), torch.inf, dtype=torch.float64, device=device)
     fresh_N = torch.zeros(n, dtype=torch.bool, device=device)
     shut_N = torch.zeros(n, dtype=torch.bool, device=device)
-    weight_R = None if weight_R is None else weight_R.double()
     picks: list[int] = []
     while len(picks) < k:
         pick = int(start_S[len(picks)]) if len(picks) < len(start_S) else -1

@@ -1,13 +1,19 @@
 """Farthest-point selection: each new token is the one least like anything already picked."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from foveate.ops.cosine import Cosine
+from foveate.ops import cosine, falling
+from foveate.ops.cosine import ONE, Cosine
+from foveate.ops.roads import compiled, on_host
 from foveate.ops.start import check_start, given
 
 # Two tokens that are each other's nearest tie for the first place exactly, up to the rounding of a float32 product.
 _TIE = 1e-6
+
+_SMALL = 1024
+"""Up to this many tokens the matrix costs little even where a start makes it needless."""
 
 
 @torch.no_grad()
@@ -20,7 +26,7 @@ def farthest(
     first is the token whose nearest other token is farthest, by weighted distance too; of several such (a pair of
     mutual nearest neighbours always ties), the one least like the image as a whole.
 
-    Memory is O(N) a step over one N x N matrix, or O(N D) without it above `cosine.GRAM_LIMIT` tokens.
+    Memory is one N x N matrix an image, or O(N D) above `cosine.GRAM_LIMIT` tokens and where a start makes it needless.
 
     Args:
         x_BND: features in any floating type; similarities are float32.
@@ -38,15 +44,98 @@ def farthest(
     """
     b, n = x_BND.shape[:2]
     start_BS = check_start(start_BS, b, n, k)
-    cosine = Cosine(x_BND)
     weight_BN = None if weight_BN is None else weight_BN.double()
-    order_BK = torch.empty(b, k, dtype=torch.long, device=x_BND.device)
-    near_BN = torch.full((b, n), 1 - cap, device=x_BND.device)
-    pick_B = None if start_BS.shape[1] else _most_isolated(cosine, weight_BN)
+    if not on_host(x_BND):
+        return _all_at_once(Cosine(x_BND), k, weight_BN, start_BS, cap)
+    # With a start, k rows of similarities are needed and not N.
+    small = n <= min(_SMALL if start_BS.shape[1] else cosine.GRAM_LIMIT, cosine.GRAM_LIMIT)
+    matrix = small and compiled(x_BND)
+    unit_BND, out = cosine.unit(x_BND), []
+    for image, (unit_ND, start_S) in enumerate(zip(unit_BND, start_BS, strict=True)):
+        weight_N = None if weight_BN is None else weight_BN[image]
+        out.append((_compiled if matrix else _few)(unit_ND, k, weight_N, start_S, cap))
+    return torch.stack(out)
+
+
+def _compiled(unit_ND: Tensor, k: int, weight_N: Tensor | None, start_S: Tensor, cap: float) -> Tensor:
+    from foveate.ops.compiled import farthest as loops
+
+    n = len(unit_ND)
+    similar_NN, order_K = cosine.whole(unit_ND).numpy(), np.empty(k, np.int64)
+    first = 0
+    if not len(start_S):
+        near_N, total_N = np.empty(n, np.int32), np.empty(n, np.int64)
+        loops.isolation(similar_NN, near_N, total_N)
+        first = int(_lonely(torch.from_numpy(near_N) / ONE, torch.from_numpy(total_N).double() / ONE, weight_N))
+    weights = np.empty(0) if weight_N is None else weight_N.numpy()
+    loops.walk(similar_NN, weights, start_S.numpy(), first, np.int32((1 - cap) * ONE), order_K)
+    return torch.from_numpy(order_K)
+
+
+def _few(unit_ND: Tensor, k: int, weight_N: Tensor | None, start_S: Tensor, cap: float) -> Tensor:
+    if not len(start_S):
+        start_S = _lonely(*_isolation(unit_ND), weight_N)[None]
+    near_N = torch.full((len(unit_ND),), 1 - cap, dtype=torch.float64)
+    return falling.pick(unit_ND, near_N, k, start_S, _Near(unit_ND, weight_N))
+
+
+class _Near:
+    """The state is the best similarity to a picked token; directions are unit rows."""
+
+    def __init__(self, unit_ND: Tensor, weight_N: Tensor | None) -> None:
+        self.unit_ND, self.weight_N = unit_ND, weight_N
+
+    def value(self, state_M: Tensor, index_M: Tensor) -> Tensor:
+        far_M = 1 - state_M
+        return far_M if self.weight_N is None else self.weight_N[index_M] * far_M
+
+    def direction(self, pick: int) -> Tensor:
+        return self.unit_ND[pick]
+
+    def step(self, state_M: Tensor, product_M: Tensor, at: int) -> Tensor:
+        return torch.maximum(state_M, cosine.steps(product_M).double() / ONE)
+
+
+def _isolation(unit_ND: Tensor) -> tuple[Tensor, Tensor]:
+    """Each token's best similarity to another, and the sum of its similarities, without the matrix."""
+    n = len(unit_ND)
+    near_N, total_N = torch.full((n,), -2.0), torch.zeros(n, dtype=torch.float64)
+    rows = max(1, cosine.CHUNK // n)
+    for start in range(0, n, rows):
+        stop = min(n, start + rows)
+        # What later rows say of these is what these say of later ones.
+        part_RM = cosine.steps(cosine.product(unit_ND[start:stop], unit_ND[start:].mT)).div_(ONE)
+        part_RM.fill_diagonal_(1.0)
+        total_N[start:stop] += part_RM.sum(1, dtype=torch.float64)
+        total_N[stop:] += part_RM[:, stop - start :].sum(0, dtype=torch.float64)
+        part_RM.fill_diagonal_(-2.0)
+        near_N[start:stop] = torch.maximum(near_N[start:stop], part_RM.amax(1))
+        near_N[start:] = torch.maximum(near_N[start:], part_RM.amax(0))
+    return near_N, total_N
+
+
+def _lonely(near_N: Tensor, total_N: Tensor, weight_N: Tensor | None) -> Tensor:
+    """The first pick, of one image or (all tensors with a batch axis) of many."""
+    far_N = 1 - near_N.double()
+    slack: Tensor | float = _TIE
+    if weight_N is not None:
+        # Of distances of 2 at most; weighted ones are compared on their own scale.
+        far_N, slack = weight_N * far_N, _TIE * weight_N.amax(-1, keepdim=True)
+    tied_N = far_N >= far_N.amax(-1, keepdim=True) - slack
+    return total_N.masked_fill(~tied_N, torch.inf).argmin(-1)
+
+
+def _all_at_once(similar: Cosine, k: int, weight_BN: Tensor | None, start_BS: Tensor, cap: float) -> Tensor:
+    """All images, all tokens, a pick at a time, and nothing is looked at."""
+    b, n = similar.shape
+    device = similar.unit_BND.device
+    order_BK = torch.empty(b, k, dtype=torch.long, device=device)
+    near_BN = torch.full((b, n), 1 - cap, device=device)
+    pick_B = None if start_BS.shape[1] else _most_isolated(similar, weight_BN)
     for step in range(k):
         pick_B = order_BK[:, step] = given(start_BS, step, pick_B)
         # A picked token's likeness is 1 by definition; 2 keeps it behind exact copies of itself too.
-        near_BN = torch.maximum(near_BN, cosine.rows(pick_B[:, None])[:, 0]).scatter_(1, pick_B[:, None], 2.0)
+        near_BN = torch.maximum(near_BN, similar.rows(pick_B[:, None])[:, 0]).scatter_(1, pick_B[:, None], 2.0)
         pick_B = near_BN.argmin(1) if weight_BN is None else _weighted(near_BN, weight_BN)
     return order_BK
 
@@ -56,16 +145,10 @@ def _weighted(near_BN: Tensor, weight_BN: Tensor) -> Tensor:
     return value_BN.masked_fill_(near_BN > 1, -torch.inf).argmax(1)
 
 
-def _most_isolated(cosine: Cosine, weight_BN: Tensor | None) -> Tensor:
+def _most_isolated(similar: Cosine, weight_BN: Tensor | None) -> Tensor:
     nearest, total = [], []
-    for index_BM in cosine.chunks():
-        rows_BMN = cosine.rows(index_BM)
+    for index_BM in similar.chunks():
+        rows_BMN = similar.rows(index_BM)
         total.append(rows_BMN.sum(-1, dtype=torch.float64))
         nearest.append(rows_BMN.scatter_(2, index_BM[:, :, None], -2.0).amax(-1))
-    far_BN, total_BN = 1 - torch.cat(nearest, 1).double(), torch.cat(total, 1)
-    if weight_BN is not None:
-        far_BN = weight_BN * far_BN
-    # Of distances of 2 at most; weighted ones are compared on their own scale.
-    slack_B1 = _TIE if weight_BN is None else _TIE * weight_BN.amax(1, keepdim=True)
-    tied_BN = far_BN >= far_BN.amax(1, keepdim=True) - slack_B1
-    return total_BN.masked_fill(~tied_BN, torch.inf).argmin(1)
+    return _lonely(torch.cat(nearest, 1), torch.cat(total, 1), weight_BN)

@@ -6,7 +6,9 @@ import torch
 from torch import Tensor
 
 from foveate.errors import PlanError
-from foveate.ops.cosine import Cosine
+from foveate.ops import falling
+from foveate.ops.cosine import ONE, Cosine, steps, unit
+from foveate.ops.roads import on_host
 from foveate.ops.start import check_start, given
 
 Soften = Literal["square", "linear"]
@@ -47,20 +49,60 @@ def suppress(
     start_BS = check_start(start_BS, b, n, k)
     if soften not in (None, "square", "linear"):
         raise PlanError(f'soften is {soften!r}; it must be None, "square" or "linear"')
+    if soften and score_BN.device.type == "cpu" and (score_BN < 0).any():
+        raise PlanError(
+            f"the least score is {float(score_BN.min())}; softened scores must be 0 or more, so that they fall"
+        )
     radius_BK = _radii(radius, b, k, x_BND)
-    cosine = Cosine(x_BND)
     score_BN = score_BN.double()
+    if not on_host(x_BND):
+        return _all_at_once(Cosine(x_BND), score_BN, k, radius_BK, soften, start_BS)
+    out = []
+    for image, (unit_ND, score_N, start_S) in enumerate(zip(unit(x_BND), score_BN, start_BS, strict=True)):
+        radius_K = None if radius_BK is None else radius_BK[image]
+        out.append(falling.pick(unit_ND, score_N, k, start_S, _Like(unit_ND, radius_K, soften)))
+    return torch.stack(out)
+
+
+class _Like:
+    """The state is the score that is left, -inf of who was taken away; directions are unit rows."""
+
+    def __init__(self, unit_ND: Tensor, radius_K: Tensor | None, soften: Soften | None) -> None:
+        self.unit_ND, self.radius_K, self.soften = unit_ND, radius_K, soften
+
+    def value(self, state_M: Tensor, index_M: Tensor) -> Tensor:
+        return state_M
+
+    def direction(self, pick: int) -> Tensor:
+        return self.unit_ND[pick]
+
+    def step(self, state_M: Tensor, product_M: Tensor, at: int) -> Tensor:
+        near_M = steps(product_M).double() / ONE
+        if self.soften:
+            # Not 0 times -inf, which is no number.
+            state_M = torch.where(state_M > -torch.inf, state_M * _factor(near_M, self.soften), state_M)
+        return state_M if self.radius_K is None else state_M.masked_fill(1 - near_M < self.radius_K[at], -torch.inf)
+
+
+def _factor(near: Tensor, soften: Soften) -> Tensor:
+    return 1 - (near.square() if soften == "square" else near.clamp(min=0))
+
+
+def _all_at_once(
+    similar: Cosine, score_BN: Tensor, k: int, radius_BK: Tensor | None, soften: Soften | None, start_BS: Tensor
+) -> Tensor:
+    """All images, all tokens, a pick at a time, and nothing is looked at."""
     out_BN = torch.zeros_like(score_BN, dtype=torch.bool)
-    order_BK = torch.full((b, k), -1, dtype=torch.long, device=x_BND.device)
+    order_BK = torch.full((len(score_BN), k), -1, dtype=torch.long, device=score_BN.device)
     for step in range(k):
         pick_B = given(start_BS, step, score_BN.masked_fill(out_BN, -torch.inf).argmax(1))
         over_B = out_BN.all(1)
         if step < start_BS.shape[1]:
             over_B = over_B & (start_BS[:, step] < 0)
         order_BK[:, step] = torch.where(over_B, -1, pick_B)
-        row_BN = cosine.rows(pick_B[:, None])[:, 0].double()
+        row_BN = similar.rows(pick_B[:, None])[:, 0].double()
         if soften:
-            score_BN = score_BN * (1 - (row_BN.square() if soften == "square" else row_BN.clamp(min=0)))
+            score_BN = score_BN * _factor(row_BN, soften)
         if radius_BK is not None:
             out_BN = out_BN | (1 - row_BN < radius_BK[:, step, None])
         out_BN = out_BN.scatter(1, pick_B[:, None], True)

@@ -1,0 +1,91 @@
+"""Compiled for the CPU, a few candidates at a time, or all at once: the same picks by every road."""
+
+import warnings
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import foveate.ops.cosine as cosine
+from foveate.ops import roads
+from foveate.ops.balance import balance
+from foveate.ops.coverage import cover, coverage
+from foveate.ops.farthest import farthest
+from foveate.ops.residual import residual
+from foveate.ops.suppress import suppress
+
+from .scenes import KINDS, features, starts, weights
+
+KERNELS = {
+    "farthest": lambda x, w, k, s: farthest(x, k, None, s),
+    "farthest weighted": lambda x, w, k, s: farthest(x, k, w, s, cap=1.0),
+    "balance by mean": lambda x, w, k, s: balance(x, w, k, 0.4, 0.7, start_BS=s),
+    "balance by range": lambda x, w, k, s: balance(x, w, k, normalise="minmax", start_BS=s),
+    "balance of two": lambda x, w, k, s: balance(x, w, k, lam=0.0, start_BS=s),
+    "coverage": lambda x, w, k, s: coverage(x, k, value_BN=w, start_BS=s),
+    "coverage weighted": lambda x, w, k, s: coverage(x, k, w, bonus_BN=w, start_BS=s, floor=-1.0),
+    "cover": lambda x, w, k, s: cover(x.mT.abs(), k, start_BS=s),
+    "residual": lambda x, w, k, s: residual(x, k, w, s),
+    "suppress": lambda x, w, k, s: suppress(x, w, k, 0.3, "square", s),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+@settings(max_examples=12, deadline=None)
+@given(seed=st.integers(0, 10**6), n=st.integers(2, 80), kind=st.sampled_from(KINDS[:2]), data=st.data())
+def test_every_road_gives_the_picks_of_the_torch_loop(name, seed, n, kind, data):
+    k, x, w = data.draw(st.integers(1, n)), features(seed, 2, n, 48, kind), weights(seed, 2, n)
+    start = starts(seed, 2, n, min(k, 3)) if data.draw(st.booleans()) else None
+    found = KERNELS[name](x, w, k, start)
+    with roads.plain_torch():
+        assert torch.equal(KERNELS[name](x, w, k, start), found)
+
+
+@pytest.mark.parametrize("name", ["farthest", "farthest weighted", "residual", "suppress"])
+@pytest.mark.parametrize("given_", [False, True])
+def test_following_a_few_candidates_is_following_all(monkeypatch, name, given_):
+    n, k = 1500, 150
+    monkeypatch.setattr(cosine, "GRAM_LIMIT", 1000)
+    x = features(7, 1, n, 40, "clusters")
+    x[:, 900:1000] = x[:, 100:200]  # some copies
+    w, start = weights(7, 1, n), starts(7, 1, n, 5) if given_ else None
+    found = KERNELS[name](x, w, k, start)
+    monkeypatch.setattr(cosine, "GRAM_LIMIT", 8192)
+    with roads.plain_torch():
+        assert torch.equal(KERNELS[name](x, w, k, start), found)
+
+
+@pytest.mark.parametrize("name", [name for name in KERNELS if "cover" in name or "balance" in name])
+def test_where_no_matrix_fits_the_picks_are_the_same_and_a_line_says_what_it_costs(monkeypatch, name):
+    x, w = features(9, 1, 60, 24), weights(9, 1, 60)
+    whole = KERNELS[name](x, w, 20, None)
+    monkeypatch.setattr(cosine, "GRAM_LIMIT", 59)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert torch.equal(KERNELS[name](x, w, 20, None), whole), "above the limit it is still built if memory is there"
+        monkeypatch.setattr(cosine, "fits", lambda images, n, device: False)
+        assert not said
+        assert torch.equal(KERNELS[name](x, w, 20, None), whole)
+    needed = name not in ("cover", "balance of two")
+    assert [str(w.message).startswith("coverage of 60 tokens") for w in said] == [True] * needed
+
+
+def test_memory_decides():
+    here = torch.device("cpu")
+    assert cosine.fits(1, cosine.GRAM_LIMIT, here) and not cosine.fits(1, 10**8, here)
+
+
+def test_without_numba_one_line_says_so(monkeypatch):
+    x = features(3, 1, 30, 8)
+    expected = farthest(x, 9)
+    monkeypatch.setattr(roads, "find_spec", lambda name: None)
+    roads._has_numba.cache_clear()
+    try:
+        with pytest.warns(UserWarning, match=r"pip install .foveate\[fast\]"):
+            assert torch.equal(farthest(x, 9), expected)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            coverage(x, 9)
+    finally:
+        roads._has_numba.cache_clear()
