@@ -46,8 +46,8 @@ MAY = {
     "cli": None,
 }
 # Inside the Hugging Face engine: each file may import those before it.
-HF = ["clock", "families", "taps", "cache", "prompt", "segment", "step", "cutting", "checks", "encode", "calls",
-      "report", "run", "attach"]  # fmt: skip
+HF = ["clock", "cache", "families", "picking", "taps", "listen", "prompt", "segment", "step", "layers", "restore",
+      "cutting", "checks", "encode", "calls", "report", "run", "attach"]  # fmt: skip
 
 
 def imported(path: Path) -> set[tuple[str, ...]]:

@@ -33,7 +33,7 @@ TEXT = dict(
     tie_word_embeddings=False,
 )  # fmt: skip
 CLIP = dict(hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=2, projection_dim=16)
-NAMES = sorted(FAMILIES)
+NAMES = ["internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"]
 NO_CLS = ("llava_onevision", "qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 QWEN = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
 

@@ -31,7 +31,7 @@ class Unit:
 class Geometry:
     """The common part: one token a row of positions, one square block an image."""
 
-    model_type: ClassVar[str]
+    model_type: str
     joins_units: ClassVar[bool] = False
     """Adjacent units of a prompt are one image (InternVL's tiles)."""
     mrope: ClassVar[bool] = False

@@ -14,29 +14,46 @@ What a forward pass knows lives in a thread-local `Run`; what a pruned prompt le
 """
 
 import functools
+import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
 
 from foveate.cut import Cut
 from foveate.errors import ModelError, PlanError
 from foveate.geometry.base import Kind
-from foveate.hf.cache import check_cache, given, kept_of, left, length
+from foveate.hf.cache import NAMES, check_cache, given, kept_of, left, length, widen
 from foveate.hf.calls import named, special_ids, stand_in_ids
-from foveate.hf.checks import MARK, check_counts, check_mask, check_model, check_plan
+from foveate.hf.checks import MARK, check_counts, check_mask, check_model, check_plan, has_windows, reads_projections
 from foveate.hf.clock import Seconds
 from foveate.hf.cutting import Cutting
 from foveate.hf.encode import Encoding, Features, wrapped
 from foveate.hf.families import family
-from foveate.hf.prompt import Encoded, Prompt, anchored, last_real, locate, placeholders, runs, without_last
+from foveate.hf.layers import Layers
+from foveate.hf.prompt import (
+    Encoded,
+    Prompt,
+    anchored,
+    by_runs,
+    last_real,
+    locate,
+    placeholders,
+    runs,
+    without_last,
+)
 from foveate.hf.report import Report, account
+from foveate.hf.restore import restore
 from foveate.hf.step import Step
 from foveate.plan import Plan
 from foveate.question import question
 from foveate.selection import Attention
+
+PIXELS = ("pixel_values", "image_patches")
+"""How arguments that bring pictures begin."""
 
 
 class Run:
@@ -45,10 +62,14 @@ class Run:
     def __init__(self, alone: bool = False) -> None:
         self.alone = alone
         self.ids: Tensor | None = None
+        self.pictures = False
+        self.mask: Tensor | None = None
+        self.late: Callable[[Tensor], Step] | None = None
         self.encoded: dict[Kind, list[Encoded]] = {}
         self.seconds: list[Seconds] = []
         self.step: Step | None = None
         self.cutting: Cutting | None = None
+        self.layers: Layers | None = None
         self.dropped_BL: Tensor | None = None
 
 
@@ -84,6 +105,11 @@ class Attachment:
         encoder = [c for c in plan.cuts if c.at == "encoder"]
         self.encoder_cut = encoder[0] if encoder else None
         self.special = special_ids(model)
+        self.plain = self.family.plain(self.lm)
+        self.windows = has_windows(self.lm.config)
+        self.projections = reads_projections(self.family, self.lm)
+        # What its forward calls its arguments; an instance's may be replaced by others' hooks.
+        self.names = [[*inspect.signature(type(x).forward).parameters][1:] for x in self.lm.layers]
         self.local = threading.local()
         self._handles: list[Any] = []
         self._wrapped: list[tuple[Any, str]] = []
@@ -124,17 +150,24 @@ class Attachment:
         if self.model is not self.base:
             add(self.model.register_forward_hook(self._loss, with_kwargs=True))
         add(self.base.register_forward_pre_hook(self._begin, with_kwargs=True))
-        add(self.base.register_forward_hook(self._end, always_call=True))
         add(self.lm.register_forward_pre_hook(self._lm_in, with_kwargs=True))
         add(self.lm.register_forward_hook(self._lm_out))
+        # After the language model's, which may be the same module.
+        add(self.base.register_forward_hook(self._end, always_call=True))
         for i, layer in enumerate(self.lm.layers):
             add(layer.register_forward_pre_hook(functools.partial(self._layer_in, i), with_kwargs=True))
+            if not self.plain:
+                # First of all, so that whoever records states records whole ones.
+                add(layer.register_forward_hook(self._layer_out, prepend=True))
         for name in ("get_image_features", "get_video_features"):
-            if hasattr(self.base, name):
+            if hasattr(self.base, name) and not self.family.by_runs:
                 # On the instance: the class, and every other model, keeps its own.
                 kind: Any = name.split("_")[1]
                 setattr(self.base, name, wrapped(self, kind, getattr(self.base, name)))
                 self._wrapped.append((self.base, name))
+        for module, name, make in self.family.wraps(self.lm):
+            setattr(module, name, make(self, getattr(module, name)))
+            self._wrapped.append((module, name))
         if hasattr(self.lm, "_deepstack_process"):
             self.lm._deepstack_process = self._deepstack(self.lm._deepstack_process)
             self._wrapped.append((self.lm, "_deepstack_process"))
@@ -187,7 +220,7 @@ class Attachment:
         ids = kwargs.get("input_ids")
         embeds = kwargs.get("inputs_embeds")
         encoded = kwargs.get("mm_encoder_outputs") or {}
-        raw = any(kwargs.get(k) is not None for k in ("pixel_values", "pixel_values_videos"))
+        raw = any(k.startswith(PIXELS) and v is not None for k, v in kwargs.items())
         if ids is None and embeds is not None:
             if not raw and not encoded and length(given(kwargs)) == 0:
                 raise ModelError(
@@ -195,7 +228,8 @@ class Attachment:
                     "pass input_ids and pixel_values, or detach first"
                 )
             ids = stand_in_ids(self.family, base, embeds, self.special) if raw or encoded else None
-        run.ids = ids
+        run.ids, run.mask = ids, kwargs.get("attention_mask")
+        run.pictures = raw or any(v is not None for v in encoded.values())
         if raw and ids is not None and self.family.joins_units:
             check_counts(self.plan, runs(self._visual(ids)))
         if ids is not None and ids.shape[1] > 1 and not raw and not encoded and bool(self._visual(ids).any()):
@@ -204,7 +238,7 @@ class Attachment:
                 "pass both in one call, and leave prefill_chunk_size unset (chunked prefill parts them)"
             )
         for kind, output in encoded.items():
-            if output is None:
+            if output is None or self.family.by_runs:
                 continue
             encoding = getattr(output, MARK, None)
             if not isinstance(encoding, Encoding) or encoding.owner is not self:
@@ -225,14 +259,21 @@ class Attachment:
 
     def _lm_in(self, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
         run = self.run
+        kwargs = named(lm, args, kwargs)
         cache = given(kwargs)
         if run is None:
             check_cache(cache)
         cut_before = cache is not None and any(kept_of(cache, i) is not None for i in range(len(cache.layers)))
-        images = run is not None and run.ids is not None and bool(run.encoded) and bool(self.plan.cuts)
+        images = run is not None and self._has_images(run) and bool(self.plan.cuts)
         if not images and length(cache) == 0:
             self.report = None
-        if kwargs.get("inputs_embeds") is None or not (cut_before or images):
+        embeds = kwargs.get("inputs_embeds")
+        if run is None and self.family.by_runs and self.plan.cuts and not length(cache) and embeds is not None:
+            raise ModelError(
+                f"{type(self.model).__name__} calls its language model by itself here, where nobody sees which tokens "
+                "are visual; call forward, or detach first"
+            )
+        if not (cut_before or images):
             return None
         if run is None:
             # The language model was called by itself, on a cache that was cut.
@@ -242,18 +283,46 @@ class Attachment:
                 "gradient checkpointing runs decoder layers twice, and cuts inside the LLM cannot follow; call "
                 "model.gradient_checkpointing_disable(), or cut at the input alone"
             )
-        step = run.step = Step(self.family, lm, kwargs, self.contiguous)
-        hidden = step.embeds
+        kwargs = dict(kwargs)
+        if images and self.windows and run.ids is not None and self._drops(run.ids):
+            use = kwargs.get("use_cache")
+            if cache is None and (getattr(lm.config, "use_cache", True) if use is None else use):
+                cache = DynamicCache(config=lm.config)
+                kwargs[next(n for n in NAMES if n in inspect.signature(lm.forward).parameters)] = cache
+            if cache is not None:
+                widen(cache)
+        # Some base models make masks of several kinds out of the padding mask, before the language model sees it.
+        told = kwargs if run.alone else kwargs | {"attention_mask": run.mask}
+        if embeds is None:
+            # The model makes its embeddings itself: its first layer shows them.
+            run.late = functools.partial(self._start, run, told, images)
+            return None
+        step = self._start(run, told, images, embeds)
+        return (), kwargs | step.moved()
+
+    def _start(self, run: Run, kwargs: dict[str, Any], images: bool, embeds: Tensor) -> Step:
+        """Make the cuts at the input, on what the language model is given."""
+        step = run.step = Step(self.family, self.lm, kwargs | {"inputs_embeds": embeds}, self.contiguous)
+        run.layers = Layers(step)
         if images:
+            hidden = step.embeds
             cutting = run.cutting = Cutting(step, self._prompt(run, step))
             if not torch.equal(cutting.prompt.alive_BL, cutting.prompt.real_BL):
                 hidden = cutting.shorten(hidden, step.slots(), [])
             for cut in self.input_cuts:
                 hidden = cutting.cut(cut, hidden, None)
             step.base = step.segment
-        new = dict(kwargs) | step.arguments()
-        new["inputs_embeds"] = hidden
-        return args, new
+        return step
+
+    def _has_images(self, run: Run) -> bool:
+        if run.ids is None or not self.family.by_runs:
+            return run.ids is not None and bool(run.encoded)
+        return run.pictures and bool(self._visual(run.ids).any())
+
+    def _drops(self, ids: Tensor) -> bool:
+        """Whether some cut may drop something of some image."""
+        counts = runs(self._visual(ids))
+        return any(cut.over == "prompt" or cut.count(n) < n for cut in self.plan.cuts for n in counts)
 
     def _visual(self, ids: Tensor) -> Tensor:
         """Placeholders of either kind."""
@@ -267,7 +336,10 @@ class Attachment:
         ids = run.ids.to(step.embeds.device)
         real = step.real_BL
         visual = self._visual(ids)
-        images = locate(self.family, ids, self.base.config, run.encoded)  # type: ignore[arg-type]
+        if self.family.by_runs:
+            images = by_runs(self.family, ids, self.base.config)
+        else:
+            images = locate(self.family, ids, self.base.config, run.encoded)  # type: ignore[arg-type]
         special = torch.isin(ids, self.special.to(ids.device))
         prompts = real if self.answers_B is None else without_last(real, self.answers_B.to(real.device))
         asks, loose = question(prompts, visual, special, self.tail)
@@ -290,21 +362,27 @@ class Attachment:
 
     def _layer_in(self, number: int, layer: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         run = self.run
-        if run is None or run.step is None:
+        if run is not None and run.late is not None:
+            start, run.late = run.late, None
+            start(args[0] if args else kwargs["hidden_states"])
+        if run is None or run.step is None or run.layers is None:
             return None
-        step, cutting = run.step, run.cutting
-        hidden = args[0] if args else kwargs["hidden_states"]
-        kwargs = dict(kwargs)
+        step, layers, cutting = run.step, run.layers, run.cutting
+        names = self.names[number][: len(args)]
+        told = dict(zip(names, args, strict=True)) | kwargs
+        hidden = told["hidden_states"]
+        if not step.of_layer:
+            hidden = step.first(hidden)
+        elif not self.plain:
+            hidden = step.short(hidden)
         cut = self.layer_cuts.get(number)
         if cut is not None and cutting is not None:
-            hidden = self._cut_layer(cutting, cut, number, layer, hidden, kwargs)
-        step.enter(number, hidden, kwargs)
+            hidden = self._cut_layer(layers, cutting, cut, number, told | {"hidden_states": hidden})
+        told["hidden_states"] = hidden
+        layers.enter(number + told.get("cache_offset", 0), hidden, told, layer)
         if number + 1 in self.layer_cuts and cutting is not None:
-            cutting.previous = hidden, kwargs["position_embeddings"]
-        if args:
-            return (hidden, *args[1:]), kwargs
-        kwargs["hidden_states"] = hidden
-        return args, kwargs
+            cutting.previous = dict(told)
+        return tuple(told.pop(n) for n in names), told
 
     def _deepstack(self, original: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Qwen3-VL adds tower features between layers: to the tokens that are still there."""
@@ -312,27 +390,31 @@ class Attachment:
         @functools.wraps(original)
         def add(hidden: Tensor, visual_pos_masks: Tensor, visual_embeds: Tensor) -> Tensor:
             run = self.run
-            if run is not None and run.step is not None:
+            if run is not None and run.step is not None and self.plain:
                 visual_pos_masks, visual_embeds = run.step.deepstack(hidden, visual_pos_masks, visual_embeds)
             return original(hidden, visual_pos_masks, visual_embeds)
 
         return add
 
-    def _cut_layer(
-        self, cutting: Cutting, cut: Cut, number: int, layer: Any, hidden: Tensor, kwargs: dict[str, Any]
-    ) -> Tensor:
-        step = cutting.step
+    def _cut_layer(self, layers: Layers, cutting: Cutting, cut: Cut, number: int, told: dict[str, Any]) -> Tensor:
+        hidden, previous = told["hidden_states"], cutting.previous
 
         def attention(asked: Attention) -> Tensor:
+            i, of = (number, told) if asked.layer == "own" else (number - 1, previous or {})
+            layer, cached = self.lm.layers[i], i + of.get("cache_offset", 0)
             if asked.layer == "own":
-                own = step.segment is step.base and kept_of(step.cache, number) is kept_of(step.cache, 0)
-                table = kwargs["position_embeddings"] if own else step.table(kept_of(step.cache, number), hidden)
-                return cutting.rater_attention(asked, number, layer, hidden, table)
-            assert cutting.previous is not None
-            before, table = cutting.previous
-            return cutting.rater_attention(asked, number - 1, self.lm.layers[number - 1], before, table)
+                of = layers.peek(cached, hidden, of, layer)
+            return cutting.rater_attention(asked, cached, layer, of, self.projections)
 
         return cutting.cut(cut, hidden, attention)
+
+    def _layer_out(self, _layer: Any, _args: Any, output: Any) -> Any:
+        run = self.run
+        if run is None or run.step is None or run.step.segment.index_BM is None:
+            return None
+        if isinstance(output, tuple):
+            return (run.step.long(output[0]), *output[1:])
+        return run.step.long(output)
 
     def _lm_out(self, _lm: Any, _args: Any, output: Any) -> Any:
         run = self.run
@@ -349,7 +431,7 @@ class Attachment:
             run.dropped_BL = ~run.cutting.prompt.alive_BL if cut else None
             self.report = account(step, run.cutting.prompt, cache, run.seconds)
         maps = not isinstance(output, tuple) and output.get("attentions") is not None
-        return step.restore(output) if cut or maps else None
+        return restore(step, output, self.plain) if cut or maps else None
 
 
 def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:

@@ -1,9 +1,8 @@
 """A KV cache that is shorter than the prompt it stands for, and still answers with the prompt's length.
 
 What was cut belongs to the cache, layer by layer, not to the attachment: so threads, beams and later turns find it.
-A cut layer looks to transformers like a sliding window whose first `dropped` entries have left: `get_seq_length` stays
-logical, and `get_mask_sizes` says that the keys begin `dropped` places later. Causal order then holds without a word
-from us; only the padding mask has to be squeezed the same way.
+A cut layer tells transformers its logical length and nothing else, so that masks, tables and positions are made as if
+nothing had gone; what a layer lacks is then picked out of them (`layers.py`).
 """
 
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import cache_utils
 from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
 
 from foveate.errors import ModelError
@@ -80,30 +80,37 @@ class Kept:
         return self._cropped[1]
 
 
-class CutLayer(DynamicLayer):
-    """A dynamic cache layer whose first entries are a subset of the positions they stand for."""
+class Cuttable:
+    """What a cut adds to a cache layer: its entries are a subset of the logical positions they stand for.
 
-    def __init__(self, layer: DynamicLayer, kept: Kept) -> None:
-        super().__init__()
-        self.__dict__.update(layer.__dict__)
-        self.kept: Kept | None = kept
+    To masks it says that it holds every logical position; each layer's own columns are picked out of those masks.
+    """
+
+    kept: Kept | None
+    keys: Any
+    is_sliding = False
 
     @property
     def dropped(self) -> int:
         """Logical length minus physical length."""
         return self.kept.dropped if self.kept else 0
 
+    @property
+    def held(self) -> int:
+        """Physical length."""
+        return 0 if self.keys is None or self.keys.numel() == 0 else int(self.keys.shape[-2])
+
     def get_seq_length(self, *args: Any) -> int:
         """Logical length: what the prompt and everything after it would hold."""
-        return super().get_seq_length() + self.dropped
+        return self.held + self.dropped
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Physical length with the query, and where its first entry stands."""
-        return super().get_seq_length() + query_length, self.dropped
+        """Logical length with the query."""
+        return self.get_seq_length() + query_length, 0
 
     def reset(self) -> None:
         """Forget the cut with the entries."""
-        super().reset()
+        super().reset()  # type: ignore[misc]
         self.kept = None
 
     def crop(self, tokens_to_remove: int) -> None:
@@ -112,37 +119,91 @@ class CutLayer(DynamicLayer):
         A positive number is the length to come down to, as older transformers take it.
         """
         n = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self.get_seq_length() - tokens_to_remove)
-        if self.kept and n and (into := self.kept.index_BP.shape[1] + n - super().get_seq_length()) > 0:
+        if self.kept and n and (into := self.kept.index_BP.shape[1] + n - self.held) > 0:
             self.kept = self.kept.crop(into)
-        super().crop(-n)
+        super().crop(-n)  # type: ignore[misc]
 
     def reorder_cache(self, beam_idx: Any) -> None:
         """Follow the beams."""
-        super().reorder_cache(beam_idx)
+        super().reorder_cache(beam_idx)  # type: ignore[misc]
         self._rows(beam_idx)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Follow the rows that stay."""
-        super().batch_select_indices(indices)
+        super().batch_select_indices(indices)  # type: ignore[misc]
         self._rows(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         """Follow the rows that are repeated."""
-        super().batch_repeat_interleave(repeats)
+        super().batch_repeat_interleave(repeats)  # type: ignore[misc]
         if self.kept:
             rows = torch.arange(self.kept.index_BP.shape[0]).repeat_interleave(repeats)
             self._rows(rows)
+
+    def __reduce__(self) -> Any:
+        """Copied and pickled as what it was made of: its class has no name of its own."""
+        plain: Any = object.__new__(type(self).__mro__[2])
+        plain.__dict__.update({k: v for k, v in self.__dict__.items() if k != "kept"})
+        return cut_layer, (plain, self.kept)
 
     def _rows(self, rows: Tensor) -> None:
         if self.kept:
             self.kept = self.kept.take(rows)
 
 
+_WHOLE = {
+    "DynamicSlidingWindowLayer": "DynamicLayer",
+    "LinearAttentionAndSlidingWindowAttentionLayer": "LinearAttentionAndFullAttentionLayer",
+}
+"""Sliding cache layer -> the class that holds everything: a window counts logical positions, which masks know."""
+KNOWN = (*_WHOLE, *_WHOLE.values(), "DynamicIndexedLayer")
+"""Cache layers that hold keys in one growing tensor, or its end."""
+_CLASSES: dict[type, type] = {}
+
+
+def cut_layer(layer: Any, kept: Kept | None) -> Any:
+    """A cache layer with a cut: the same entries, in a class that knows what they stand for."""
+    plain: type = getattr(cache_utils, _WHOLE.get(type(layer).__name__, ""), type(layer))
+    if plain not in _CLASSES:
+        _CLASSES[plain] = type(f"Cut{plain.__name__}", (Cuttable, plain), {})
+    new: Any = object.__new__(_CLASSES[plain])
+    new.__dict__.update(layer.__dict__)
+    new.kept = kept
+    return new
+
+
+def holds_keys(layer: Any) -> bool:
+    """Whether a cache layer holds keys, as linear attention and mere bookkeeping do not."""
+    return isinstance(layer, DynamicLayer)
+
+
+def may_be_cut(layer: Any) -> bool:
+    """Whether a cache layer can tell what its layer sees: it holds keys, or its layer sees another's."""
+    return holds_keys(layer) or type(layer).__name__.endswith("DummyLayer")
+
+
+def is_recurrent(layer: Any) -> bool:
+    """Whether a cache layer holds a state that goes through the tokens one by one, and no keys."""
+    return isinstance(layer, getattr(cache_utils, "LinearAttentionCacheLayerMixin", ())) and not holds_keys(layer)
+
+
+def widen(cache: Any) -> None:
+    """Let sliding cache layers hold everything from here on: a window counts what was dropped too."""
+    for i, layer in enumerate(cache.layers):
+        if type(layer).__name__ in _WHOLE:
+            kept = None
+            if layer.is_initialized and layer.keys.numel() and (held := layer.keys.shape[-2]) < layer.get_seq_length():
+                seen = layer.get_seq_length()
+                index = torch.arange(seen - held, seen, device=layer.keys.device)
+                kept = Kept(index.expand(layer.keys.shape[0], -1), seen, None, False)
+            cache.layers[i] = cut_layer(layer, kept)
+
+
 def check_cache(cache: Any) -> None:
     """Refuse caches that cannot be cut.
 
     Raises:
-        ModelError: a static, quantised or sliding-window cache, or something that is no transformers cache.
+        ModelError: a static or quantised cache, or something that is no transformers cache.
     """
     if cache is None:
         return
@@ -152,10 +213,10 @@ def check_cache(cache: Any) -> None:
             "cache_implementation unset, or pass a transformers DynamicCache"
         )
     for i, layer in enumerate(cache.layers):
-        if type(layer) not in (DynamicLayer, CutLayer):
+        if holds_keys(layer) and not isinstance(layer, Cuttable) and type(layer).__name__ not in KNOWN:
             raise ModelError(
-                f"layer {i} of the cache is a {type(layer).__name__}; only full-attention dynamic layers can be cut "
-                "(set sliding_window=None in the text config, or use_sliding_window=False)"
+                f"layer {i} of the cache is a {type(layer).__name__}, of which it is not known where it keeps its "
+                "entries; pass a plain DynamicCache, or none"
             )
 
 

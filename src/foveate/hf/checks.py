@@ -6,9 +6,10 @@ from torch import Tensor, nn
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
 from foveate.errors import ModelError, PlanError, SignalError
-from foveate.fields import check_reads
+from foveate.fields import ROW_FIELDS, check_reads
 from foveate.hf.families.base import Family
-from foveate.hf.taps import check_layer
+from foveate.hf.listen import KERNELS
+from foveate.hf.picking import flat_masks
 from foveate.plan import Plan
 from foveate.selection import Attention
 
@@ -38,14 +39,21 @@ def check_model(model: nn.Module, family: Family) -> None:
             f"attention implementation {kernel!r} has no mask function, so padding would be attended to; register one "
             "with AttentionMaskInterface, or use 'sdpa'"
         )
-    kinds = getattr(config, "layer_types", None)
-    if "sliding_attention" in kinds if kinds else getattr(config, "sliding_window", None):
+    if has_windows(config) and flat_masks(config):
         raise ModelError(
-            "some decoder layers attend in a sliding window, which counts tokens that pruning removes; set "
-            "sliding_window=None (or use_sliding_window=False) in the text config"
+            "some decoder layers attend in a sliding window, which FlashAttention counts in what is left; load the "
+            "model with attn_implementation='sdpa', or set sliding_window=None in the text config"
         )
     if config.is_encoder_decoder:
         raise ModelError("encoder-decoder language models are not supported")
+
+
+def has_windows(config: Any) -> bool:
+    """Whether some decoder layer sees only so far back."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return any("sliding" in k or "chunked" in k for k in kinds)
+    return bool(getattr(config, "sliding_window", None) or getattr(config, "attention_chunk_size", None))
 
 
 def check_mask(mask: Any) -> None:
@@ -69,6 +77,9 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
         SignalError: a signal that this model or this cut cannot give.
     """
     family.check_tower(family.base(model))
+    if family.by_runs:
+        _check_unknown(plan, family)
+    lm = family.language_model(model)
     for cut in plan.cuts:
         who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
         if "relevance_BN" in reads:
@@ -87,11 +98,40 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
                 f"keep={cut.keep} tokens at the encoder, but {family.model_type} encodes an image as tiles and cannot "
                 'tell how many make one; give a fraction, or cut at "input"'
             )
+        first = getattr(lm, "first_kv_shared_layer_idx", len(lm.layers))
+        if isinstance(cut.at, int) and first < len(lm.layers) and cut.at >= first:
+            raise PlanError(
+                f"a cut at layer {cut.at}, but from layer {first} on this model sends the last token alone through its "
+                f"layers, which have no keys of their own; cut before layer {first}"
+            )
         if "text_attn_BN" in reads:
-            _check_attention(cut.at, cut.select, family.layers(model), who)
+            _check_attention(cut.at, cut.select, lm, reads_projections(family, lm))
 
 
-def _check_attention(at: Any, select: Any, layers: nn.ModuleList, who: str) -> None:
+def reads_projections(family: Family, lm: Any) -> bool:
+    """Whether decoder attention is read from projections; else layers are listened to."""
+    return family.plain(lm) and not has_windows(lm.config)
+
+
+def _check_unknown(plan: Plan, family: Family) -> None:
+    """Refuse what needs a family of the model's own."""
+    if plan.positions == "contiguous":
+        raise PlanError(
+            f'positions="contiguous" needs to know how {family.model_type} counts them, which has no family of its '
+            'own; leave it out, or say "original"'
+        )
+    for cut in plan.cuts:
+        who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
+        if missing := reads - ROW_FIELDS or cut.at == "encoder":
+            what = 'a cut at "encoder"' if missing is True else f"{who}, which reads {', '.join(sorted(missing))},"
+            raise SignalError(
+                f"{what} needs to know the vision tower of {family.model_type}, which has no family of its own; cut at "
+                '"input" or at a layer, with a method that reads hidden_BND, text_BTD or text_attn_BN'
+            )
+
+
+def _check_attention(at: Any, select: Any, lm: Any, projections: bool) -> None:
+    who, config = type(select).__name__, lm.config
     asked = getattr(select, "attention", None)
     if not isinstance(asked, Attention):
         raise SignalError(
@@ -103,7 +143,12 @@ def _check_attention(at: Any, select: Any, layers: nn.ModuleList, who: str) -> N
         )
     if at == 0 and asked.layer == "previous":
         raise PlanError(f'{who} asks for the layer before layer 0; use Attention(layer="own"), or cut at 1 or later')
-    check_layer(layers[at if asked.layer == "own" else at - 1])
+    if not projections and config._attn_implementation not in KERNELS:
+        raise SignalError(
+            f"{who} reads LLM attention, which a {config.model_type} shows under {' and '.join(map(repr, KERNELS))} "
+            f"only, not under {config._attn_implementation!r}; load the model with one of these, or use a method that "
+            "does not read text_attn_BN"
+        )
 
 
 def check_counts(plan: Plan, tokens: list[int]) -> None:

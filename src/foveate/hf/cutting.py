@@ -9,10 +9,12 @@ from torch import Tensor
 
 from foveate.choosing import Asked, choose
 from foveate.cut import Cut
+from foveate.errors import ModelError
 from foveate.fields import TOWER
 from foveate.hf.cache import kept_of
+from foveate.hf.listen import heard_attention
 from foveate.hf.prompt import Image, Prompt, anchored, candidates, squeeze_index
-from foveate.hf.segment import Segment, gather
+from foveate.hf.segment import Segment, along, gather
 from foveate.hf.step import Step
 from foveate.hf.taps import dynamic_raters, text_attention
 from foveate.selection import Attention
@@ -26,8 +28,8 @@ class Cutting:
 
     def __init__(self, step: Step, prompt: Prompt) -> None:
         self.step, self.prompt = step, prompt
-        self.previous: tuple[Tensor, Any] | None = None
-        """Input and rotary tables of the layer that ran last, where the next cut may ask for its attention."""
+        self.previous: dict[str, Any] | None = None
+        """Arguments of the layer that ran last, where the next cut may ask for its attention."""
 
     def cut(self, cut: Cut, hidden: Tensor, attention: Any) -> Tensor:
         """Ask the selector and drop what it does not keep.
@@ -42,6 +44,7 @@ class Cutting:
         """
         prompt, step = self.prompt, self.step
         slots = step.slots().to(hidden.device)
+        streams, hidden = hidden, step.seen(hidden)
         reads = cut.select.reads
         step.by_text |= cut.over == "prompt" or bool(reads & {"text_BTD", "text_attn_BN"})
         select: Any = cut.select
@@ -53,7 +56,7 @@ class Cutting:
         mixed = drop()
         for image in prompt.images:
             image.cuts.append((cut.at, cut.count(self.total(cut, image)), image.alive))
-        return hidden if mixed is None else self.shorten(hidden, slots, mixed)
+        return streams if mixed is None else self.shorten(streams, slots, mixed)
 
     def _ask_images(
         self, cut: Cut, hidden: Tensor, slots: Tensor, attn: Callable[[], Tensor]
@@ -140,26 +143,37 @@ class Cutting:
     def shorten(self, hidden: Tensor, slots: Tensor, mixed: Mixed) -> Tensor:
         """Start the segment of what is alive, and give its states. Mixed tokens are written into the new tensor."""
         index = squeeze_index(self.prompt.alive_BL)
-        out = gather(hidden, gather(slots, index))
+        out = along(hidden, gather(slots, index), self.step.b, self.step.width(hidden))
         self.step.segment = Segment(index, new=True)
         if mixed:
+            if hidden.ndim != 3:
+                raise ModelError("this model keeps several states a token, so tokens cannot be merged between layers")
             out = out.clone()
             now = self.step.slots().to(out.device)
             for row, stays, states in mixed:
                 out[row, now[row, stays.to(now.device)]] = states
         return out
 
-    def rater_attention(self, asked: Attention, number: int, layer: Any, hidden: Tensor, table: Any) -> Tensor:
-        """Attention from the raters in decoder layer `number`, whose input and rotary tables these are: [B, M]."""
-        step = self.step
-        kept = kept_of(step.cache, number)
-        raters = self.raters(asked, hidden)
-        real = step.mask2d(kept, step.segment)[:, (kept.dropped if kept else 0) :]
-        past = real.shape[1] - hidden.shape[1]
-        keys = step.cache.layers[number].keys[..., :past, :] if past else None
-        cos, sin = (t.to(hidden.device) for t in table)
+    def rater_attention(self, asked: Attention, number: int, layer: Any, told: dict[str, Any], plain: bool) -> Tensor:
+        """Attention from the raters in a decoder layer: [B, M].
+
+        Args:
+            asked: whose.
+            number: the layer's place in the cache.
+            layer: the layer.
+            told: its arguments.
+            plain: its parts are known; else it is listened to.
+        """
+        step, hidden = self.step, told["hidden_states"]
+        raters = self.raters(asked, step.seen(hidden)).to(hidden.device)
+        real = step.mask2d(kept_of(step.cache, number), step.segment).to(hidden.device)
         with torch.no_grad():
-            return text_attention(layer, hidden, cos, sin, raters.to(hidden.device), real.to(hidden.device), keys)
+            if not plain:
+                return heard_attention(layer, told, step.lm.config._attn_implementation, raters, real)
+            past = real.shape[1] - hidden.shape[1]
+            keys = step.cache.layers[number].keys[..., :past, :] if past else None
+            cos, sin = (t.to(hidden.device) for t in told["position_embeddings"])
+            return text_attention(layer, hidden, cos, sin, raters, real, keys)
 
     def raters(self, asked: Attention, hidden: Tensor) -> Tensor:
         """Which tokens of the current segment are asked: [B, M]."""

@@ -149,6 +149,31 @@ def locate(family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequ
     return images
 
 
+def by_runs(family: Family, ids_BL: Tensor, config: Any) -> list[Image]:
+    """Every stretch of placeholders is an image."""
+    images: list[Image] = []
+    kinds: tuple[Kind, ...] = ("image", "video")
+    for token, kind in {family.token_id(config, kind): kind for kind in reversed(kinds)}.items():
+        for row, places in enumerate(placeholders(ids_BL, token)):
+            spots = places.nonzero().flatten()
+            ends = (spots.diff() > 1).nonzero().flatten() + 1
+            for place in spots.tensor_split(ends.cpu()) if len(spots) else ():
+                n = len(place)
+                alive = torch.arange(n, device=ids_BL.device)
+                images.append(Image(row, 0, kind, (Block(0, 1, n),), place, alive, {}, (n,)))
+    return numbered(images)
+
+
+def numbered(images: list[Image]) -> list[Image]:
+    """In the order of the prompts, counted in each."""
+    images.sort(key=lambda i: (i.row, int(i.place_N[0])))
+    number: dict[int, int] = {}
+    for image in images:
+        image.number = number.setdefault(image.row, 0)
+        number[image.row] += 1
+    return images
+
+
 def anchored(image: Image) -> Tensor:
     """What is alive of an image, the prompt's last token always among it: the next token is predicted from there."""
     if image.anchor is None or bool((image.alive == image.anchor).any()):

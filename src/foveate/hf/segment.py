@@ -3,9 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
-
-from foveate.hf.cache import Kept
 
 
 @dataclass
@@ -15,29 +14,32 @@ class Segment:
     index_BM: Tensor | None
     new: bool = False
     """A cut of this pass made it, so it must go into the cache."""
-    masks: dict[int, Any] = field(default_factory=dict)
     tables: dict[Any, Any] = field(default_factory=dict)
 
+    def slots(self, b: int, length: int, device: Any) -> Tensor:
+        """Where each place of the input is in this segment: [B, L]; 0 where it is not."""
+        place = torch.arange(length, device=device).expand(b, -1)
+        index = self.index_BM
+        if index is None:
+            return place
+        slot = torch.arange(index.shape[1], device=index.device).expand_as(index)
+        # Filler goes to an extra last column that is cut off again.
+        where = torch.where(index < 0, length, index)
+        return torch.zeros(b, length + 1, dtype=torch.long, device=index.device).scatter_(1, where, slot)[:, :-1]
 
-class Lengths:
-    """What `create_causal_mask` asks a cache, for one layer."""
-
-    is_compileable = False
-
-    def __init__(self, past: int, kept: Kept | None) -> None:
-        self.past, self.dropped = past, kept.dropped if kept else 0
-
-    def get_query_offset(self, layer_idx: int = 0) -> int:
-        """Where the first query stands."""
-        return self.past
-
-    def get_seq_length(self, layer_idx: int = 0) -> int:
-        """Logical length."""
-        return self.past
-
-    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
-        """Entries with the query, and where the first of them stands."""
-        return self.past - self.dropped + query_length, self.dropped
+    def scatter(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
+        """Bring the segment's rows back to the places of the whole input, zeros elsewhere. `dim` 0 is the batch."""
+        index = self.index_BM
+        # Gemma 4 sends the last positions alone through its last layers: nothing there is to be brought back.
+        if index is None or x.shape[dim] != index.shape[1]:
+            return x
+        index = index.to(x.device)
+        shape = list(x.shape)
+        shape[dim] = length + 1
+        view = [1] * x.ndim
+        view[0], view[dim] = index.shape
+        where = torch.where(index < 0, length, index).view(view).expand_as(x)
+        return x.new_zeros(shape).scatter(dim, where, x).narrow(dim, 0, length)
 
 
 def gather(x: Tensor, index_BM: Tensor, dim: int = 1) -> Tensor:
@@ -48,3 +50,11 @@ def gather(x: Tensor, index_BM: Tensor, dim: int = 1) -> Tensor:
     shape = [1] * x.ndim
     shape[dim - 1], shape[dim] = index.shape
     return x.gather(dim, index.view(shape).expand(*x.shape[:dim], index.shape[1], *x.shape[dim + 1 :]))
+
+
+def along(x: Tensor, index_BM: Tensor, b: int, length: int) -> Tensor:
+    """Pick places of whatever has them: along the first dimension of that length, behind one of the batch's or of 1."""
+    for d in range(1, x.ndim):
+        if x.shape[d] == length and x.shape[d - 1] in (b, 1):
+            return gather(x, index_BM, d)
+    return x

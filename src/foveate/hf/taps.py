@@ -1,38 +1,40 @@
 """Reads the attention of chosen query rows from a decoder layer, without its kernel and without an N x N map.
 
 Only the layer's norm and its query and key projections are used, queries for the rater rows alone. So any attention
-kernel stays in place, nothing is registered globally, and no layer runs twice.
+kernel stays in place, nothing is registered globally, and no layer runs twice. It takes a layer whose parts are known
+(`Family.plain`); what others compute is listened to (`listen.py`).
 """
 
-from importlib import import_module
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from foveate.errors import SignalError
+from torch import Tensor
 
 CHUNK = 256
 
 
-def check_layer(layer: nn.Module) -> None:
-    """Refuse decoder layers whose queries and keys cannot be read.
+def received(raters_BM: Tensor, past: int, share: Callable[[Tensor], Tensor]) -> Tensor:
+    """Head-mean attention that each token receives from the raters that can see it, averaged over those.
 
-    Raises:
-        SignalError: the layer has no separate q_proj and k_proj, or no input norm.
+    Args:
+        raters_BM: which tokens are asked; a token that no rater can see gets 0.
+        past: keys before the first token's.
+        share: places of some raters, [B, R] -> their attention to all keys, head mean, [B, R, past + M].
+
+    Returns:
+        [B, M], float32.
     """
-    attn = getattr(layer, "self_attn", None)
-    if not (hasattr(attn, "q_proj") and hasattr(attn, "k_proj") and hasattr(layer, "input_layernorm")):
-        raise SignalError(
-            f"{type(layer).__name__} does not show its queries and keys (q_proj, k_proj, input_layernorm), so its "
-            "attention cannot be read; use a method that does not read text_attn_BN"
-        )
-    half = getattr(import_module(type(attn).__module__), "rotate_half", None)
-    if half is None or half(torch.arange(4.0)).tolist() != [-2.0, -3.0, 0.0, 1.0]:
-        raise SignalError(
-            f"{type(attn).__name__} does not rotate queries and keys as Llama and Qwen do, so its attention cannot be "
-            "read; use a method that does not read text_attn_BN"
-        )
+    b, m = raters_BM.shape
+    # Raters to the front, in order, so that the query rows of a ragged batch are one block.
+    most = int(raters_BM.sum(1).max())
+    places_BR = raters_BM.long().sort(dim=1, descending=True, stable=True).indices[:, :most]
+    asked_BR = raters_BM.gather(1, places_BR)
+    total = torch.zeros(b, m, dtype=torch.float32, device=raters_BM.device)
+    for places, asked in zip(places_BR.split(CHUNK, 1), asked_BR.split(CHUNK, 1), strict=True):
+        total += (share(places)[..., past : past + m] * asked.unsqueeze(-1)).sum(1)
+    seers = raters_BM.long().flip(1).cumsum(1).flip(1)
+    return total / seers.clamp(min=1)
 
 
 def rotate(x_BHSD: Tensor, cos_BSD: Tensor, sin_BSD: Tensor) -> Tensor:
@@ -59,13 +61,13 @@ def text_attention(
     real_BK: Tensor,
     past_keys: Tensor | None,
 ) -> Tensor:
-    """Head-mean attention that each token receives from the raters that can see it, averaged over those.
+    """`received`, from a layer's norm and projections.
 
     Args:
         layer: decoder layer.
         hidden_BMD: its input.
         cos, sin: rotary tables of that input, [B or 1, M, d].
-        raters_BM: which tokens are asked; a token that no rater can see gets 0.
+        raters_BM: which tokens are asked.
         real_BK: which keys exist, the past ones first; K = P + M.
         past_keys: keys of earlier turns, [B, Hkv, P, d], or None.
 
@@ -81,13 +83,9 @@ def text_attention(
         keys = torch.cat((past_keys.to(keys.device, keys.dtype), keys), 2)
     keys = keys.float().unsqueeze(2)
     past = keys.shape[3] - m
-    # Raters to the front, in order, so that the query rows of a ragged batch are one block.
-    most = int(raters_BM.sum(1).max())
-    places_BR = raters_BM.long().sort(dim=1, descending=True, stable=True).indices[:, :most]
-    asked_BR = raters_BM.gather(1, places_BR)
-    total = torch.zeros(b, m, dtype=torch.float32, device=hidden_BMD.device)
     slots_K = torch.arange(past + m, device=hidden_BMD.device)
-    for places, asked in zip(places_BR.split(CHUNK, 1), asked_BR.split(CHUNK, 1), strict=True):
+
+    def share(places: Tensor) -> Tensor:
         pick = places.unsqueeze(-1)
         table = [t.gather(1, pick.expand(-1, -1, t.shape[-1])) for t in (cos, sin)]
         q = project(attn, "q", x.gather(1, pick.expand(-1, -1, x.shape[-1])), table[0], table[1])
@@ -95,10 +93,9 @@ def text_attention(
         score = q @ keys.transpose(-1, -2) * attn.scaling
         seen = (slots_K <= (places + past).unsqueeze(-1)) & real_BK.unsqueeze(1)
         score = score.masked_fill(~seen[:, None, None], torch.finfo(torch.float32).min)
-        share = score.softmax(-1).flatten(1, 2).mean(1)[..., past:]
-        total += (share * asked.unsqueeze(-1)).sum(1)
-    seers = raters_BM.long().flip(1).cumsum(1).flip(1)
-    return total / seers.clamp(min=1)
+        return score.softmax(-1).flatten(1, 2).mean(1)
+
+    return received(raters_BM, past, share)
 
 
 def dynamic_raters(visual_VD: Tensor, text_TD: Tensor) -> Tensor:

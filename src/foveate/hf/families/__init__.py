@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from foveate.errors import ModelError
 from foveate.hf.families.base import Family
+from foveate.hf.families.generic import Generic
+from foveate.hf.families.inkling import Inkling
 from foveate.hf.families.internvl import InternVL
+from foveate.hf.families.llama4 import Llama4
 from foveate.hf.families.llava import Llava
 from foveate.hf.families.llava_next import LlavaNext
 from foveate.hf.families.llava_onevision import LlavaOnevision
@@ -21,15 +23,12 @@ FAMILIES: dict[str, Family] = {
     "qwen2_vl": Qwen2VL(),
     "qwen3_vl": Qwen3VL(),
 }
+"""Those whose images, signals and grids are known."""
+DECODERS: dict[str, Generic] = {"inkling_mm_model": Inkling(), "llama4": Llama4()}
+"""Those of which a layer had to be taught where its tokens stand; nothing is known of their images."""
 
 
 def family(model: Any) -> Family:
-    """The family of a model (or of its config).
-
-    Raises:
-        ModelError: the model type is not listed.
-    """
+    """The family of a model (or of its config): its own, or the one for all others."""
     kind = getattr(getattr(model, "config", model), "model_type", type(model).__name__)
-    if kind not in FAMILIES:
-        raise ModelError(f"model type {kind!r} is not supported; supported are {', '.join(FAMILIES)} (foveate list)")
-    return FAMILIES[kind]
+    return FAMILIES.get(kind) or DECODERS.get(kind) or Generic(kind)

@@ -11,6 +11,9 @@ from foveate.geometry.base import Call, Geometry
 from foveate.geometry.tower import TowerLayer, TowerSignals, tower_signals
 from foveate.plan import Positions
 
+PLAIN = frozenset({"llama", "mistral", "qwen2", "qwen3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text"})
+"""Decoders of the plain kind, see `Family.plain`."""
+
 
 class Family(Geometry):
     """The common part: models built as base.vision tower + base.projector + base.language_model."""
@@ -21,6 +24,8 @@ class Family(Geometry):
     signals: ClassVar[Mapping[str, str]]
     """TokenView field -> how this family defines it, one line each."""
     note: ClassVar[str] = ""
+    by_runs: ClassVar[bool] = False
+    """Images are runs of placeholders, and nothing is known of the encoder."""
     tail: ClassVar[int] = 5
     """Prompt tokens after the question in the usual chat templates, such as "ASSISTANT:"."""
 
@@ -45,6 +50,18 @@ class Family(Geometry):
     def projector(self, base: Any) -> nn.Module:
         """The module whose input is the tower's rows."""
         return base.multi_modal_projector
+
+    # -- what the decoder is like
+
+    def plain(self, lm: Any) -> bool:
+        """Whether its layers are known: between them nothing but DeepStack is indexed by position, so that states may
+        stay short, and their attention is that of rotated q_proj and k_proj. Of other layers nothing is assumed: each
+        gives its states back at full length, and its attention is listened to."""
+        return lm.config.model_type in PLAIN
+
+    def wraps(self, lm: Any) -> Sequence[tuple[nn.Module, str, Any]]:
+        """(module, attribute, attachment -> original -> replacement): what a layer computes from mere lengths."""
+        return ()
 
     # -- what the tower gives
 

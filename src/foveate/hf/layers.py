@@ -1,0 +1,175 @@
+"""What each decoder layer is handed: of everything the language model made for all places, what its segment needs.
+
+Arguments are told apart by what they are, not by whose they are: maps of queries and keys, masks of padding, tables of
+every key, choices of keys, and whatever else has a row for each place.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate.hf.cache import Kept, extend, is_recurrent, kept_of
+from foveate.hf.picking import flat_masks, pick, pick_mask, renumber
+from foveate.hf.segment import Segment, along, gather
+from foveate.hf.step import Step
+
+RECURRENT = ("linear_attention", "conv")
+"""Layer types, as configs name them, whose masks are of padding only."""
+
+
+class Layers:
+    """The layers of one pass, in the order in which they run."""
+
+    def __init__(self, step: Step) -> None:
+        self.step, self.flat = step, flat_masks(step.lm.config)
+        self.before: tuple[Segment, Tensor | None] = step.segment, None
+        """Segment and keys of the layer that ran last."""
+        self.shared: dict[Any, Tensor | None] = {}
+        """Where layers share keys: the positions of those that the last layer of a kind left for others."""
+        self.done: dict[Any, tuple[Any, Any]] = {}
+        """What was picked already, with what it was picked from, so that layers that see the same tokens share it."""
+
+    def peek(self, layer: int, hidden: Tensor, named: dict[str, Any], module: Any) -> dict[str, Any]:
+        """What a layer's arguments would be if it ran now, on what is still there."""
+        step, told = self.step, dict(named)
+        saved = list(step.of_layer), dict(step.of_cache), self.before, dict(self.shared)
+        self.enter(layer, hidden, told, module)
+        step.of_layer, step.of_cache, self.before, self.shared = saved
+        return told | {"hidden_states": hidden}
+
+    def enter(self, layer: int, hidden: Tensor, named: dict[str, Any], module: Any) -> None:
+        """Cut a layer's arguments to what its segment and its cache hold.
+
+        Args:
+            layer: its place in the cache.
+            hidden: its states, cut already.
+            named: its other arguments by name; changed in place.
+            module: the layer itself.
+        """
+        step = self.step
+        index = step.segment.index_BM
+        step.of_layer.append(step.segment)
+        step.of_cache[layer] = step.segment
+        # Positions with gaps look like packed sequences to FlashAttention, which reads them here; the tables hold them.
+        if self.flat and "position_ids" in named:
+            named["position_ids"] = None
+        kept = kept_of(step.cache, layer)
+        sees = self.keys(kept)
+        attn = getattr(module, "self_attn", None)
+        kind = getattr(attn, "layer_type", None) or getattr(attn, "use_rope", None)
+        lent = getattr(attn, "is_kv_shared_layer", False)
+        keys = self.shared.get(kind) if lent else sees
+        if getattr(attn, "store_full_length_kv", False):
+            self.shared[kind] = keys
+        if keys is not None or sees is not None or index is not None:
+            # Gemma 4 sends the last places alone through layers that have no keys of their own: those rows stay.
+            rows = index if index is not None and step.width(hidden) == index.shape[1] else None
+            for name, value in named.items():
+                if name != "hidden_states":
+                    named[name] = self._argument(name, value, layer, rows, keys, sees if lent else None, hidden)
+            self._renumbered(named, kept, rows, hidden)
+        self.before = step.segment, keys
+
+    def keys(self, kept: Kept | None) -> Tensor | None:
+        """Position of each key that a layer of the current segment sees, -1 for filler; None: all of them."""
+        step = self.step
+        index = step.segment.index_BM
+        if kept is None and index is None:
+            return None
+
+        def make() -> Tensor:
+            own = torch.arange(step.l, device=step.embeds.device).expand(step.b, -1) if index is None else index
+            return extend(kept, step.past, own, step.l).index_BP
+
+        return self._once(("keys", id(step.segment)), kept, make)
+
+    # -- one argument
+
+    def _argument(
+        self, name: str, value: Any, layer: int, rows: Tensor | None, keys: Tensor | None, alive: Tensor | None,
+        hidden: Tensor,
+    ) -> Any:  # fmt: skip
+        step = self.step
+        if name.endswith("mask") and (value is None or isinstance(value, Tensor)):
+            if self._is_padding(name, value, layer):
+                return self._padding(value, rows)
+            if name == "attention_mask":
+                every, queries = self._every(keys), step.width(hidden)
+                key = id(rows), id(keys), id(alive), queries
+                return self._once(key, value, lambda: pick_mask(value, rows, every, alive, step.total, queries, step.l,
+                                                                self.flat))  # fmt: skip
+        if value is None:
+            return None
+        if name == "relative_distance":
+            whole, every = value[None, None].expand(step.b, -1, -1, -1), self._every(keys)
+            return self._once((id(rows), id(keys)), value, lambda: pick(whole, rows, every, step.total))
+        if name == "prev_topk_indices":
+            return self._chosen(value, keys)
+        if name == "position_embeddings" and isinstance(value, tuple) and value[0].shape[-2] == step.total > step.l:
+            # Of all keys, as an indexer wants them.
+            return tuple(along(v, self._every(keys), step.b, step.total) for v in value)
+        return value if rows is None else self._rows(value, rows)
+
+    def _is_padding(self, name: str, mask: Tensor | None, layer: int) -> bool:
+        """Whether a mask is over tokens, for a layer that goes through them one by one."""
+        step = self.step
+        if name == "conv_mask":
+            return True
+        if name != "attention_mask" or (mask is not None and mask.ndim != 2):
+            return False
+        if mask is not None and not self.flat and mask.shape[1] == step.l != step.total:
+            return True
+        if step.cache is not None and layer < len(step.cache.layers):
+            return is_recurrent(step.cache.layers[layer])
+        types = getattr(step.lm.config, "layer_types", None) or []
+        return layer < len(types) and types[layer] in RECURRENT
+
+    def _padding(self, mask: Tensor | None, rows: Tensor | None) -> Tensor | None:
+        if rows is None:
+            return mask
+        filler = (rows < 0).to(rows.device if mask is None else mask.device)
+        if mask is None:
+            return ~filler if bool(filler.any()) else None
+        return gather(mask, rows).masked_fill(filler, 0)
+
+    def _chosen(self, chosen_BMT: Tensor, keys: Tensor | None) -> Tensor:
+        """Keys that an earlier layer's indexer chose, as this layer numbers them."""
+        step, (segment, old) = self.step, self.before
+        if old is keys and segment is step.segment:
+            return chosen_BMT
+        if segment is not step.segment:
+            assert step.segment.index_BM is not None
+            slots = segment.slots(step.b, step.l, step.embeds.device)
+            chosen_BMT = gather(chosen_BMT, gather(slots, step.segment.index_BM))
+        return renumber(chosen_BMT, self._every(old), self._every(keys), step.total)
+
+    def _rows(self, value: Any, rows: Tensor) -> Any:
+        if isinstance(value, Tensor):
+            return self._once((id(rows),), value, lambda: along(value, rows, self.step.b, self.step.l))
+        if isinstance(value, tuple | list) and value and all(isinstance(v, Tensor) for v in value):
+            return type(value)(self._rows(v, rows) for v in value)
+        return value
+
+    def _renumbered(self, named: dict[str, Any], kept: Kept | None, rows: Tensor | None, hidden: Tensor) -> None:
+        """With contiguous positions, tables are not picked but made: they are of other positions."""
+        step = self.step
+        if step.contiguous and named.get("position_embeddings") is not None:
+            first = kept_of(step.cache, step.first_with_keys())
+            if rows is not None or (kept is not None and kept is not first and kept.shift_B is not None):
+                named["position_embeddings"] = step.table(kept, hidden)
+
+    # -- and what they share
+
+    def _every(self, keys: Tensor | None) -> Tensor:
+        """Position of each key, where None stands for all."""
+        step = self.step
+        return torch.arange(step.total, device=step.embeds.device).expand(step.b, -1) if keys is None else keys
+
+    def _once(self, key: tuple[Any, ...], source: Any, make: Callable[[], Any]) -> Any:
+        """What `make` made of this source before. Sources are held, so that no other takes their place in memory."""
+        key = (*key, id(source))
+        if key not in self.done:
+            self.done[key] = (source, make())
+        return self.done[key][1]
