@@ -136,9 +136,9 @@ def test_facts_come_from_the_config_alone() -> None:
     [
         (None, "no config.json"),
         ("{", "cannot be read"),
-        ("[]", "not supported"),
-        ('{"model_type": "bert"}', "'bert', not supported; supported are internvl, llava"),
-        ('{"architectures": []}', "not supported"),
+        ("[]", "does not know"),
+        ('{"model_type": "bert"}', "'bert', which this transformers does not know as a model of images and text"),
+        ('{"architectures": []}', "does not know"),
         ('{"model_type": "llava", "text_config": {"model_type": "nonsense"}}', "cannot be read"),
     ],
 )

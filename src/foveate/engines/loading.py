@@ -11,7 +11,6 @@ import torch
 
 from foveate import tiny
 from foveate.errors import FoveateError, ModelError
-from foveate.hf.families import FAMILIES
 
 TINY = "tiny"
 """The name of the embedded checkpoint, where a folder or a hub id could stand."""
@@ -52,11 +51,13 @@ def look(name: str) -> Facts:
     except (OSError, ValueError) as e:
         raise ModelError(_missing(name, e)) from None
     kind = data.get("model_type") if isinstance(data, dict) else None
-    if not isinstance(kind, str) or kind not in FAMILIES:
-        raise ModelError(
-            f"{name} is of model type {kind!r}, not supported; supported are {', '.join(FAMILIES)} (foveate list)"
-        )
     from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as TYPES
+
+    if not isinstance(kind, str) or kind not in TYPES:
+        raise ModelError(
+            f"{name} is of model type {kind!r}, which this transformers does not know as a model of images and text"
+        )
 
     try:
         config = AutoConfig.from_pretrained(source)

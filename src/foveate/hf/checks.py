@@ -28,6 +28,7 @@ def check_model(model: nn.Module, family: Family) -> None:
         raise ModelError(
             "this model already has a plan attached; detach it first, or put the cuts of both into one plan"
         )
+    family.check_tower(base)
     config = family.language_model(model).config
     kernel = config._attn_implementation
     if kernel == "flex_attention" or "paged" in str(kernel):
@@ -76,7 +77,6 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
         PlanError: attention of a layer before the first.
         SignalError: a signal that this model or this cut cannot give.
     """
-    family.check_tower(family.base(model))
     if family.by_runs:
         _check_unknown(plan, family)
     lm = family.language_model(model)
