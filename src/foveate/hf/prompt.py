@@ -10,7 +10,7 @@ from torch import Tensor
 from foveate.errors import ModelError
 from foveate.geometry.base import Kind, Unit, join
 from foveate.hf.families.base import Family
-from foveate.selection import Grid
+from foveate.selection import Block, Grid
 
 
 @dataclass(frozen=True)
@@ -139,14 +139,8 @@ def locate(family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequ
             if e.kept is not None:
                 image.alive = e.kept.nonzero().flatten().to(alive.device)
             images.append(image)
-    images.sort(key=lambda i: (i.row, int(i.place_N[0])))
-    if family.joins_units:
-        images = joined(images)
-    number: dict[int, int] = {}
-    for image in images:
-        image.number = number.setdefault(image.row, 0)
-        number[image.row] += 1
-    return images
+    images = numbered(images)
+    return numbered(joined(images)) if family.joins_units else images
 
 
 def by_runs(family: Family, ids_BL: Tensor, config: Any) -> list[Image]:
