@@ -47,7 +47,7 @@ MAY = {
 }
 # Inside the Hugging Face engine: each file may import those before it.
 HF = ["clock", "cache", "families", "picking", "taps", "listen", "prompt", "segment", "step", "layers", "restore",
-      "cutting", "checks", "encode", "calls", "report", "run", "attach"]  # fmt: skip
+      "cutting", "checks", "calls", "reading", "encode", "report", "run", "attach"]  # fmt: skip
 
 
 def imported(path: Path) -> set[tuple[str, ...]]:

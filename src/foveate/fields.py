@@ -7,7 +7,8 @@ TOWER = {"cls_attn_BN": "cls_attn", "cls_cos_BN": "cls_cos", "encoder_BNC": "enc
 """What the vision tower gives: field -> name of the signal."""
 ROW_FIELDS = frozenset({"hidden_BND", "text_BTD", "text_attn_BN", "text_BN"})
 """What text tokens have too: all that a cut over the whole prompt may read."""
-ENCODER_FIELDS = frozenset(TOWER) | {"hidden_BND", "grid"}
+ENCODER_FIELDS = frozenset(TOWER) | {"hidden_BND", "grid", "text_BTD"}
+"""The question too: its ids are known before anything is encoded, where a model or a server is given both at once."""
 FIELDS = ENCODER_FIELDS | ROW_FIELDS
 
 

@@ -45,6 +45,7 @@ from foveate.hf.prompt import (
     runs,
     without_last,
 )
+from foveate.hf.reading import noted
 from foveate.hf.report import Report, account
 from foveate.hf.restore import restore
 from foveate.hf.step import Step
@@ -168,6 +169,10 @@ class Attachment:
         for module, name, make in self.family.wraps(self.lm):
             setattr(module, name, make(self, getattr(module, name)))
             self._wrapped.append((module, name))
+        reads = self.encoder_cut.select.reads if self.encoder_cut is not None else frozenset()
+        if "text_BTD" in reads and hasattr(self.model, name := "generate"):
+            setattr(self.model, name, noted(self.local, getattr(self.model, name)))
+            self._wrapped.append((self.model, name))
         if hasattr(self.lm, "_deepstack_process"):
             self.lm._deepstack_process = self._deepstack(self.lm._deepstack_process)
             self._wrapped.append((self.lm, "_deepstack_process"))

@@ -22,6 +22,7 @@ from foveate.hf.checks import MARK, check_counts
 from foveate.hf.clock import Clock, Seconds
 from foveate.hf.families.base import Tap
 from foveate.hf.prompt import Encoded
+from foveate.hf.reading import words
 
 _TOWER_STATES = ("last_hidden_state", "hidden_states", "attentions")
 
@@ -64,7 +65,7 @@ class EncoderCut:
     def __init__(self, attachment: Any, encoding: Encoding, kind: Kind, call: Call) -> None:
         self.cut = attachment.encoder_cut
         self.family, self.base, self.encoding = attachment.family, attachment.base, encoding
-        self.kind, self.call = kind, call
+        self.kind, self.call, self.attachment = kind, call, attachment
         reads = attachment.plan.reads & frozenset(TOWER)
         if self.cut is not None:
             reads |= {"hidden_BND"}
@@ -111,7 +112,10 @@ class EncoderCut:
 
     def _choose(self) -> tuple[list[Encoded], dict[int, Tensor]]:
         chosen, mixed = list(self.encoding.images), dict[int, Tensor]()
-        for number, kept, mix in choose(self.cut, [asked(e) for e in chosen]):
+        texts: list[Tensor | None] = [None] * len(chosen)
+        if "text_BTD" in self.cut.select.reads:
+            texts = list(words(self.attachment, self.kind, [e.unit.tokens for e in chosen]))
+        for number, kept, mix in choose(self.cut, [asked(e, t) for e, t in zip(chosen, texts, strict=True)]):
             e = chosen[number]
             keep = torch.zeros(e.unit.tokens, dtype=torch.bool, device=kept.device)
             keep[kept] = True
@@ -161,10 +165,15 @@ def sums(output: Any) -> Tensor:
     return torch.stack([x.detach().sum(dtype=torch.float64) for x in output.pooler_output])
 
 
-def asked(image: Encoded) -> Asked:
-    """What an encoder cut may ask about an image: its features are its tokens' states."""
-    fields = {name: functools.partial(image.signals.__getitem__, signal) for name, signal in TOWER.items()}
+def asked(image: Encoded, text_TD: Tensor | None = None) -> Asked:
+    """What an encoder cut may ask about an image: its features are its tokens' states. And of its prompt's question."""
+    signals = image.signals
+    fields: dict[str, Callable[[], Tensor]] = {
+        name: functools.partial(signals.__getitem__, signal) for name, signal in TOWER.items()
+    }
     fields["hidden_BND"] = fields["encoder_BNC"]
+    if text_TD is not None:
+        fields["text_BTD"] = lambda: text_TD.to(signals["encoder"].device)
     return Asked(image.unit.tokens, image.unit.tokens, fields, image.unit.grid)
 
 
