@@ -1,0 +1,330 @@
+"""Train projector and LoRA on cached tower features, in two stages; the same command goes on from a checkpoint.
+
+    python -m instruments.smol.features train 2400 && python -m instruments.smol.features validation 100
+    python -m instruments.smol.train --minutes 75                                     # one CPU core, 144 tokens
+    python -m instruments.smol.train --minutes 10 --device cuda --image-size 336 --scenes 32   # a GPU, 576 tokens
+
+Stage 1 (`names`): the projector alone; a visual token is pulled towards the words for what it shows and for where it
+lies, both at once (sum). It plays the part of LLaVA's caption stage, costs no LLM, and is why places are learnt at
+all: DINOv2's patches say little about them. Stage 2: questions. The rate stays level and falls over the last quarter
+of the run's minutes, so a run that went well can be taken further: give more minutes.
+"""
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from instruments.smol import features, world
+from instruments.smol.decoder import Decoder, Watch
+from instruments.smol.parts import cache
+from instruments.smol.pictures import things
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
+BEFORE, AFTER, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
+CAPS = {"what": 4, "where": 4, "relation": 4, "exist": 3, "kind": 2, "count": 1, "read": 1, "chart": 1}
+
+
+class Projector(nn.Module):
+    """transformers' LLaVA projector on standardised features; when the model is built linear_1 absorbs the standard."""
+
+    def __init__(self, wide: int, out: int):
+        super().__init__()
+        self.linear_1, self.linear_2 = nn.Linear(wide, out), nn.Linear(out, out)
+        self.register_buffer("mean", torch.zeros(wide))
+        self.register_buffer("std", torch.ones(wide))
+
+    def forward(self, features_BLNC: Tensor) -> Tensor:
+        """(B, layers, N, C) to (B, N, D)."""
+        flat = features_BLNC.transpose(1, 2).flatten(2).float()
+        return self.linear_2(F.gelu(self.linear_1((flat - self.mean) / self.std)))
+
+
+class Words:
+    """Token ids of questions and answers, exactly as the processor's chat template makes them."""
+
+    def __init__(self, tokenizer) -> None:
+        self.ids = lambda text: tokenizer(text, add_special_tokens=False).input_ids
+        self.before, self.after, self.end = self.ids(BEFORE), self.ids(AFTER), self.ids(END)
+
+    def pack(self, asked: Sequence[Sequence[world.Question]]) -> tuple[Tensor, Tensor]:
+        """Ids and labels, (B, K, L): labels where the next token is part of the answer or its end, -100 elsewhere."""
+        rows = [[(self.ids("\n" + q.text) + self.after, self.ids(q.answer) + self.end) for q in of] for of in asked]
+        longest = max(len(p) + len(a) for of in rows for p, a in of)
+        ids = torch.full((len(rows), max(map(len, rows)), longest), self.end[0])
+        labels = torch.full_like(ids, -100)
+        for b, of in enumerate(rows):
+            for k, (prompt, answer) in enumerate(of):
+                ids[b, k, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+                labels[b, k, len(prompt) - 1 : len(prompt) + len(answer) - 1] = torch.tensor(answer)
+        return ids, labels
+
+
+def logits(
+    model: Decoder,
+    visual_BMD: Tensor,
+    words: Words,
+    asked: Sequence[Sequence[world.Question]],
+    kept_BM: Tensor | None = None,
+    whole: int | None = None,
+    watch: Watch | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What the model says wherever a token of an answer is due: logits (P, vocabulary), and labels (B, K, L).
+
+    Args:
+        model: the decoder.
+        visual_BMD: projected visual tokens, those that stay.
+        words: the tokenizer's side.
+        asked: questions, scene by scene.
+        kept_BM: their numbers among all `whole` tokens of a picture, whose positions they keep; None where all stay.
+        whole: tokens of a picture; None where all stay.
+        watch: see `Decoder.forward`.
+    """
+    B, M = visual_BMD.shape[:2]
+    ids, labels = (t.to(visual_BMD.device) for t in words.pack(asked))
+    before = torch.tensor(words.before, device=ids.device)
+    kept_BM = torch.arange(M, device=ids.device).expand(B, -1) if kept_BM is None else kept_BM
+    places = torch.cat([torch.arange(len(before), device=ids.device).expand(B, -1), kept_BM + len(before)], 1)
+    first = torch.full((B,), len(before) + (whole or M), device=ids.device)
+    prefix = torch.cat([model.embed[before].expand(B, -1, -1), visual_BMD.to(model.dtype)], 1)
+    states = model(prefix, model.embed[ids], places, first, watch)
+    return (states[labels != -100] @ model.embed.T).float(), labels
+
+
+def right(found: Tensor, labels: Tensor) -> list[list[bool]]:
+    """For every question of every scene: is each token of the answer the likeliest one?"""
+    good = torch.zeros_like(labels, dtype=torch.bool)
+    good[labels != -100] = found.argmax(-1) == labels[labels != -100]
+    return ((labels == -100) | good).all(-1).tolist()
+
+
+def capped(asked: list[world.Question], most: int) -> list[world.Question]:
+    """At most `most` questions, few of a kind."""
+    seen, out = {}, []
+    for q in asked:
+        seen[q.kind] = seen.get(q.kind, 0) + 1
+        if seen[q.kind] <= CAPS[q.kind]:
+            out.append(q)
+    return out[:most]
+
+
+def labelled(tokenizer, model: Decoder) -> tuple[dict[str, int], Tensor, Tensor]:
+    """Words for what a token may show (their row numbers and embeddings) and embeddings of the nine places."""
+    names = ["background", "chart", *(t.name for t in things()), *world.WORDS, *world.COLOURS]
+    names = list(dict.fromkeys(names))
+    embed = lambda text: model.embed[tokenizer(" " + text, add_special_tokens=False).input_ids].float().mean(0)  # noqa: E731
+    return (
+        {n: i for i, n in enumerate(names)},
+        torch.stack([*map(embed, names)]),
+        torch.stack([*map(embed, world.CELLS)]),
+    )
+
+
+def shown(placed: list[world.Placed], side: int, row: dict[str, int]) -> Tensor:
+    """For each token the row of the word for what it shows."""
+    out = torch.full((side * side,), row["background"])
+    for p in placed:
+        word = p.says if p.kind == "sign" else p.name
+        out[world.cells_of(p.box, side)] = row[word]
+        for colour, bar in p.bars:
+            out[world.cells_of(bar, side)] = row[colour]
+    return out
+
+
+class Run:
+    """Everything a training run holds, and its folder."""
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self.given, self.folder = given, Path(given.run)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.side = given.image_size // 14
+        torch.manual_seed(0)
+        self.tokenizer = AutoTokenizer.from_pretrained(cache() / "llm")
+        self.words = Words(self.tokenizer)
+        self.model = Decoder.from_folder(cache() / "llm", given.rank).to(given.device)
+        self.projector = Projector(len(features.LAYERS) * 384, self.model.config.hidden_size).to(given.device)
+        self.train = features.load("train", given.image_size)
+        self.scenes = [world.layout("train", n, given.image_size).placed for n in range(len(self.train))]
+        self.parameters = {f"projector.{n}": p for n, p in self.projector.named_parameters()}
+        self.parameters |= {f"lora.{n}": p for n, p in self.model.lora.named_parameters()}
+        groups = [(given.projector_rate, "projector."), (given.rate, "lora.")]
+        made = [{"params": [p for n, p in self.parameters.items() if n.startswith(at)], "lr": lr} for lr, at in groups]
+        self.optimizer = torch.optim.AdamW(made, betas=(0.9, 0.98), weight_decay=0.01)
+        self.step, self.curve = 0, []
+
+    def features(self, scenes: list[int]) -> Tensor:
+        """Training features of some scenes."""
+        return self.train[scenes].to(self.given.device)
+
+    def standardise(self) -> None:
+        """Mean and deviation of each channel over the first 300 scenes."""
+        flat = self.train[:300].float().transpose(1, 2).flatten(2).flatten(0, 1)
+        self.projector.mean.copy_(flat.mean(0))
+        self.projector.std.copy_(flat.std(0) + 1e-3)
+
+    def name_stage(self, steps: int) -> None:
+        """Stage 1."""
+        self.standardise()
+        row, names_WD, cells_9D = (
+            t.to(self.given.device) if isinstance(t, Tensor) else t for t in labelled(self.tokenizer, self.model)
+        )
+        middle, length = self.model.embed[::7].float().mean(0), self.model.embed[::7].float().norm(dim=-1).mean()
+        names_WD, cells_9D = (F.normalize(t - middle, dim=-1) for t in (names_WD, cells_9D))
+        with torch.no_grad():
+            self.projector.linear_2.weight *= length / 3
+        optimizer = torch.optim.AdamW(self.projector.parameters(), lr=2e-3, weight_decay=0.01)
+        targets = torch.stack([shown(s, self.side, row) for s in self.scenes]).to(self.given.device)
+        third = torch.arange(self.side, device=self.given.device) * 3 // self.side
+        cells = (third[:, None] * 3 + third).flatten()
+        weight = torch.ones(len(names_WD), device=self.given.device)
+        weight[row["background"]] = 0.2
+        r, held, start = random.Random(0), max(1, len(self.scenes) // 20), time.process_time()
+        for step in range(steps):
+            for group in optimizer.param_groups:
+                group["lr"] = 2e-3 * min(1, (step + 1) / 20) * max(0.05, 1 - step / steps)
+            at = [r.randrange(held, len(self.scenes)) for _ in range(24)]
+            last = step == steps - 1 or step % 50 == 49
+            for chosen, learn in ((at, True), (range(held), False)) if last else ((at, True),):
+                out = self.projector(self.features(list(chosen)))
+                unit = F.normalize(out - middle, dim=-1)
+                what, where = unit @ names_WD.T * 20, unit @ cells_9D.T * 20
+                target = targets[list(chosen)]
+                if learn:
+                    loss = F.cross_entropy(what.flatten(0, 1), target.flatten(), weight=weight)
+                    loss = loss + 0.5 * F.cross_entropy(where.flatten(0, 1), cells.repeat(len(target)))
+                    loss = loss + 0.2 * ((out - middle).norm(dim=-1) / length - 1).square().mean()
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+                    continue
+                thing = (target != row["background"]) & (target < row[world.WORDS[0]])
+                word = target >= row[world.WORDS[0]]
+                hit, put = what.argmax(-1) == target, (where.argmax(-1) == cells).float().mean()
+                on = f"things {hit[thing].float().mean():.3f} words and bars {hit[word].float().mean():.3f}"
+                spent = time.process_time() - start
+                print(f"names {step + 1} loss {loss:.3f} held out: {on} places {put:.3f} {spent:.0f} cpu s", flush=True)
+
+    def save(self, minutes: float) -> None:
+        """weights.safetensors (what the model is built from), optimizer.safetensors and run.json."""
+        tensors = {n: p.detach() for n, p in self.parameters.items()}
+        tensors |= {f"projector.{n}": b for n, b in self.projector.named_buffers()}
+        moments, state = {}, self.optimizer.state_dict()["state"]
+        for i, of in state.items():
+            moments |= {f"{i}.{k}": v for k, v in of.items()}
+        for name, of in (("weights", tensors), ("optimizer", moments)):
+            save_file({k: v.contiguous() for k, v in of.items()}, part := self.folder / f"{name}.part")
+            part.rename(self.folder / f"{name}.safetensors")
+        log = {"step": self.step, "minutes": minutes, "options": vars(self.given), "curve": self.curve}
+        (part := self.folder / "run.part").write_text(json.dumps(log, indent=1), encoding="utf8")
+        part.rename(self.folder / "run.json")
+
+    def resume(self) -> float:
+        """Minutes trained so far; 0 for a new run."""
+        if not (self.folder / "run.json").exists():
+            return 0.0
+        log = json.loads((self.folder / "run.json").read_text(encoding="utf8"))
+        load_weights(self.folder / "weights.safetensors", self.projector, self.model)
+        state = self.optimizer.state_dict()
+        for key, value in load_file(self.folder / "optimizer.safetensors").items():
+            index, name = key.split(".")
+            state["state"].setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(state)
+        self.step, self.curve = log["step"], log["curve"]
+        return log["minutes"]
+
+    def learn(self) -> None:
+        """Stage 2, until the run's minutes are over."""
+        given, before, start = self.given, self.resume(), time.time()
+        if not before and given.names:
+            self.name_stage(given.names)
+        rates = [g["lr"] for g in self.optimizer.param_groups] if not before else [given.projector_rate, given.rate]
+        losses, saved = [], time.time()
+        while (minutes := before + (time.time() - start) / 60) < given.minutes:
+            left = (given.minutes - minutes) / (0.25 * given.minutes)
+            for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
+                group["lr"] = rate * min(1, (self.step + 1) / 20) * min(1, max(0.03, left))
+            r = random.Random(self.step)
+            at = [r.randrange(len(self.scenes)) for _ in range(given.scenes)]
+            asked = [capped(world.questions(self.scenes[n], r), given.questions) for n in at]
+            found, labels = logits(self.model, self.projector(self.features(at)), self.words, asked)
+            loss = F.cross_entropy(found, labels[labels != -100])
+            self.optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
+            self.optimizer.step()
+            self.step += 1
+            losses.append(loss.item())
+            if self.step % 10 == 0:
+                print(
+                    f"{self.step} loss {sum(losses[-10:]) / 10:.3f} {minutes:.1f} min {time.process_time():.0f} cpu s",
+                    flush=True,
+                )
+            if time.time() - saved > 60 * given.every:
+                self.measure(minutes, sum(losses[-30:]) / len(losses[-30:]))
+                saved = time.time()
+        self.measure(given.minutes, sum(losses[-30:]) / max(1, len(losses[-30:])))
+
+    def measure(self, minutes: float, loss: float) -> None:
+        """A point of the learning curve on validation scenes, and a checkpoint."""
+        scores = accuracy(
+            self.model, self.projector, self.words, "validation", self.given.image_size, self.given.measure
+        )
+        self.curve.append({"step": self.step, "minutes": round(minutes, 1), "loss": round(loss, 4), **scores})
+        print("  validation", scores, flush=True)
+        self.save(minutes)
+
+
+def load_weights(file: Path, projector: Projector, model: Decoder) -> None:
+    """A checkpoint's weights into a projector and a decoder."""
+    tensors = load_file(file)
+    for at, module in (("projector.", projector), ("lora.", model.lora)):
+        module.load_state_dict({k.removeprefix(at): v for k, v in tensors.items() if k.startswith(at)})
+
+
+@torch.no_grad()
+def accuracy(
+    model: Decoder, projector: Projector, words: Words, split: str, image_size: int, most: int, shift: int = 0
+) -> dict:
+    """Per cent right, by kind and their mean; `shift` shows every question another scene's picture."""
+    known = features.load(split, image_size, most)[:most]
+    hits: dict[str, list[bool]] = {}
+    for first in range(0, len(known), 4):
+        at = range(first, min(first + 4, len(known)))
+        asked = [
+            capped(world.questions(world.layout(split, n, image_size).placed, world.chance("asked", split, n)), 16)
+            for n in at
+        ]
+        seen = known[[(n + shift) % len(known) for n in at]].to(next(projector.parameters()).device)
+        found, labels = logits(model, projector(seen), words, asked)
+        for of, good in zip(asked, right(found, labels), strict=True):
+            for q, ok in zip(of, good, strict=False):
+                hits.setdefault(q.kind, []).append(ok)
+    by_kind = {k: round(100 * sum(hits[k]) / len(hits[k]), 1) for k in world.KINDS if k in hits}
+    return {
+        "mean": round(sum(by_kind.values()) / len(by_kind), 1),
+        **by_kind,
+        "questions": sum(map(len, hits.values())),
+    }
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--run", default=str(cache() / "run"))
+    parser.add_argument("--image-size", type=int, default=168)
+    parser.add_argument("--minutes", type=float, default=75, help="of this run in all, resumed ones included")
+    parser.add_argument("--every", type=float, default=8, help="minutes between checkpoints")
+    parser.add_argument("--measure", type=int, default=20, help="validation scenes a checkpoint is measured on")
+    parser.add_argument("--names", type=int, default=400, help="steps of the first stage")
+    parser.add_argument("--scenes", type=int, default=4)
+    parser.add_argument("--questions", type=int, default=16)
+    parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--projector-rate", type=float, default=3e-4)
+    parser.add_argument("--device", default="cpu")
+    Run(parser.parse_args()).learn()

@@ -1,0 +1,176 @@
+"""The instrument of pretrained parts: its world, its training forward, its assembly; tiny configs, drawn pictures."""
+
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from torch.testing import assert_close
+from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
+
+pytest.importorskip("matplotlib")
+from instruments.smol import build, decoder, features, pictures, train, world
+
+TEXT = dict(
+    vocab_size=64, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
+    num_key_value_heads=2, head_dim=8, tie_word_embeddings=True,
+    rope_parameters={"rope_type": "default", "rope_theta": 1e4},
+)  # fmt: skip
+
+
+def disc(source):
+    """A picture that every name has: no package is needed."""
+    image = Image.new("RGBA", (40, 30))
+    ImageDraw.Draw(image).ellipse((0, 0, 39, 29), (len(source) * 5 % 255, 90, 40, 255))
+    return image
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    monkeypatch.setattr(pictures, "cutout", disc)
+    monkeypatch.setattr(pictures, "grounds", lambda split: (Image.new("RGB", (700, 660), (90, 120, 150)),))
+
+
+def llama(seed=0):
+    torch.manual_seed(seed)
+    model = LlamaForCausalLM(LlamaConfig(**TEXT)).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim > 1:
+                p.normal_(std=0.9 / p.shape[-1] ** 0.5)
+    return model
+
+
+def lively(model, rank=2):
+    """The same weights with LoRA that does something."""
+    made = decoder.Decoder(LlamaConfig(**TEXT), model.state_dict(), rank, torch.float32)
+    with torch.no_grad():
+        for p in made.lora.values():
+            p.normal_(std=0.2)
+    return made
+
+
+def test_a_scene_is_the_same_twice_and_answers_fit_its_boxes(drawn):
+    for n in range(40):
+        image, placed = world.scene("test", n, 96)
+        again, _ = world.scene("test", n, 96)
+        assert image.tobytes() == again.tobytes()
+        assert len({p.cell for p in placed}) == len(placed)
+        asked = world.questions(placed, world.chance(n))
+        kinds = [q.kind for q in asked]
+        yes = [q.answer for q in asked if q.kind == "exist"]
+        assert yes.count("yes") == yes.count("no") and kinds.count("count") <= 1
+        for q in asked:
+            if q.kind == "what":
+                (hit,) = (p for p in placed if world.CELLS[p.cell] == q.text[15:-1])
+                assert (hit.name, (hit.box,)) == (q.answer, q.needs)
+            if q.kind == "count":
+                assert world.NUMBERS[len(q.needs)] == q.answer
+            if q.kind == "relation":
+                first, second = ([(b[0] + b[2]) / 2, (b[1] + b[3]) / 2] for b in q.needs)
+                step = next(s for s in world.STEPS if s[2] in q.text)
+                assert (second[0] - first[0]) * step[0] + (second[1] - first[1]) * step[1] > 0.2
+
+
+def test_a_wrong_picture_is_no_help_to_count(drawn):
+    answers = {}
+    for n in range(600):
+        for q in world.questions(world.layout("train", n, 12).placed, world.chance(n)):
+            if q.kind == "count":
+                answers[q.answer] = answers.get(q.answer, 0) + 1
+    assert max(answers.values()) < 0.4 * sum(answers.values())
+
+
+def test_half_of_the_names_keep_a_picture_for_the_test_split():
+    things = pictures.things()
+    held = [t for t in things if t.test]
+    assert len(held) * 2 == len(things) and len({t.name for t in things}) == len(things)
+    for t in held:
+        assert not set(t.pictures("train")) & set(t.pictures("test"))
+        assert t.pictures("validation") == t.pictures("train")
+
+
+def test_tokens_of_a_box():
+    assert world.cells_of((0.0, 0.0, 0.5, 0.25), 4) == [0, 1]
+    assert world.cells_of((0.99, 0.99, 1.0, 1.0), 4) == [15]
+    assert world.cells_of((0.6, 0.6, 0.61, 0.61), 4) == [10]
+
+
+@torch.no_grad()
+def test_a_shared_prefix_is_each_question_alone():
+    model = llama()
+    made = lively(model)
+    merged = decoder.merged(model.state_dict(), dict(made.lora.items()))
+    model.load_state_dict(merged)
+    prefix, text = torch.randn(2, 7, 24), torch.randn(2, 3, 5, 24)
+    kept = torch.tensor([[0, 1, 3, 4, 8, 9, 11]] * 2)
+    found = made(prefix, text, kept, torch.tensor([12, 12]))
+    for k in range(3):
+        row = torch.cat([prefix, text[:, k]], 1)
+        places = torch.cat([kept, torch.arange(12, 17).expand(2, -1)], 1)
+        want = model.model(inputs_embeds=row, position_ids=places).last_hidden_state[:, 7:]
+        assert_close(found[:, k], want, rtol=1e-4, atol=1e-4)
+
+
+class Letters:
+    """A tokenizer of bytes in the range of the tiny vocabulary."""
+
+    def __call__(self, text, add_special_tokens=False):
+        return type("Out", (), {"input_ids": [ord(c) % 60 for c in text]})
+
+
+@torch.no_grad()
+def test_kept_tokens_are_those_tokens_at_their_places():
+    made, words = lively(llama()), train.Words(Letters())
+    visual, kept = torch.randn(1, 9, 24), torch.tensor([[2, 5]])
+    asked = [[world.Question("what", "Is it?", "yes", ()), world.Question("what", "Where is it?", "top", ())]]
+    plain, labels = train.logits(made, visual, words, asked)
+    cut, _ = train.logits(made, visual[:, [2, 5]], words, asked, kept, 9)
+    # With one layer, tokens that no question sees are as good as absent.
+    hidden = torch.tensor([0, 1, 3, 4, 6, 7, 8]) + len(words.before)
+
+    def watch(layer, scores):
+        return scores.index_fill(-1, hidden, float("-inf"))
+
+    assert (cut - plain).abs().max() > 1e-2
+    assert len(train.right(plain, labels)[0]) == 2
+    one = decoder.Decoder(LlamaConfig(**TEXT | {"num_hidden_layers": 1}), llama().state_dict(), 0, torch.float32)
+    want, _ = train.logits(one, visual, words, asked, watch=watch)
+    found, _ = train.logits(one, visual[:, [2, 5]], words, asked, kept, 9)
+    assert_close(found, want, rtol=1e-4, atol=1e-4)
+
+
+def tiny_tower():
+    torch.manual_seed(1)
+    config = Dinov2Config(
+        hidden_size=12, num_hidden_layers=12, num_attention_heads=2, image_size=28, patch_size=14, mlp_ratio=2
+    )
+    model = Dinov2Model(config).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.normal_(std=0.3)
+    return config, model
+
+
+@torch.no_grad()
+def test_the_built_model_is_what_was_trained():
+    config, tower = tiny_tower()
+    llm = llama()
+    made = lively(llm)
+    projector = train.Projector(3 * 12, 24)
+    projector.mean.normal_()
+    projector.std.uniform_(0.5, 2)
+    weights = {f"projector.{k}": v for k, v in projector.state_dict().items()}
+    weights |= {f"lora.{k}": v for k, v in made.lora.items()}
+    model = build.assemble(tower.state_dict(), config, llm.state_dict(), LlamaConfig(**TEXT), weights, 64).eval()
+    pixels, text = torch.randn(1, 3, 28, 28), torch.tensor([[5, 6, 7]])
+    visual = projector(features.features_BLNC(tower, pixels))
+    ids = torch.cat([torch.tensor([[3, 4]]), torch.full((1, 4), 64), text], 1)
+    found = model(input_ids=ids, pixel_values=pixels).logits[:, -3:, :64]
+    prefix = torch.cat([made.embed[torch.tensor([[3, 4]])], visual], 1)
+    states = made(prefix, made.embed[text][:, None], torch.arange(6)[None], torch.tensor([6]))
+    assert_close(found, (states @ made.embed.T)[:, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_position_embeddings_resampled_to_their_own_grid_stay():
+    places = torch.randn(1, 26, 4)
+    again = build.parts.at_grid({"embeddings.position_embeddings": places}, 5)["embeddings.position_embeddings"]
+    assert_close(again, places)
