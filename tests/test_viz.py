@@ -175,5 +175,5 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
 
 def test_a_caption_owns_up_to_what_is_not_drawn() -> None:
     placed = viz.place(noise(60, 60), (Block(0, 2, 2), Block(4, 2, 3, newline=True)))
-    assert viz._share([4, 5], 12, placed) == "2 of 12 kept (16.7%)"
-    assert viz._share([0, 4, 7], 12, placed) == "3 of 12 kept (25.0%), 1 shown"
+    assert viz.share([4, 5], 12, placed) == "2 of 12 kept (16.7%)"
+    assert viz.share([0, 4, 7], 12, placed) == "3 of 12 kept (25.0%), 1 shown"

@@ -1,0 +1,22 @@
+"""Which parts of a picture stayed: dropped cells dimmed, one panel a cut, one row an image."""
+
+from foveate.viz.overlays import overlay, share, where
+from foveate.viz.panels import PANEL, dim, fit
+from foveate.viz.places import Placed, place, seen_box
+from foveate.viz.sheets import Panel, check_name, save, sheet
+
+__all__ = [
+    "PANEL",
+    "Panel",
+    "Placed",
+    "check_name",
+    "dim",
+    "fit",
+    "overlay",
+    "place",
+    "save",
+    "seen_box",
+    "share",
+    "sheet",
+    "where",
+]
