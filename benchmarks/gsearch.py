@@ -27,9 +27,10 @@ from foveate import Plan, PlanError, files
 from foveate.engines import hf
 from foveate.methods import METHODS
 from foveate.methods.layerwise import layerwise
+from foveate.search.halves import Split, split
 from foveate.search.promise import error, promise
 from foveate.search.schedules import Effort, Ranking, find_schedule, find_slope
-from foveate.search.session import Session, Split, split
+from foveate.search.session import Session
 from foveate.search.study import Study
 from foveate.tiny.examples import examples
 

@@ -26,8 +26,9 @@ from foveate.engines.score import prepare_examples
 from foveate.hf.families import family
 from foveate.hf.taps import text_attention
 from foveate.methods.fastv import TextAttention
+from foveate.search.halves import Split
 from foveate.search.promise import error
-from foveate.search.session import Session, Split
+from foveate.search.session import Session
 from foveate.search.study import Study
 from foveate.tiny.examples import examples
 

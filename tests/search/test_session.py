@@ -10,10 +10,11 @@ from foveate import FoveateError, Plan, PlanError
 from foveate.data import Example
 from foveate.search import session as module
 from foveate.search.auto import choose, explore, front
+from foveate.search.halves import split
 from foveate.search.outcome import Outcome
 from foveate.search.plot import draw, schedule_of
 from foveate.search.schedules import Effort, find_schedule, find_slope
-from foveate.search.session import Facts, Session, split
+from foveate.search.session import Facts, Session
 from foveate.search.study import Study
 
 DEPTH, TOKENS = 8, 576

@@ -194,9 +194,10 @@ def _search(
     from foveate import data, files
     from foveate.engines import hf
     from foveate.search import outcome, plot
+    from foveate.search.halves import split
     from foveate.search.helpers import fingerprint, helpers
     from foveate.search.promise import load_scipy
-    from foveate.search.session import Session, split
+    from foveate.search.session import Session
     from foveate.search.study import Study
 
     load_scipy()  # what is only needed at the end should be missed at the beginning

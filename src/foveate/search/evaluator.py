@@ -27,6 +27,7 @@ from foveate.plan import Plan
 from foveate.search.cases import Batch, Forced, batches, force, some
 from foveate.search.outcome import Outcome, check_metric, needs_answers
 from foveate.search.resume import Arrival, beginning, can_begin, passing, prepared
+from foveate.search.said import Speaker
 
 FLOOR = 0.01
 """A token that is wrong for sure costs 4.6 nats and no more: else a few questions would decide about all."""
@@ -63,7 +64,7 @@ class Evaluator:
         """
         check_metric(metric)
         self.engine, self.metric, self.size = engine, metric, batch
-        self.longest, self.progress = max_new_tokens, progress
+        self.speaker, self.progress = Speaker(engine, max_new_tokens), progress
         self.examples = list(examples)
         if needs_answers(metric) and (bare := [e.id for e in self.examples if not e.answers]):
             raise FoveateError(f'example {bare[0]} has no answer, which {metric!r} compares with; use "agreement"')
@@ -83,39 +84,12 @@ class Evaluator:
         """The answers that are forced: the data's own for likelihoods, else the full model's."""
         pad = self.engine.processor.tokenizer.pad_token_id or 0
         if self.metric == "likelihood":
-            return force(batch, [self._tokens(e) for e in batch.examples], pad)
-        said = self._generate(batch, WHOLE)
+            return force(batch, [self.speaker.tokens(e) for e in batch.examples], pad)
+        said = self.speaker.generate(batch, WHOLE)
         for number, ids in zip(batch.numbers, said, strict=True):
-            self.texts[number] = self._text(ids)
+            self.texts[number] = self.speaker.text(ids)
         self.progress()
         return force(batch, said, pad)
-
-    def _generate(self, batch: Batch, plan: Plan) -> list[list[int]]:
-        """The greedy answers' tokens, the end token included."""
-        model = self.engine.model
-        with attach(model, plan, tail=batch.tail) as attached, torch.inference_mode():
-            attached.features = batch.features
-            out = model.generate(
-                **batch.inputs, max_new_tokens=self.longest, do_sample=False, num_beams=1, temperature=None,
-                top_p=None, top_k=None,
-            )  # fmt: skip
-        ends = self._ends()
-        rows = out[:, batch.inputs["input_ids"].shape[1] :].tolist()
-        return [ids[: next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))] for ids in rows]
-
-    def _text(self, ids: list[int]) -> str:
-        return str(self.engine.processor.tokenizer.decode(ids, skip_special_tokens=True)).strip()
-
-    def _tokens(self, example: Example) -> list[int]:
-        answer = next((a for a in example.answers if a.strip()), "")
-        ids = self.engine.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
-        if not ids:
-            raise FoveateError(f"the answer of example {example.id} has no tokens, so none can be likely")
-        return [*ids, *sorted(self._ends())[:1]]
-
-    def _ends(self) -> set[int]:
-        end = self.engine.model.generation_config.eos_token_id
-        return set() if end is None else {end} if isinstance(end, int) else set(end)
 
     def _ask_full(self) -> Outcome:
         if self.metric == "likelihood":
@@ -172,8 +146,8 @@ class Evaluator:
             return []
         part = some(batch, rows)
         if part is not None:
-            return [self._text(ids) for ids in self._generate(part, plan)]
-        return [s.text for s in answer(self.engine, [batch.examples[r] for r in rows], plan, self.longest)]
+            return [self.speaker.text(ids) for ids in self.speaker.generate(part, plan)]
+        return [s.text for s in answer(self.engine, [batch.examples[r] for r in rows], plan, self.speaker.longest)]
 
     def prefill_ratio(self, plan: Plan, repeats: int = 5) -> float:
         """Time of the decoder's prefill under a plan over that of the full model, on the first batch, encoding apart.
