@@ -25,7 +25,7 @@ MAY = {
     "fields": f"{CORE}",
     "choosing": f"{CORE} fields",
     "servable": f"{CORE} fields",
-    "geometry": "errors selection",
+    "geometry": "errors ops selection",
     "question": "",
     # Engines: one room each.
     "hf": f"{CORE} fields choosing servable geometry question",
@@ -46,8 +46,8 @@ MAY = {
     "cli": None,
 }
 # Inside the Hugging Face engine: each file may import those before it.
-HF = ["clock", "cache", "families", "picking", "taps", "listen", "prompt", "segment", "step", "layers", "restore",
-      "cutting", "checks", "calls", "reading", "encode", "report", "run", "attach"]  # fmt: skip
+HF = ["wrappers", "clock", "cache", "families", "picking", "taps", "listen", "prompt", "segment", "step", "layers",
+      "restore", "cutting", "checks", "calls", "guesses", "reading", "encode", "report", "run", "attach"]  # fmt: skip
 
 
 def imported(path: Path) -> set[tuple[str, ...]]:

@@ -12,11 +12,12 @@ import json
 from pathlib import Path
 
 import torch
-from instruments.smol import features, parts
-from instruments.smol.decoder import merged
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoTokenizer, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
+
+from instruments.smol import features, parts
+from instruments.smol.decoder import merged
 
 IMAGE = "<image>"
 TEMPLATE = (

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from instruments.smol import world
-from instruments.smol.parts import PATCH, cache, tower
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from instruments.smol import world
+from instruments.smol.parts import PATCH, cache, tower
 
 LAYERS = (0, 8, 12)
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

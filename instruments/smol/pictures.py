@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from instruments.smol.parts import cache, check
 from PIL import Image
+
+from instruments.smol.parts import cache, check
 
 STAMPS, GROUNDS = "usr/share/tuxpaint/stamps", "usr/share/backgrounds/mate/nature"
 DEBS = {

@@ -19,13 +19,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import AutoTokenizer
+
 from instruments.smol import features, world
 from instruments.smol.decoder import Decoder, Watch
 from instruments.smol.parts import cache
 from instruments.smol.pictures import things
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import AutoTokenizer
 
 BEFORE, AFTER, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
 CAPS = {"what": 4, "where": 4, "relation": 4, "exist": 3, "kind": 2, "count": 1, "read": 1, "chart": 1}

@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from instruments.smol import pictures
 from PIL import Image, ImageDraw, ImageFont
+
+from instruments.smol import pictures
 
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import SignalError
+from foveate.ops.precise import precise
 from foveate.selection import Block, Grid, Selection, TokenView
 
 
@@ -74,8 +75,9 @@ def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
             name: (grid if whole else None) if name == "grid" else torch.stack([asked[i].fields[name]() for i in group])
             for name in reads
         }
-        with torch.no_grad():
-            answer = cut.select(TokenView(**fields), k)
+        view = TokenView(**fields)
+        with torch.no_grad(), precise(view.device):
+            answer = cut.select(view, k)
         check(cut, answer, len(group), n, k)
         for b, i in enumerate(group):
             kept = answer.keep_BN[b].nonzero().flatten()

@@ -79,8 +79,8 @@ class TokenView:
 
     @property
     def device(self) -> torch.device:
-        """Where the view's tensors are."""
-        return next(t.device for t in self._tensors())
+        """Where the view's tensors are; the CPU where there are none."""
+        return next((t.device for t in self._tensors()), torch.device("cpu"))
 
     def need(self, name: str) -> Tensor:
         """The field, or a SignalError that says it is missing."""

@@ -530,12 +530,6 @@ def test_prompt_lookup_decoding_agrees():
         want = model.generate(**b.inputs, max_new_tokens=8, do_sample=False)
         got = model.generate(**b.inputs, max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=3)
     assert torch.equal(want, got)
-    with (
-        torch.no_grad(),
-        attach(model, method("fastv", keep=0.5)),
-        pytest.raises(ModelError, match="assisted decoding"),
-    ):
-        model.generate(**b.inputs, max_new_tokens=8, do_sample=False, prompt_lookup_num_tokens=3)
 
 
 def test_a_4d_mask_is_refused():

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from foveate.geometry.base import Call, Geometry, Kind
+from foveate.ops.precise import precise
 
 CHUNK = 256
 
@@ -88,7 +89,8 @@ def _attention(layer: TowerLayer) -> Tensor:
 
 def cls_attention(q_BHD: Tensor, k_BHSD: Tensor, scale: float) -> Tensor:
     """Head-mean softmax of one query against all keys: [B, S], float32."""
-    score = torch.einsum("bhd,bhsd->bhs", q_BHD.float(), k_BHSD.float()) * scale
+    with precise(q_BHD.device):
+        score = torch.einsum("bhd,bhsd->bhs", q_BHD.float(), k_BHSD.float()) * scale
     return score.softmax(-1).mean(1)
 
 
@@ -97,7 +99,8 @@ def attention_received(q_BHSD: Tensor, k_BHSD: Tensor, scale: float) -> Tensor:
     total = torch.zeros(k_BHSD.shape[0], k_BHSD.shape[2], dtype=torch.float32, device=k_BHSD.device)
     keys = k_BHSD.float().transpose(-1, -2)
     for queries in q_BHSD.float().split(CHUNK, dim=2):
-        total += (queries @ keys * scale).softmax(-1).mean(1).sum(1)
+        with precise(keys.device):
+            total += (queries @ keys * scale).softmax(-1).mean(1).sum(1)
     return total / q_BHSD.shape[2]
 
 

@@ -28,11 +28,21 @@ from foveate.errors import ModelError, PlanError
 from foveate.geometry.base import Kind
 from foveate.hf.cache import NAMES, check_cache, given, kept_of, left, length, widen
 from foveate.hf.calls import named, special_ids, stand_in_ids
-from foveate.hf.checks import MARK, check_counts, check_mask, check_model, check_plan, has_windows, reads_projections
+from foveate.hf.checks import (
+    MARK,
+    check_counts,
+    check_mask,
+    check_model,
+    check_plan,
+    check_rows,
+    has_windows,
+    reads_projections,
+)
 from foveate.hf.clock import Seconds
 from foveate.hf.cutting import Cutting
 from foveate.hf.encode import Encoding, Features, wrapped
 from foveate.hf.families import family
+from foveate.hf.guesses import guessed, watched
 from foveate.hf.layers import Layers
 from foveate.hf.prompt import (
     Encoded,
@@ -49,6 +59,7 @@ from foveate.hf.reading import noted
 from foveate.hf.report import Report, account
 from foveate.hf.restore import restore
 from foveate.hf.step import Step
+from foveate.hf.wrappers import renew_compiled, unseen, unwrapped
 from foveate.plan import Plan
 from foveate.question import question
 from foveate.selection import Attention
@@ -72,6 +83,7 @@ class Run:
         self.cutting: Cutting | None = None
         self.layers: Layers | None = None
         self.dropped_BL: Tensor | None = None
+        self.guesses = 0
 
 
 class Attachment:
@@ -83,7 +95,8 @@ class Attachment:
             raise PlanError(
                 f"attach takes a Plan, not {plan!r}; make one with foveate.methods, e.g. divprune(keep=0.25)"
             )
-        self.model, self.family = model, family(model)
+        self.model = model = unwrapped(model)
+        self.family = family(model)
         check_model(model, self.family)
         self.plan = plan = plan.at_depth(self.family.depth(model))
         check_plan(plan, model, self.family)
@@ -144,40 +157,51 @@ class Attachment:
         self._handles, self._wrapped = [], []
         if self.base.__dict__.get(MARK) is self:
             delattr(self.base, MARK)
+            renew_compiled()
 
     def _hook(self) -> None:
+        renew_compiled()
         setattr(self.base, MARK, self)
         add = self._handles.append
         if self.model is not self.base:
-            add(self.model.register_forward_hook(self._loss, with_kwargs=True))
-        add(self.base.register_forward_pre_hook(self._begin, with_kwargs=True))
-        add(self.lm.register_forward_pre_hook(self._lm_in, with_kwargs=True))
-        add(self.lm.register_forward_hook(self._lm_out))
+            add(self.model.register_forward_pre_hook(unseen(self._called), with_kwargs=True))
+            add(self.model.register_forward_hook(unseen(self._loss), with_kwargs=True))
+        add(self.base.register_forward_pre_hook(unseen(self._begin), with_kwargs=True))
+        add(self.lm.register_forward_pre_hook(unseen(self._lm_in), with_kwargs=True))
+        add(self.lm.register_forward_hook(unseen(self._lm_out)))
         # After the language model's, which may be the same module.
-        add(self.base.register_forward_hook(self._end, always_call=True))
+        add(self.base.register_forward_hook(unseen(self._end), always_call=True))
         for i, layer in enumerate(self.lm.layers):
-            add(layer.register_forward_pre_hook(functools.partial(self._layer_in, i), with_kwargs=True))
+            add(layer.register_forward_pre_hook(unseen(functools.partial(self._layer_in, i)), with_kwargs=True))
             if not self.plain:
                 # First of all, so that whoever records states records whole ones.
-                add(layer.register_forward_hook(self._layer_out, prepend=True))
+                add(layer.register_forward_hook(unseen(self._layer_out), prepend=True))
         for name in ("get_image_features", "get_video_features"):
             if hasattr(self.base, name) and not self.family.by_runs:
                 # On the instance: the class, and every other model, keeps its own.
                 kind: Any = name.split("_")[1]
-                setattr(self.base, name, wrapped(self, kind, getattr(self.base, name)))
+                setattr(self.base, name, unseen(wrapped(self, kind, getattr(self.base, name)), inside=True))
                 self._wrapped.append((self.base, name))
         for module, name, make in self.family.wraps(self.lm):
             setattr(module, name, make(self, getattr(module, name)))
             self._wrapped.append((module, name))
+        if hasattr(self.model, name := "_get_candidate_generator"):
+            setattr(self.model, name, watched(self.local, getattr(self.model, name)))
+            self._wrapped.append((self.model, name))
         reads = self.encoder_cut.select.reads if self.encoder_cut is not None else frozenset()
         if "text_BTD" in reads and hasattr(self.model, name := "generate"):
             setattr(self.model, name, noted(self.local, getattr(self.model, name)))
             self._wrapped.append((self.model, name))
         if hasattr(self.lm, "_deepstack_process"):
-            self.lm._deepstack_process = self._deepstack(self.lm._deepstack_process)
+            self.lm._deepstack_process = unseen(self._deepstack(self.lm._deepstack_process))
             self._wrapped.append((self.lm, "_deepstack_process"))
 
     # -- the whole model
+
+    def _called(self, _model: Any, _args: Any, kwargs: dict[str, Any]) -> None:
+        """Note whether the last place alone is asked for, as `generate` asks."""
+        keep = kwargs.get("logits_to_keep")
+        self.local.last_only = isinstance(keep, int) and keep == 1 + getattr(self.local, "guesses", 0)
 
     def _loss(self, model: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """Take positions that no longer exist out of the loss."""
@@ -235,13 +259,20 @@ class Attachment:
             ids = stand_in_ids(self.family, base, embeds, self.special) if raw or encoded else None
         run.ids, run.mask = ids, kwargs.get("attention_mask")
         run.pictures = raw or any(v is not None for v in encoded.values())
+        if ids is not None:
+            run.guesses = guessed(self.local)
         if raw and ids is not None and self.family.joins_units:
             check_counts(self.plan, runs(self._visual(ids)))
-        if ids is not None and ids.shape[1] > 1 and not raw and not encoded and bool(self._visual(ids).any()):
+        # What a source of guesses copied out of the prompt is no image.
+        own = None if ids is None else ids[:, : ids.shape[1] - run.guesses]
+        if own is not None and own.shape[1] > 1 and not run.pictures and bool((visual := self._visual(own)).any()):
             raise ModelError(
-                f"{int(self._visual(ids).sum())} image placeholders in input_ids, but no pixel_values with them; "
-                "pass both in one call, and leave prefill_chunk_size unset (chunked prefill parts them)"
+                f"{int(visual.sum())} image placeholders in input_ids, but no pixel_values with them; pass both in "
+                "one call; leave prefill_chunk_size unset (chunked prefill parts them), and attach no plan to an "
+                "assistant model (it is given no images)"
             )
+        if ids is not None and run.pictures and self.plan.cuts:
+            check_rows(kwargs, ids.shape[1], bool(getattr(self.local, "last_only", False)))
         for kind, output in encoded.items():
             if output is None or self.family.by_runs:
                 continue
@@ -347,6 +378,9 @@ class Attachment:
             images = locate(self.family, ids, self.base.config, run.encoded)  # type: ignore[arg-type]
         special = torch.isin(ids, self.special.to(ids.device))
         prompts = real if self.answers_B is None else without_last(real, self.answers_B.to(real.device))
+        if run.guesses:
+            step.guesses = run.guesses
+            prompts = without_last(prompts, torch.full((1,), run.guesses, device=real.device))
         asks, loose = question(prompts, visual, special, self.tail)
         alive, last = real.clone(), last_real(prompts)
         if self.family.joins_units:

@@ -37,10 +37,12 @@ class Kept:
         covers: how many logical positions are told about; everything later stands for itself.
         shift_B: how far positions of later tokens move down ("contiguous"), or None.
         by_text: the choice was made by the prompt's text, so the prompt cannot be shortened afterwards.
+        guesses: how many of the last positions had no say in it, and can be taken back.
     """
 
-    def __init__(self, index_BP: Tensor, covers: int, shift_B: Tensor | None, by_text: bool) -> None:
-        self.index_BP, self.covers, self.shift_B, self.by_text = index_BP, covers, shift_B, by_text
+    def __init__(self, index_BP: Tensor, covers: int, shift_B: Tensor | None, by_text: bool, guesses: int = 0) -> None:
+        self.index_BP, self.covers, self.shift_B = index_BP, covers, shift_B
+        self.by_text, self.guesses = by_text, guesses
         self.filled = bool((index_BP < 0).any())
         self._taken: tuple[Tensor, Kept] | None = None
         self._cropped: tuple[int, Kept] | None = None
@@ -60,7 +62,7 @@ class Kept:
         if self._taken is None or self._taken[0] is not rows:
             i = rows.to(self.index_BP.device)
             shift = None if self.shift_B is None else self.shift_B[i]
-            self._taken = (rows, Kept(self.index_BP[i], self.covers, shift, self.by_text))
+            self._taken = (rows, Kept(self.index_BP[i], self.covers, shift, self.by_text, self.guesses))
         return self._taken[1]
 
     def crop(self, n: int) -> "Kept":
@@ -71,12 +73,14 @@ class Kept:
         """
         if self._cropped is None or self._cropped[0] != n:
             want = torch.arange(self.covers - n, self.covers, device=self.index_BP.device)
-            if self.by_text or n > self.index_BP.shape[1] or bool((self.index_BP[:, -n:] != want).any()):
+            told = self.by_text and n > self.guesses
+            if told or n > self.index_BP.shape[1] or bool((self.index_BP[:, -n:] != want).any()):
                 raise ModelError(
                     f"cropping {n} tokens would reach into a pruned prompt; crop generated tokens only, or start a new "
-                    "cache (assisted decoding: use a plan that chooses without the prompt's text)"
+                    "cache"
                 )
-            self._cropped = (n, Kept(self.index_BP[:, :-n], self.covers - n, self.shift_B, self.by_text))
+            left = max(0, self.guesses - n)
+            self._cropped = (n, Kept(self.index_BP[:, :-n], self.covers - n, self.shift_B, self.by_text, left))
         return self._cropped[1]
 
 
@@ -233,7 +237,13 @@ def length(cache: Any) -> int:
 
 
 def extend(
-    old: Kept | None, past: int, index_BM: Tensor, new: int, shift_B: Tensor | None = None, by_text: bool = False
+    old: Kept | None,
+    past: int,
+    index_BM: Tensor,
+    new: int,
+    shift_B: Tensor | None = None,
+    by_text: bool = False,
+    guesses: int = 0,
 ) -> Kept:
     """What a layer holds after a cut: what it held, then the kept ones of `new` more positions.
 
@@ -244,9 +254,11 @@ def extend(
         new: how many positions the forward pass was given.
         shift_B: see `Kept`.
         by_text: see `Kept`.
+        guesses: see `Kept`.
     """
     b, device = index_BM.shape[0], index_BM.device
     before = [] if old is None else [old.index_BP.to(device)]
     told = 0 if old is None else old.covers
     before.append(torch.arange(told, past, device=device).expand(b, -1))
-    return Kept(torch.cat((*before, torch.where(index_BM >= 0, index_BM + past, -1)), 1), past + new, shift_B, by_text)
+    index_BP = torch.cat((*before, torch.where(index_BM >= 0, index_BM + past, -1)), 1)
+    return Kept(index_BP, past + new, shift_B, by_text, guesses)

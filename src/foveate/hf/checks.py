@@ -1,5 +1,6 @@
 """What is refused, and when: at attach where the model tells, before the encoder runs where only the prompt tells."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,6 +68,45 @@ def check_mask(mask: Any) -> None:
         what = f"{mask.ndim}-D" if isinstance(mask, Tensor) else type(mask).__name__
         raise ModelError(
             f"attention_mask is {what}; pass the 2-D padding mask [batch, length], from which masks are cut"
+        )
+
+
+ROW_BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
+"""How FlashAttention is told where one sample of a row ends and the next begins."""
+
+
+def check_rows(call: Mapping[str, Any], length: int, last_only: bool) -> None:
+    """Refuse rows of several samples, and rows whose last place is padding where that place is to predict.
+
+    Args:
+        call: the base model's arguments by name.
+        length: of this call's tokens.
+        last_only: nothing but the last place's logits are asked for.
+
+    Raises:
+        ModelError: positions start again within a row; its bounds are given; padding on the right.
+    """
+    packed = [name for name in ROW_BOUNDS if call.get(name) is not None]
+    if packed:
+        raise ModelError(f"{', '.join(packed)}: several samples in one row cannot be cut; give a row for each, padded")
+    mask, ids = call.get("attention_mask"), call.get("position_ids")
+    real = None if mask is None else mask[:, -length:].bool()
+    if ids is not None:
+        # Of several axes the first is text's or time's, which never goes back within a sample.
+        first = ids[0] if ids.ndim == 3 else ids
+        back = first.diff(dim=1) < 0
+        if real is not None:
+            back = back & (real[:, 1:] & real[:, :-1]).to(back.device)
+        if bool(back.any()):
+            row, place = back.nonzero()[0].tolist()
+            raise ModelError(
+                f"position_ids start again at place {place + 1} of row {row}, as where several samples share a row; "
+                "give a row for each, padded"
+            )
+    if last_only and real is not None and not bool(real[:, -1].all()):
+        raise ModelError(
+            "padding on the right: the next token would be predicted from a place that holds nothing; pad on the left "
+            '(processor.tokenizer.padding_side = "left")'
         )
 
 

@@ -17,6 +17,7 @@ from foveate.hf.prompt import Image, Prompt, anchored, candidates, squeeze_index
 from foveate.hf.segment import Segment, along, gather
 from foveate.hf.step import Step
 from foveate.hf.taps import dynamic_raters, text_attention
+from foveate.ops.precise import precise
 from foveate.selection import Attention
 
 Mixed = list[tuple[int, Tensor, Tensor]]
@@ -97,7 +98,8 @@ class Cutting:
                 image.alive = anchored(image)
                 prompt.alive_BL[image.row, image.place_N[image.alive]] = True
                 if mix is not None:
-                    mixed.append((image.row, stays, mix.to(hidden.dtype) @ hidden[before]))
+                    with precise(hidden.device):
+                        mixed.append((image.row, stays, mix.to(hidden.dtype) @ hidden[before]))
                     step.mixes.append((image.row, places, stays, mix))
             return mixed if answers else None
 

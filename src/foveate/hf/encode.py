@@ -23,6 +23,8 @@ from foveate.hf.clock import Clock, Seconds
 from foveate.hf.families.base import Tap
 from foveate.hf.prompt import Encoded
 from foveate.hf.reading import words
+from foveate.hf.wrappers import as_written
+from foveate.ops.precise import precise
 
 _TOWER_STATES = ("last_hidden_state", "hidden_states", "attentions")
 
@@ -75,13 +77,19 @@ class EncoderCut:
         self.done = False
         self.thread = threading.get_ident()
 
-    def __enter__(self) -> None:
+    @property
+    def hooked(self) -> bool:
+        """Whether something is put on the tower."""
+        return bool(self.handles)
+
+    def __enter__(self) -> "EncoderCut":
         if self.tap is not None:
             self.handles += self.tap.hooks()
         if self.cut is not None:
             projector = self.family.projector(self.base)
             self.handles.append(projector.register_forward_pre_hook(self._in))
             self.handles.append(projector.register_forward_hook(self._out))
+        return self
 
     def __exit__(self, kind: Any, *_: object) -> None:
         for handle in self.handles:
@@ -147,7 +155,8 @@ class EncoderCut:
             if i in mixed:
                 # A newline token has no features to give, and none to take.
                 given = torch.where((source >= 0).unsqueeze(1), flat[source.clamp(min=0)], 0)
-                states = mixed[i].to(flat.dtype).to(flat.device) @ given
+                with precise(flat.device):
+                    states = mixed[i].to(flat.dtype).to(flat.device) @ given
                 new = new.index_put((kept[kept >= 0],), states[kept >= 0])
         return new[self.rows].reshape(1, -1, x.shape[-1]) if x.ndim == 3 else new[self.rows].reshape(-1, x.shape[-1])
 
@@ -220,7 +229,7 @@ def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callab
         else:
             attachment.local.encoding = True
             try:
-                with EncoderCut(attachment, encoding, kind, call):
+                with EncoderCut(attachment, encoding, kind, call) as cut, as_written(cut.hooked):
                     output = original(*args, **kwargs)
             finally:
                 attachment.local.encoding = False

@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode
 from foveate.errors import SignalError
 from foveate.hf.cache import NAMES
 from foveate.hf.taps import received
+from foveate.ops.precise import precise
 
 KERNELS = ("sdpa", "eager")
 """Attention implementations whose calls can be heard."""
@@ -112,7 +113,8 @@ def heard_attention(layer: nn.Module, named: dict[str, Any], kernel: str, raters
         q, keys, mask = told["query"], told["key"].float(), told.get("attn_mask")
         scale = told.get("scale") or q.shape[-1] ** -0.5
         groups = rows(q, places).float().unflatten(1, (keys.shape[1], -1))
-        score = (groups @ keys.unsqueeze(2).transpose(-1, -2) * scale).flatten(1, 2)
+        with precise(groups.device):
+            score = (groups @ keys.unsqueeze(2).transpose(-1, -2) * scale).flatten(1, 2)
         if mask is None:
             seen = (slots_K <= (places + past).unsqueeze(-1)) & real_BK.unsqueeze(1)
             score = score.masked_fill(~seen[:, None], torch.finfo(torch.float32).min)

@@ -16,6 +16,7 @@ from foveate.hf.clock import Clock, Seconds
 from foveate.hf.families.base import Family
 from foveate.hf.prompt import last_real
 from foveate.hf.segment import Segment, along, gather
+from foveate.ops.precise import precise
 
 
 class Step:
@@ -44,6 +45,8 @@ class Step:
             self.position_ids = (torch.arange(self.l, device=device) + self.past).unsqueeze(0)
         self.by_text = False
         """Whether some selector read the prompt's text."""
+        self.guesses = 0
+        """How many of this pass's last tokens were guessed by assisted decoding, and may be taken back."""
         self.segment = self.base = Segment(None)
         self.of_layer: list[Segment] = []
         """The segment of each layer that ran, in order."""
@@ -159,7 +162,8 @@ class Step:
                 raise ModelError(f"{type(self.lm).__name__} keeps several states a token, so tokens cannot be merged")
             hidden = hidden.clone()
             for row, before, stays, mix in self.mixes:
-                hidden[row, stays.to(hidden.device)] = mix.to(hidden) @ hidden[row, before.to(hidden.device)]
+                with precise(hidden.device):
+                    hidden[row, stays.to(hidden.device)] = mix.to(hidden) @ hidden[row, before.to(hidden.device)]
         return along(hidden, self.base.index_BM, self.b, self.l)
 
     def short(self, hidden: Tensor) -> Tensor:
@@ -189,7 +193,8 @@ class Step:
         full[visual_BL] = plane.to(hidden)
         # A token that stands for several carries their planes in the same proportions.
         for row, before, stays, mix in self.mixes:
-            full[row, stays.to(full.device)] = mix.to(full) @ full[row, before.to(full.device)]
+            with precise(full.device):
+                full[row, stays.to(full.device)] = mix.to(full) @ full[row, before.to(full.device)]
         kept = gather(visual_BL, index) & (index >= 0)
         return kept, gather(full, index)[kept]
 
@@ -204,7 +209,8 @@ class Step:
             old = getattr(layer, "kept", None)
             key = id(old), id(segment)
             if key not in told:
-                told[key] = extend(old, self.past, segment.index_BM, self.l, self.shift(old, segment), self.by_text)
+                shift = self.shift(old, segment)
+                told[key] = extend(old, self.past, segment.index_BM, self.l, shift, self.by_text, self.guesses)
             if isinstance(layer, Cuttable):
                 layer.kept = told[key]
             else:

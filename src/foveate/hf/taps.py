@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.ops.precise import precise
+
 CHUNK = 256
 
 
@@ -90,7 +92,8 @@ def text_attention(
         table = [t.gather(1, pick.expand(-1, -1, t.shape[-1])) for t in (cos, sin)]
         q = project(attn, "q", x.gather(1, pick.expand(-1, -1, x.shape[-1])), table[0], table[1])
         q = q.float().unflatten(1, (keys.shape[1], -1))
-        score = q @ keys.transpose(-1, -2) * attn.scaling
+        with precise(q.device):
+            score = q @ keys.transpose(-1, -2) * attn.scaling
         seen = (slots_K <= (places + past).unsqueeze(-1)) & real_BK.unsqueeze(1)
         score = score.masked_fill(~seen[:, None, None], torch.finfo(torch.float32).min)
         return score.softmax(-1).flatten(1, 2).mean(1)
@@ -110,6 +113,7 @@ def dynamic_raters(visual_VD: Tensor, text_TD: Tensor) -> Tensor:
     Returns:
         [T] bool, at least one True.
     """
-    relevance = (visual_VD.float() @ text_TD.float().T).softmax(-1).mean(0)
+    with precise(visual_VD.device):
+        relevance = (visual_VD.float() @ text_TD.float().T).softmax(-1).mean(0)
     raters = relevance > relevance.mean()
     return raters if bool(raters.any()) else torch.ones_like(raters)

@@ -51,7 +51,7 @@ class Pool:
             place_RC = block.start + torch.arange(block.rows)[:, None] * block.row_stride + torch.arange(block.columns)
             index.append(place_RC[cell_centres(block.rows, r)][:, cell_centres(block.columns, c)].flatten())
             weight = torch.kron(pool_weights(block.rows, r), pool_weights(block.columns, c))
-            mix.append(torch.zeros(r * c, n).index_copy_(1, place_RC.flatten(), weight))
+            mix.append(weight.new_zeros(r * c, n).index_copy_(1, place_RC.flatten(), weight))
         index_K, mix_KN = torch.cat(index).to(device), torch.cat(mix).to(device)
         # The same weights for all images: a view, not a copy for each.
         return Selection(Selection.of(index_K.expand(b, -1), n).keep_BN, mix_KN.expand(b, -1, -1))
