@@ -137,6 +137,11 @@ class Selection:
         return cls(top_mask(score_BN, k))
 
     @classmethod
+    def everything(cls, like_BN: Tensor) -> "Selection":
+        """All tokens as they are, for as many images and tokens as this tensor [B, N, ...] has."""
+        return cls(torch.ones(like_BN.shape[:2], dtype=torch.bool, device=like_BN.device))
+
+    @classmethod
     def of(cls, index_BK: Tensor, n: int) -> "Selection":
         """The tokens at these indices, of n."""
         keep = torch.zeros(index_BK.shape[0], n, dtype=torch.bool, device=index_BK.device)

@@ -1,0 +1,132 @@
+"""At three layers, keep what the words that see the image attend to, and fold the best of the rest into clusters.
+
+SparseVLM, arXiv 2410.04417. Compared with Gumpest/SparseVLMs @ 26a5f48813c46cd1c7364160354e7fdd3febaa67
+(`attn_postprocess_topk`, `cluster_and_merge`, version 1.0): the same kept tokens, recycled tokens, clusters and rows on
+every stored case.
+
+Of the tokens that would go, the most attended 30 % are recycled: density peaks make a tenth of their number into
+centres, each of the others joins its nearest centre, and a cluster stays as its mean.
+
+Differences:
+
+- The paper takes counts from the rank of the attention matrix, the release from tables for 192, 128 and 64 of 576. Here
+  they are the nearest table's, scaled so that the mean over the layers is `keep`.
+- Clusters are among the k, at their centres' places; the release appends them to what it keeps.
+- Raters are the words above the mean by the states at the cut (`Attention("dynamic")`); the release finds them once,
+  by the input embeddings.
+- No noise is added to the densities: of equal ones the lower index wins.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from foveate.errors import PlanError
+from foveate.ops.merging import averaged
+from foveate.ops.topk import check_k, ranked
+from foveate.plan import Cut, Plan, check_keep
+from foveate.selection import Attention, Selection, TokenView
+
+_RECYCLED = 0.3
+# Of 576, after layers 2, 6 and 15 of 32.
+_TABLES = {192: (300, 200, 110), 128: (303, 110, 36), 64: (66, 30, 17)}
+_LAYERS, _DEPTH, _TOKENS = (2, 6, 15), 32, 576
+
+
+@dataclass(frozen=True)
+class Recycling:
+    """The most attended tokens, and clusters of the next ones.
+
+    Args:
+        recycled: the share of the dropped tokens that is clustered; 0 is none.
+        attention: whose attention ranks.
+    """
+
+    recycled: float = _RECYCLED
+    attention: Attention = Attention("dynamic", "previous")
+
+    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "text_attn_BN"})
+    adaptive: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.recycled < 1:
+            raise PlanError(f"recycled is {self.recycled}; it is a share of the dropped tokens, from 0 to below 1")
+
+    def __call__(self, view: TokenView, k: int) -> Selection:
+        """Exactly k tokens, with `mix_BKN` where there are clusters."""
+        attn_BN = view.need("text_attn_BN")
+        b, n = attn_BN.shape
+        check_k(k, n)
+        if k == n:
+            return Selection.everything(attn_BN)
+        order_BN = ranked(attn_BN)
+        top, spent, clusters = self._split(n, k)
+        keep_BN = torch.zeros_like(attn_BN, dtype=torch.bool).scatter_(1, order_BN[:, :top], True)
+        if not clusters:
+            return Selection(keep_BN)
+        # In order of attention, as the release clusters them.
+        spent_BR = order_BN[:, top : top + spent]
+        hidden_BND = view.need("hidden_BND").float()
+        states_BRD = hidden_BND.gather(1, spent_BR[:, :, None].expand(-1, -1, hidden_BND.shape[2]))
+        centre_BC, nearest_BR = density_peaks(states_BRD, clusters)
+        centre_BC = spent_BR.gather(1, centre_BC)
+        home_BN = torch.arange(n, device=attn_BN.device).expand(b, n).masked_fill(~keep_BN, -1)
+        home_BN = home_BN.scatter(1, spent_BR, centre_BC.gather(1, nearest_BR))
+        keep_BN = keep_BN.scatter(1, centre_BC, True)
+        return Selection(keep_BN, averaged(keep_BN, home_BN))
+
+    def _split(self, n: int, k: int) -> tuple[int, int, int]:
+        """How many are kept, recycled, and clusters: the kept and the clusters are k."""
+        for top in range(k - 1, 0, -1) if self.recycled else ():
+            spent = int(self.recycled * (n - top)) + 1
+            if top + spent // 10 + 1 == k:
+                return top, spent, spent // 10 + 1
+        return k, 0, 0
+
+
+def density_peaks(x_BRD: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
+    """Cluster centres [B, C], places among R, and for each of the R the number of its centre.
+
+    A centre has many near it and nobody denser near: density is exp(-mean of the squared distances to the C nearest),
+    times the distance to the nearest denser one (Rodriguez and Laio 2014, as the release has it).
+    """
+    far_BRR = torch.cdist(x_BRD, x_BRD, compute_mode="donot_use_mm_for_euclid_dist") / x_BRD.shape[-1] ** 0.5
+    near_BRC = far_BRR.topk(min(clusters, far_BRR.shape[1]), largest=False).values
+    dense_BR = near_BRC.square().mean(-1).neg().exp()
+    above_BRR = dense_BR[:, None] > dense_BR[:, :, None]
+    away_BR = torch.where(above_BRR, far_BRR, far_BRR.amax((1, 2), keepdim=True)).amin(-1)
+    centre_BC = ranked(away_BR * dense_BR)[:, :clusters]
+    nearest_BR = far_BRR.gather(1, centre_BC[:, :, None].expand(-1, -1, far_BRR.shape[2])).argmin(1)
+    own_BC = torch.arange(clusters, device=x_BRD.device).expand_as(centre_BC)
+    return centre_BC, nearest_BR.scatter(1, centre_BC, own_BC)
+
+
+def sparsevlm(
+    keep: float | int, recycled: float = _RECYCLED, layers: tuple[int | float, ...] | None = None
+) -> Plan:
+    """SparseVLM: attention top-k with clusters of the rest, at three layers inside the LLM.
+
+    Args:
+        keep: a fraction (float) is the mean over all layers of the share that stays; a number (int) is how many stay
+            after the last cut, the cuts before it in the table's proportion.
+        recycled: the share of the dropped tokens that is clustered; 0 is none.
+        layers: the three places, layers or fractions of the depth; by default those of layers 2, 6 and 15 of 32.
+
+    Raises:
+        PlanError: a keep out of range, or other than three layers.
+    """
+    check_keep(keep)
+    if layers is not None and len(layers) != len(_LAYERS):
+        raise PlanError(f"layers are {layers}; the tables give counts for three")
+    select = Recycling(recycled)
+    share = keep if isinstance(keep, float) else keep / _TOKENS
+    table = _TABLES[min(_TABLES, key=lambda t: abs(t / _TOKENS - share))]
+    if isinstance(keep, int):
+        keeps: list[float | int] = [int(keep * count / table[-1] + 0.5) for count in table]
+    else:
+        keeps = [1.0 if keep == 1 else count / _TOKENS for count in table]
+    places = layers or tuple(layer / _DEPTH for layer in _LAYERS)
+    plan = Plan(tuple(Cut(at, select, k) for at, k in zip(places, keeps, strict=True)))
+    return Plan(plan.cuts, mean=keep) if isinstance(keep, float) and layers is None else plan
