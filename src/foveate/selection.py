@@ -39,6 +39,8 @@ class Block:
 
 Grid = tuple[Block, ...]
 
+_OF_TEXT = frozenset({"text_BTD", "text_hidden_BTD", "text_norm_BT"})
+
 
 @dataclass(frozen=True)
 class TokenView:
@@ -65,6 +67,18 @@ class TokenView:
     """Image-text similarity in the encoder's joint space; needs a text tower."""
     text_attn_BN: Tensor | None = None
     """Head-mean attention from the rater tokens, as the selector's `attention` field asks for it."""
+    prior_attn_BN: Tensor | None = None
+    """As `text_attn_BN`, from the first token after the image: it has seen the image, but not yet the question."""
+    first_attn_BN: Tensor | None = None
+    """As `cls_attn_BN`, in the tower's first layer."""
+    input_BND: Tensor | None = None
+    """The tokens as the LLM received them, at cuts inside it."""
+    key_norm_BN: Tensor | None = None
+    """L1 norm of the token's key in the layer before the cut, heads joined."""
+    text_hidden_BTD: Tensor | None = None
+    """States at the cut of the prompt's tokens behind the image."""
+    text_norm_BT: Tensor | None = None
+    """The same as `key_norm_BN` for those tokens."""
     text_BN: Tensor | None = None
     """Which candidates are text tokens; filled only for cuts over the whole prompt."""
 
@@ -72,8 +86,8 @@ class TokenView:
     def shape(self) -> tuple[int, int]:
         """(B, N), read off the first tensor there is."""
         for f in fields(self):
-            # The question's embeddings alone have another length.
-            if f.name != "text_BTD" and isinstance(tensor := getattr(self, f.name), Tensor):
+            # The question's tokens alone have another length.
+            if f.name not in _OF_TEXT and isinstance(tensor := getattr(self, f.name), Tensor):
                 return tensor.shape[0], tensor.shape[1]
         raise SignalError("this view holds no tensor; fill the fields that the selector reads")
 
@@ -194,10 +208,12 @@ class Attention:
             raters"); "received": the mean over all prompt tokens that can see the token (FastV's paper).
         layer: "previous": the layer that ran just before the cut; "own": the layer after the cut, from its own queries
             and keys, computed for the raters alone.
+        rotary: False leaves queries and keys as they are before rotation: what attends, without from where (FEATHER).
     """
 
     raters: Literal["last", "text", "dynamic", "received"] = "last"
     layer: Literal["previous", "own"] = "previous"
+    rotary: bool = True
 
     def __post_init__(self) -> None:
         if self.raters not in (known := ("last", "text", "dynamic", "received")):
