@@ -1,12 +1,14 @@
 """A plan's text: selectors as plain data and back, and the JSON around them.
 
-Only Foveate's own selectors can be named: a plan file may come from anyone, and importing a module runs it.
+Only Foveate's own selectors can be named, and those of packages that offer methods: a plan file may come from anyone,
+and importing a module runs it.
 """
 
 import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from importlib.metadata import entry_points
 from typing import Any
 
 from foveate.errors import PlanError
@@ -14,6 +16,19 @@ from foveate.errors import PlanError
 VERSION = 1
 
 _HOMES = ("foveate.methods.", "foveate.selection", "foveate.pointer.")
+_trusted: set[str] = set()
+
+
+def trust(module: str) -> None:
+    """Let plans hold selectors of this module's package, because somebody named a method of it in this process."""
+    _trusted.add(module.partition(".")[0])
+
+
+def _may_hold(module: str) -> bool:
+    top = module.partition(".")[0]
+    if module.startswith(_HOMES) or top in _trusted:
+        return True
+    return any(top == e.value.partition(":")[0].partition(".")[0] for e in entry_points(group="foveate.methods"))
 
 
 def dump(value: Any) -> Any:
@@ -28,7 +43,7 @@ def dump(value: Any) -> Any:
         return {"kind": f"{kind.__module__}:{kind.__qualname__}", **value.to_plan()}
     if is_dataclass(value) and not isinstance(value, type):
         kind = type(value)
-        if not kind.__module__.startswith(_HOMES):
+        if not _may_hold(kind.__module__):
             raise PlanError(
                 f"{kind.__module__}.{kind.__qualname__} cannot go into a plan file: nobody could read it back"
             )
@@ -49,8 +64,11 @@ def load(data: Any) -> Any:
         return data
     values = {name: load(value) for name, value in data.items() if name != "kind"}
     module, _, name = str(data["kind"]).partition(":")
-    if not module.startswith(_HOMES):
-        raise PlanError(f"the plan names {data['kind']!r}; plan files hold Foveate's own selectors only")
+    if not _may_hold(module):
+        raise PlanError(
+            f"the plan names {data['kind']!r}; plan files hold Foveate's own selectors, and "
+            "those of packages that offer methods"
+        )
     try:
         kind = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError):

@@ -14,11 +14,32 @@ from foveate.selection import Block, Selection, Selector, TokenView
 from learned import options
 
 KEEP = 0.5
-NOT_NESTED = {"uniform", "pool"}
+NOT_NESTED = {
+    "uniform", "pool", "visionzip", "prumerge", "vispruner", "holov", "hired", "tome", "trim", "sparsevlm", "dart",
+    "anchorprune", "crisp", "vidcom2",
+}  # fmt: skip
+"""What a smaller count keeps, a larger one may drop: shares are rounded, slots merged, anchors laid for the count."""
+# Settings beside the defaults whose selectors are others.
+VARIANTS = {
+    "cdpruner": {"text_tower": "a", "theta": 0.5},
+    "trim": {"text_tower": "a", "count": "outliers"},
+    "eadp": {"text_tower": "a"},
+    "anchorprune": {"text_tower": "a", "by": "hidden"},
+    "sfpruner": {"text_tower": "a"},
+    "prumerge": {"count": "fixed", "plus": True},
+    "visionzip": {"as_released": True},
+    "hired": {"as_released": True},
+    "tome": {"as_released": True, "rounds": 2},
+    "scope": {"combine": "add"},
+    "gots": {"by": "hidden"},
+    "resprune": {"seed": "norm"},
+    "evs": {"least": 2},
+}
 SELECTORS = {
-    f"{name}:{cut.at}": cut.select
-    for name, method in METHODS.items()
-    for cut in {type(c.select): c for c in method(keep=KEEP, **options(name, 24)).cuts}.values()
+    f"{name}:{cut.at}{mark}": cut.select
+    for mark, settings in (("", dict.fromkeys(METHODS, {})), ("*", VARIANTS))
+    for name, more in settings.items()
+    for cut in {type(c.select): c for c in METHODS[name](keep=KEEP, **options(name, 24), **more).cuts}.values()
 }
 laws = pytest.mark.parametrize("name", SELECTORS)
 
@@ -43,6 +64,12 @@ def make_view(seed: int, b: int, rows: int, columns: int, blocks: bool = False) 
         text_BTD=randn(b, 5, 24),
         relevance_BN=rand(b, n),
         text_attn_BN=rand(b, n),
+        prior_attn_BN=rand(b, n),
+        first_attn_BN=rand(b, n),
+        input_BND=randn(b, n, 24),
+        key_norm_BN=rand(b, n),
+        text_hidden_BTD=randn(b, 7, 24),
+        text_norm_BT=rand(b, 7),
         # The last third of the candidates, as text stands behind an image; one token is no text.
         text_BN=(torch.arange(n) > 2 * n // 3).expand(b, n),
     )
@@ -103,10 +130,12 @@ def test_selection_laws(name, seed, b, rows, columns, blocks, data):
         single = select(mapped(view, lambda _, x, i=i: x[i : i + 1]), k)
         assert torch.equal(single.keep_BN[0], out.keep_BN[i]), "batch = singles"
         if out.mix_BKN is not None:
-            assert torch.equal(single.mix_BKN[0], out.mix_BKN[i])
+            # An image that keeps fewer than the others leaves its last slots unread.
+            slots = int(single.counts_B)
+            assert torch.equal(single.mix_BKN[0, :slots], out.mix_BKN[i, :slots])
     if "grid" not in select.reads and n > 2:  # of two tokens, nothing says which is the more unlike the other
         order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
-        turned = select(mapped(view, lambda f, x: x if f == "text_BTD" else x[:, order]), k)
+        turned = select(mapped(view, lambda f, x: x if f.startswith("text_") and "T" in f else x[:, order]), k)
         assert torch.equal(turned.keep_BN, out.keep_BN[:, order]), "permuting tokens permutes the answer"
     if name.split(":")[0] not in NOT_NESTED:
         fewer = select(view, data.draw(st.integers(1, k), label="fewer"))
@@ -143,6 +172,8 @@ def test_gradients_do_not_flow_into_the_choice(name):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("keep", [0.5, 0.27, 1.0, 12])
 def test_every_plan_survives_json(name, keep):
+    if name == "vtw" and keep == 12:
+        pytest.skip("all tokens or none: a number says nothing")
     plan = METHODS[name](keep=keep, **options(name))
     assert Plan.from_json(plan.to_json()) == plan
     for cut in plan.cuts:

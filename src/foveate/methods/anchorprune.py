@@ -21,12 +21,13 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.methods import asked
 from foveate.ops.cosine import Cosine
 from foveate.ops.farthest import farthest
 from foveate.ops.topk import check_k, ranked
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

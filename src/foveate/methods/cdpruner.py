@@ -17,13 +17,14 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.methods import asked
 from foveate.ops.cosine import unit
 from foveate.ops.residual import residual
 from foveate.ops.scale import minmax
 from foveate.ops.start import fill
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

@@ -18,8 +18,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from foveate.methods.fastv import TextAttention
-from foveate.plan import Cut, Plan, check_keep
+from foveate.cut import Cut, check_keep
+from foveate.methods.fastv import LAST, TextAttention
+from foveate.plan import Plan
 from foveate.selection import Attention, Block, Selection, TokenView
 
 _EPS = 1e-6
@@ -31,7 +32,7 @@ _LAYERS, _DEPTH, _SHAPE = (1, 11, 21), 32, (1.72, 1.09, 0.32)
 class Evolving:
     """The k tokens of highest attention times change of detail."""
 
-    attention: Attention = Attention("last", "previous")
+    attention: Attention = LAST
 
     reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "input_BND", "text_attn_BN", "grid"})
     adaptive: ClassVar[bool] = False
@@ -79,9 +80,10 @@ def clse(keep: float | int, layers: tuple[int | float, ...] | None = None) -> Pl
     """
     check_keep(keep)
     places = layers or tuple(layer / _DEPTH for layer in _LAYERS)
-    whole = keep == 1 and isinstance(keep, float)
-
-    keeps = [1.0 if whole else max(1, int(keep * s + 0.5)) if isinstance(keep, int) else min(1.0, keep * s) for s in _SHAPE]
-    later = TextAttention(Attention("last", "previous"))
-    cuts = tuple(Cut(at, Evolving() if not i else later, k) for i, (at, k) in enumerate(zip(places, keeps, strict=True)))
+    if isinstance(keep, int):
+        keeps: list[float | int] = [max(1, int(keep * s + 0.5)) for s in _SHAPE]
+    else:
+        keeps = [1.0 if keep == 1 else min(1.0, keep * s) for s in _SHAPE]
+    selects = (Evolving(), TextAttention(LAST), TextAttention(LAST))
+    cuts = tuple(Cut(*one) for one in zip(places, selects, keeps, strict=True))
     return Plan(cuts, mean=keep if isinstance(keep, float) and layers is None else None)

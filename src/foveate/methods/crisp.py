@@ -16,11 +16,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.farthest import farthest
 from foveate.ops.topk import check_k, head_mask, ranked
 from foveate.ops.wording import word_cosines
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

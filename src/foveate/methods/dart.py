@@ -17,10 +17,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.ops.topk import check_k, ranked
 from foveate.ops.wording import word_cosines
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 
@@ -36,7 +37,8 @@ class Unlike:
     image: int = 4
     text: int = 4
 
-    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "key_norm_BN", "text_hidden_BTD", "text_norm_BT"})
+    # Pivots are visited by index: the order of tokens matters, which `grid` says.
+    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "key_norm_BN", "text_hidden_BTD", "text_norm_BT", "grid"})
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -77,6 +79,7 @@ def dart(keep: float | int, layer: int | None = None, image: int = 4, text: int 
     Raises:
         PlanError: layer 0, before which no layer has keys.
     """
+    check_keep(keep)
     if layer == 0:
         raise PlanError("layer is 0, but DART reads the keys of the layer before; the first possible is 1")
     return Plan((Cut(2 if layer is None else layer, Unlike(image, text), keep, or_last=layer is None),))

@@ -26,11 +26,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.coverage import coverage
 from foveate.ops.scale import minmax
 from foveate.ops.wording import word_cosines
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Block, Selection, TokenView
 
 _TEMPERATURE = 0.01

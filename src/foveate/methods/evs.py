@@ -16,10 +16,11 @@ from typing import ClassVar
 
 import torch
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.cosine import unit
 from foveate.ops.topk import check_k, ranked
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 _GOLDEN = 0.6180339887498949
@@ -76,4 +77,3 @@ def evs(keep: float | int, least: int = 1) -> Plan:
         least: every later frame keeps as many.
     """
     return Plan((Cut("input", Changing(least), keep),))
-

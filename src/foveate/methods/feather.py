@@ -16,11 +16,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.methods.fastv import TextAttention
 from foveate.ops.budget import solve_ratio, spans
 from foveate.ops.topk import ranked
-from foveate.plan import Cut, Plan, check_keep
+from foveate.plan import Plan
 from foveate.selection import Attention, Selection, TokenView
 
 _UNROTATED = Attention("last", "previous", rotary=False)

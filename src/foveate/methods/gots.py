@@ -6,17 +6,18 @@ GOTS, arXiv 2607.23913. Compared with newLLing/GOTS @ 7e09f2285fafc5a11db90eb2e1
 Rows are not normalised: by the paper's ablation their lengths carry most of the information.
 
 Differences: the paper stops where nothing is left outside the span, the release goes on by rounding noise (stored case
-q1: 24 of rank 16). Here the rank ends the search too, and what is missing is filled up in the order of the tokens.
+q1: 24 of rank 16). Here the rank ends the search too, and the longest rows left fill up.
 Features are those of the tower's feature layer, or with by="hidden" the states at the cut.
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.residual import residual
 from foveate.ops.start import fill
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 
@@ -47,7 +48,7 @@ class Spanning:
     def __call__(self, view: TokenView, k: int) -> Selection:
         """Exactly k tokens."""
         x_BND = view.need("encoder_BNC" if self.by == "encoder" else "hidden_BND")
-        order_BK = fill(residual(x_BND, k), x_BND.new_zeros(x_BND.shape[:2]))
+        order_BK = fill(residual(x_BND, k), x_BND.float().square().sum(-1))
         return Selection.of(order_BK, x_BND.shape[1])
 
 

@@ -1,4 +1,4 @@
-"""Share an image's tokens among its tiles by where the thumbnail's early attention lies; in each keep the most attended.
+"""Share the tokens among an image's tiles by the thumbnail's early attention; each tile keeps its most attended.
 
 HiRED, arXiv 2408.10945. Compared with hasanar1f/HiRED @ 502d6dd79a03e87cc808cedba8b8a951d93cb62b
 (`HiRED_token_selection`, `HiRED_sub_img_budgets`): with as_released=True the same tokens on every stored case.
@@ -20,10 +20,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.shares import shared_out
 from foveate.ops.topk import check_k, head_mask, ranked
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Block, Selection, TokenView
 
 

@@ -18,11 +18,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.cosine import unit
 from foveate.ops.shares import shared_out
 from foveate.ops.topk import check_k, ranked
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 _SCALE = 1000.0

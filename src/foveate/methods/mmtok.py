@@ -16,10 +16,11 @@ from typing import ClassVar
 
 import torch
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.coverage import cover
 from foveate.ops.wording import word_cosines
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

@@ -14,12 +14,14 @@ the attention's type. A prompt whose question stands before the image has no pri
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.ops.prior import against_prior
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Attention, Selection, TokenView
 
 _EPS = 1e-10
+QUESTION = Attention("text", "own")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class AgainstPrior:
         eps: added to both under the logarithm; the paper has 1e-6, the released code 1e-10.
     """
 
-    attention: Attention = Attention("text", "own")
+    attention: Attention = QUESTION
     eps: float = _EPS
 
     reads: ClassVar[frozenset[str]] = frozenset({"text_attn_BN", "prior_attn_BN"})
@@ -57,6 +59,7 @@ def priortr(
     Raises:
         PlanError: raters that the paper does not have.
     """
+    check_keep(keep)
     if raters not in ("text", "last"):
         raise PlanError(f'raters is {raters!r}; it must be "text" or "last"')
     select = AgainstPrior(Attention(raters, "own"), eps)

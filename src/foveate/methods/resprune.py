@@ -14,11 +14,12 @@ the prompt. Here every word of the question counts, which their ablation prices 
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.residual import residual
 from foveate.ops.start import fill
 from foveate.ops.wording import nearest_word
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 _EPS = 1e-6

@@ -13,9 +13,10 @@ changes no pick; attention is the head mean where the release has the sum (the s
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.coverage import coverage
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

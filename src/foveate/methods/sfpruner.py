@@ -17,11 +17,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.cosine import unit
 from foveate.ops.scale import minmax
 from foveate.ops.suppress import peaks
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

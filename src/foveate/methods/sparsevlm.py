@@ -23,13 +23,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.ops.merging import averaged
 from foveate.ops.topk import check_k, ranked
-from foveate.plan import Cut, Plan, check_keep
+from foveate.plan import Plan
 from foveate.selection import Attention, Selection, TokenView
 
 _RECYCLED = 0.3
+RATERS = Attention("dynamic", "previous")
 # Of 576, after layers 2, 6 and 15 of 32.
 _TABLES = {192: (300, 200, 110), 128: (303, 110, 36), 64: (66, 30, 17)}
 _LAYERS, _DEPTH, _TOKENS = (2, 6, 15), 32, 576
@@ -45,7 +47,7 @@ class Recycling:
     """
 
     recycled: float = _RECYCLED
-    attention: Attention = Attention("dynamic", "previous")
+    attention: Attention = RATERS
 
     reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "text_attn_BN"})
     adaptive: ClassVar[bool] = False
@@ -103,9 +105,7 @@ def density_peaks(x_BRD: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
     return centre_BC, nearest_BR.scatter(1, centre_BC, own_BC)
 
 
-def sparsevlm(
-    keep: float | int, recycled: float = _RECYCLED, layers: tuple[int | float, ...] | None = None
-) -> Plan:
+def sparsevlm(keep: float | int, recycled: float = _RECYCLED, layers: tuple[int | float, ...] | None = None) -> Plan:
     """SparseVLM: attention top-k with clusters of the rest, at three layers inside the LLM.
 
     Args:

@@ -23,11 +23,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.cosine import unit
 from foveate.ops.merging import averaged
 from foveate.ops.topk import check_k, ranked
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

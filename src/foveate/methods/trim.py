@@ -19,11 +19,12 @@ from typing import Literal
 
 import torch
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.methods import asked
 from foveate.ops.merging import averaged
 from foveate.ops.topk import check_k, head_mask, outliers
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 
@@ -60,7 +61,7 @@ class Answering:
         score_BN = asked.relevance(view, self.text_tower, -1)
         b, n = score_BN.shape
         check_k(k, n)
-        if k == n and not self.adaptive:
+        if k == n:
             return Selection.everything(score_BN)
         share_BN = score_BN.softmax(1)
         rest = self.rest and k > 1

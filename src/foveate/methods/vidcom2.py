@@ -17,12 +17,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.methods.evs import frame_count
 from foveate.ops.cosine import unit
 from foveate.ops.shares import shared_out
 from foveate.ops.topk import check_k, ranked
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 _WIDTHS = tuple(2.0**p for p in range(-3, 2))
@@ -50,7 +51,7 @@ class Untypical:
     def __call__(self, view: TokenView, k: int) -> Selection:
         """Exactly k tokens."""
         hidden_BND = view.need("hidden_BND").float()
-        b, n, d = hidden_BND.shape
+        n, d = hidden_BND.shape[1:]
         check_k(k, n)
         frames = frame_count(view)
         calm_BC = ranked(-hidden_BND.var(1, correction=0))[:, : max(1, int(d * self.channels))]

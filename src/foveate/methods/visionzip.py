@@ -19,11 +19,12 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.cosine import Cosine
 from foveate.ops.merging import averaged, mixture
 from foveate.ops.topk import check_k, head_mask
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 

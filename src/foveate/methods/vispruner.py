@@ -17,10 +17,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.cosine import Cosine
 from foveate.ops.topk import check_k, ranked
-from foveate.plan import Cut, Plan
+from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
 _NEAR = 64

@@ -7,9 +7,10 @@ the mean Kullback-Leibler divergence of the last logits, with and without, stays
 examples: `foveate.search.withdraw` finds it.
 """
 
+from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.methods.fastv import LAST, TextAttention
-from foveate.plan import Cut, Plan, check_keep
+from foveate.plan import Plan
 
 
 def vtw(keep: float | None = None, layer: int | None = None) -> Plan:
@@ -25,11 +26,11 @@ def vtw(keep: float | None = None, layer: int | None = None) -> Plan:
     """
     if (keep is None) == (layer is None):
         raise PlanError("vtw needs keep, the fraction of the depth that sees the image, or layer; give one of them")
-    if layer is not None:
-        return Plan((Cut(layer, TextAttention(LAST), 0),))
+    if keep is None:
+        return Plan((Cut(0 if layer is None else layer, TextAttention(LAST), 0),))
     check_keep(keep)
     if not isinstance(keep, float):
-        raise PlanError(f"keep is {keep}; vtw keeps all tokens or none, so write the mean over the layers, e.g. keep=0.5")
+        raise PlanError(f"keep is {keep}; vtw keeps all tokens or none: give the mean over the layers, e.g. keep=0.5")
     if keep == 1:
         return Plan((Cut(0.5, TextAttention(LAST), 1.0),))
     return Plan((Cut(keep, TextAttention(LAST), 0),))

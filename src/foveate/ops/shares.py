@@ -25,7 +25,7 @@ def shared_out(weight_BP: Tensor, k: int, room_P: Tensor) -> Tensor:
         open_BP = given_BP < room_BP
         share_BP = weight_BP * open_BP
         share_BP = torch.where(share_BP.sum(1, keepdim=True) > 0, share_BP, open_BP.double())
-        part_BP = (share_BP / share_BP.sum(1, keepdim=True) * left_B1).floor().long()
+        part_BP = (share_BP / share_BP.sum(1, keepdim=True).clamp(min=1e-300) * left_B1).floor().long()
         # One each of what rounding left; stable, so that of equal owners the first gets it.
         rank_BP = share_BP.masked_fill(~open_BP, -1).sort(dim=1, descending=True, stable=True).indices.argsort(1)
         part_BP += (rank_BP < left_B1 - part_BP.sum(1, keepdim=True)) & open_BP

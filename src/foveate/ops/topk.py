@@ -46,7 +46,5 @@ def head_mask(score_BN: Tensor, counts_B: Tensor) -> Tensor:
 
 def outliers(score_BN: Tensor) -> Tensor:
     """[B]: how many scores of each row lie above the third quartile by 1.5 times the quartiles' distance."""
-    low_B1, high_B1 = score_BN.float().quantile(
-        torch.tensor([0.25, 0.75], device=score_BN.device), dim=1, keepdim=True
-    )
+    low_B1, high_B1 = score_BN.float().quantile(torch.tensor([0.25, 0.75], device=score_BN.device), dim=1, keepdim=True)
     return (score_BN.float() > high_B1 + 1.5 * (high_B1 - low_B1)).sum(1)

@@ -1,36 +1,13 @@
 """The same indices as the authors' released code, on stored inputs; each method's docstring names what differs."""
 
-from pathlib import Path
-
-import numpy as np
 import pytest
 import torch
 
 from foveate.methods import METHODS
 from foveate.ops.farthest import farthest
-from foveate.selection import Selection, TokenView
+from foveate.selection import TokenView
 
-HERE = Path(__file__).parent
-SIZES = ["a1", "a2", "a3", "b1", "b2", "b3", "c1", "c2", "c3"]
-
-
-class Case:
-    """The arrays of one case, as tensors with a batch axis in front."""
-
-    def __init__(self, method, name):
-        with np.load(HERE / f"{method}.npz") as data:
-            self.arrays = {key[len(name) + 1 :]: data[key] for key in data.files if key.startswith(f"{name}_")}
-        self.k = int(self.arrays["k"])
-
-    def __getitem__(self, name):
-        return torch.from_numpy(self.arrays[name])[None]
-
-    def number(self, name):
-        return int(self.arrays[name])
-
-
-def kept(selection: Selection):
-    return selection.keep_BN[0].nonzero()[:, 0].tolist()
+from .cases import SIZES, Case, kept
 
 
 def first_selector(method, **options):
