@@ -14,6 +14,7 @@ from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import SignalError
+from foveate.fields import OF_TEXT
 from foveate.ops.precise import precise
 from foveate.selection import Block, Grid, Selection, TokenView
 
@@ -57,7 +58,7 @@ def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
         SignalError: the selector's answer is not what it must be.
     """
     reads = cut.select.reads
-    groups: dict[tuple[int, int, int, bool, Any], list[int]] = defaultdict(list)
+    groups: dict[tuple[int, int, tuple[int, ...], bool, Any], list[int]] = defaultdict(list)
     out: list[Stay] = []
     for i, one in enumerate(asked):
         k = count(cut, one.left, one.tokens)
@@ -67,7 +68,7 @@ def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
             # Nothing to choose, so nobody is asked; and nothing stays that a dropped token could be mixed into.
             out.append(Stay(i, torch.empty(0, dtype=torch.long), None))
             continue
-        t = len(one.fields["text_BTD"]()) if "text_BTD" in reads else 0
+        t = tuple(len(one.fields[name]()) for name in sorted(reads & OF_TEXT))
         grid = regular(one.grid, one.tokens) if "grid" in reads and one.grid is not None else None
         groups[one.left, k, t, one.left == one.tokens, grid].append(i)
     for (n, k, _, whole, grid), group in groups.items():

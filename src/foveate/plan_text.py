@@ -66,8 +66,8 @@ def load(data: Any) -> Any:
     module, _, name = str(data["kind"]).partition(":")
     if not _may_hold(module):
         raise PlanError(
-            f"the plan names {data['kind']!r}; plan files hold Foveate's own selectors, and "
-            "those of packages that offer methods"
+            f"the plan names {data['kind']!r}; plan files hold Foveate's own selectors only, "
+            "and those of installed packages that offer methods"
         )
     try:
         kind = getattr(importlib.import_module(module), name)

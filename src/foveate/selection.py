@@ -74,7 +74,7 @@ class TokenView:
     input_BND: Tensor | None = None
     """The tokens as the LLM received them, at cuts inside it."""
     key_norm_BN: Tensor | None = None
-    """L1 norm of the token's key in the layer before the cut, heads joined."""
+    """L1 norm of the token's key in the layer before the cut, before rotation, heads joined."""
     text_hidden_BTD: Tensor | None = None
     """States at the cut of the prompt's tokens behind the image."""
     text_norm_BT: Tensor | None = None
@@ -205,18 +205,19 @@ class Attention:
     Args:
         raters: "last": the last prompt token (FastV's code, PyramidDrop); "text": the mean over the question's tokens;
             "dynamic": the question tokens whose relevance to the image exceeds the mean (SparseVLM's rule, TOPS's "text
-            raters"); "received": the mean over all prompt tokens that can see the token (FastV's paper).
+            raters"); "received": the mean over all prompt tokens that can see the token (FastV's paper); "prior": the
+            first token behind the last image, which has not seen the question that follows (PriorTR).
         layer: "previous": the layer that ran just before the cut; "own": the layer after the cut, from its own queries
             and keys, computed for the raters alone.
         rotary: False leaves queries and keys as they are before rotation: what attends, without from where (FEATHER).
     """
 
-    raters: Literal["last", "text", "dynamic", "received"] = "last"
+    raters: Literal["last", "text", "dynamic", "received", "prior"] = "last"
     layer: Literal["previous", "own"] = "previous"
     rotary: bool = True
 
     def __post_init__(self) -> None:
-        if self.raters not in (known := ("last", "text", "dynamic", "received")):
+        if self.raters not in (known := ("last", "text", "dynamic", "received", "prior")):
             raise PlanError(f"raters is {self.raters!r}; it must be one of {', '.join(known)}")
         if self.layer not in ("previous", "own"):
             raise PlanError(f"layer is {self.layer!r}; it must be 'previous' or 'own'")

@@ -224,3 +224,71 @@ def test_attention_shares_with_earlier_turns(name, layer):
             model(**dict(second.inputs, attention_mask=torch.ones_like(ids)), past_key_values=cache, **extra)
     want = attn[(ids[0] == 110).nonzero().flatten()]
     assert_close(torch.cat([v.text_attn_BN for v in spy.views])[0], want, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_the_layers_say_beside_attention(name):
+    """The separator's attention, unrotated attention, key norms, and the tokens as they came in, from plain hooks."""
+    model, b = eager(name), batch(name, rows(name))
+    at, lm = 2, model.model.language_model
+    spy = Spy("prior_attn_BN", "text_attn_BN", "input_BND", "key_norm_BN", "text_hidden_BTD", "text_norm_BT",
+              attention=Attention("last", "own"))  # fmt: skip
+    seen = {}
+    keys, given = lm.layers[at - 1].self_attn.k_proj, lm.layers[at]
+    handles = [
+        keys.register_forward_hook(lambda m, a, o: seen.update(keys=o)),
+        lm.register_forward_pre_hook(lambda m, a, k: seen.update(embeds=k["inputs_embeds"]), with_kwargs=True),
+        given.register_forward_pre_hook(lambda m, a, k: seen.update(hidden=a[0]), with_kwargs=True),
+    ]
+    with torch.no_grad():
+        maps = model(**b.inputs, output_attentions=True).attentions
+        for h in handles:
+            h.remove()
+        with attach(model, Plan((Cut(at, spy, 0.5),))):
+            model(**b.inputs)
+    norm = getattr(lm.layers[at - 1].self_attn, "k_norm", lambda x: x)
+    width = lm.layers[at - 1].self_attn.head_dim
+    norms = norm(seen["keys"].unflatten(-1, (-1, width))).abs().sum((2, 3))
+    views = [{f: getattr(v, f)[i] for f in spy.reads} for v in spy.views for i in range(v.shape[0])]
+    for row, (place, view) in enumerate(zip(prompt_of(name, b), views, strict=True)):
+        end = int(place[-1]) + 1
+        assert_close(view["prior_attn_BN"], maps[at].mean(1)[row, end, place], rtol=1e-4, atol=1e-6)
+        assert_close(view["text_attn_BN"], maps[at].mean(1)[row, -1, place], rtol=1e-4, atol=1e-6)
+        assert_close(view["input_BND"], seen["embeds"][row, place])
+        assert_close(view["key_norm_BN"], norms[row, place], rtol=1e-4, atol=1e-5)
+        assert_close(view["text_norm_BT"], norms[row, end:], rtol=1e-4, atol=1e-5)
+        assert_close(view["text_hidden_BTD"], seen["hidden"][row, end:], rtol=1e-4, atol=1e-5)
+
+
+def test_attention_without_rotation_is_blind_to_places():
+    """Of a layer whose rotation is switched off, both kinds agree; of the layer as it is, they do not."""
+    model, b = build("llava", "eager"), batch("llava", rows("llava"))
+
+    def shown(rotary):
+        spy = Spy("text_attn_BN", attention=Attention("last", "own", rotary=rotary))
+        with torch.no_grad(), attach(model, Plan((Cut(1, spy, 0.5),))):
+            model(**b.inputs)
+        return torch.cat([v.text_attn_BN for v in spy.views])
+
+    assert not torch.allclose(shown(True), shown(False), rtol=1e-3)
+    rotary = model.model.language_model.rotary_emb
+    rotary.register_forward_hook(lambda m, a, o: (torch.ones_like(o[0]), torch.zeros_like(o[1])))
+    assert_close(shown(True), shown(False), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["llava", "internvl", "qwen2_vl", "qwen2_5_vl"])
+def test_the_first_layers_attention_is_that_of_a_tap_on_it(name):
+    model, b = eager(name), batch(name, rows(name))
+    spy = Spy("first_attn_BN", "cls_attn_BN")
+    with torch.no_grad(), attach(model, Plan((Cut("input", spy, 0.5),))):
+        model(**b.inputs)
+    first, last = (torch.cat([getattr(v, f) for v in spy.views]) for f in ("first_attn_BN", "cls_attn_BN"))
+    base, family = model.model, FAMILIES[name]
+    tap = family.tap(base, frozenset({"cls_attn_BN"}), {}, first=True)
+    handles = tap.hooks()
+    with torch.no_grad():
+        model(**b.inputs)
+    for h in handles:
+        h.remove()
+    assert_close(first.flatten().sort().values, tap.signals().cls_attn.flatten().sort().values)
+    assert family.full_block(base) == 1 if name == "qwen2_5_vl" else not torch.allclose(first, last)

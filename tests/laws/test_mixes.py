@@ -14,7 +14,8 @@ from laws.test_laws import places, plan
 from masked import alive_text, masked
 from zoo import DEPTH, NAMES, SIZES, Row, batch, shared
 
-KEEP_ONLY = [m for m in METHODS if m != "pool"]
+MERGING = {"pool", "visionzip", "prumerge", "tome", "trim", "sparsevlm"}
+KEEP_ONLY = [m for m in METHODS if m not in MERGING]
 
 
 @st.composite

@@ -27,6 +27,7 @@ class TowerSignals:
     encoder: Tensor | None = None
     keys: Tensor | None = None
     cls_cos: Tensor | None = None
+    cls_first: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ def consecutive_cells(x: Tensor, merge: int) -> Tensor:
 def by_image(geometry: Geometry, base: Any, kind: Kind, call: Call, signals: TowerSignals) -> list[dict[str, Tensor]]:
     """The tower's signals token by token, image by image: name -> [N] or [N, C]."""
     found: list[dict[str, Tensor]] = [{} for _ in geometry.units(base, kind, call)]
-    for name in ("cls_attn", "encoder", "keys", "cls_cos"):
+    for name in ("cls_attn", "encoder", "keys", "cls_cos", "cls_first"):
         rows = getattr(signals, name)
         if rows is None:
             continue

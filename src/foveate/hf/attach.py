@@ -59,6 +59,7 @@ from foveate.hf.reading import noted
 from foveate.hf.report import Report, account
 from foveate.hf.restore import restore
 from foveate.hf.step import Step
+from foveate.hf.taps import key_norms
 from foveate.hf.wrappers import renew_compiled, unseen, unwrapped
 from foveate.plan import Plan
 from foveate.question import question
@@ -445,7 +446,10 @@ class Attachment:
                 of = layers.peek(cached, hidden, of, layer)
             return cutting.rater_attention(asked, cached, layer, of, self.projections)
 
-        return cutting.cut(cut, hidden, attention)
+        def norms() -> Tensor:
+            return key_norms(self.lm.layers[number - 1], (previous or {})["hidden_states"])
+
+        return cutting.cut(cut, hidden, attention, norms)
 
     def _layer_out(self, _layer: Any, _args: Any, output: Any) -> Any:
         run = self.run

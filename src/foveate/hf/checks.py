@@ -146,6 +146,14 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
             )
         if "text_attn_BN" in reads:
             _check_attention(cut.at, cut.select, lm, reads_projections(family, lm))
+        if "key_norm_BN" in reads:
+            if not isinstance(cut.at, int) or cut.at == 0:
+                raise PlanError(f"{who} reads the keys of the layer before layer 0; cut at 1 or later")
+            if not reads_projections(family, lm):
+                raise SignalError(
+                    f"{who} reads key_norm_BN, but this model's layers do not show their keys; use a method that reads "
+                    "hidden_BND or text_attn_BN"
+                )
 
 
 def reads_projections(family: Family, lm: Any) -> bool:
@@ -183,6 +191,11 @@ def _check_attention(at: Any, select: Any, lm: Any, projections: bool) -> None:
         )
     if at == 0 and asked.layer == "previous":
         raise PlanError(f'{who} asks for the layer before layer 0; use Attention(layer="own"), or cut at 1 or later')
+    if not projections and not asked.rotary:
+        raise SignalError(
+            f"{who} reads attention without rotary positions, but the layers of a {config.model_type} do not show queries "
+            "and keys before rotation; use another method"
+        )
     if not projections and config._attn_implementation not in KERNELS:
         raise SignalError(
             f"{who} reads LLM attention, which a {config.model_type} shows under {' and '.join(map(repr, KERNELS))} "

@@ -1,6 +1,7 @@
 """Asks selectors and drops what they do not keep, at one cut after another of a forward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from foveate.choosing import Asked, choose
 from foveate.cut import Cut
 from foveate.errors import ModelError
-from foveate.fields import TOWER
+from foveate.fields import ASKED, TOWER
 from foveate.hf.cache import kept_of
 from foveate.hf.listen import heard_attention
 from foveate.hf.prompt import Image, Prompt, anchored, candidates, squeeze_index
@@ -32,13 +33,14 @@ class Cutting:
         self.previous: dict[str, Any] | None = None
         """Arguments of the layer that ran last, where the next cut may ask for its attention."""
 
-    def cut(self, cut: Cut, hidden: Tensor, attention: Any) -> Tensor:
+    def cut(self, cut: Cut, hidden: Tensor, attention: Any, norms: Any = None) -> Tensor:
         """Ask the selector and drop what it does not keep.
 
         Args:
             cut: where and how many.
             hidden: [B, M, D], the current segment's states.
             attention: asked-for Attention -> [B, M], for selectors that read it.
+            norms: () -> [B, M], of the keys of the layer before, for selectors that read them.
 
         Returns:
             The states of the tokens that stay. Nothing to drop: `hidden` itself.
@@ -47,20 +49,24 @@ class Cutting:
         slots = step.slots().to(hidden.device)
         streams, hidden = hidden, step.seen(hidden)
         reads = cut.select.reads
-        step.by_text |= cut.over == "prompt" or bool(reads & {"text_BTD", "text_attn_BN"})
+        step.by_text |= cut.over == "prompt" or bool(reads & ASKED)
         select: Any = cut.select
         with step.clock():
             # Computed when somebody is asked: a cut that drops nothing, or everything, has no use for it.
-            attn = cache(lambda: attention(select.attention))
+            calls = {
+                "text_attn_BN": cache(lambda: attention(select.attention)),
+                "prior_attn_BN": cache(lambda: attention(replace(select.attention, raters="prior"))),
+                "key_norm_BN": cache(lambda: norms()),
+            }
             ask = self._ask_prompts if cut.over == "prompt" else self._ask_images
-            drop = ask(cut, hidden, slots, attn)
+            drop = ask(cut, hidden, slots, calls)
         mixed = drop()
         for image in prompt.images:
             image.cuts.append((cut.at, cut.count(self.total(cut, image)), image.alive))
         return streams if mixed is None else self.shorten(streams, slots, mixed)
 
     def _ask_images(
-        self, cut: Cut, hidden: Tensor, slots: Tensor, attn: Callable[[], Tensor]
+        self, cut: Cut, hidden: Tensor, slots: Tensor, calls: Mapping[str, Callable[[], Tensor]]
     ) -> Callable[[], Mixed | None]:
         """Choose among each image's tokens; what comes back does the dropping."""
         prompt, step = self.prompt, self.step
@@ -74,6 +80,14 @@ class Cutting:
         def at(image: Image) -> tuple[int, Tensor]:
             return image.row, slots[image.row, image.place_N[image.alive].to(slots.device)]
 
+        def read(call: Callable[[], Tensor], image: Image) -> Tensor:
+            return call()[at(image)]
+
+        def behind(image: Image) -> tuple[int, Tensor]:
+            place = torch.arange(prompt.alive_BL.shape[1], device=prompt.alive_BL.device)
+            text = prompt.alive_BL[image.row] & ~prompt.visual_BL[image.row] & (place > image.place_N[-1])
+            return image.row, slots[image.row, place[text & (place <= prompt.last_B[image.row])].to(slots.device)]
+
         def signal(image: Image, name: str) -> Tensor:
             x = image.signals[TOWER[name]]
             return x[image.alive.to(x.device)]
@@ -82,7 +96,11 @@ class Cutting:
             fields: dict[str, Callable[[], Tensor]] = {name: partial(signal, image, name) for name in TOWER}
             fields["hidden_BND"] = lambda: hidden[at(image)]
             fields["text_BTD"] = lambda: text(image)
-            fields["text_attn_BN"] = lambda: attn()[at(image)]
+            fields["input_BND"] = lambda: step.embeds[image.row, image.place_N[image.alive].to(step.embeds.device)]
+            for name, call in calls.items():
+                fields[name] = partial(read, call, image)
+            fields["text_hidden_BTD"] = lambda: hidden[behind(image)]
+            fields["text_norm_BT"] = lambda: calls["key_norm_BN"]()[behind(image)]
             return Asked(image.tokens, len(image.alive), fields, image.grid)
 
         answers = choose(cut, [asked(i) for i in prompt.images])
@@ -106,7 +124,7 @@ class Cutting:
         return drop
 
     def _ask_prompts(
-        self, cut: Cut, hidden: Tensor, slots: Tensor, attn: Callable[[], Tensor]
+        self, cut: Cut, hidden: Tensor, slots: Tensor, calls: Mapping[str, Callable[[], Tensor]]
     ) -> Callable[[], Mixed | None]:
         """Choose among the image tokens and the question of each prompt."""
         prompt, step = self.prompt, self.step
@@ -115,7 +133,7 @@ class Cutting:
             return {
                 "hidden_BND": lambda: hidden[row, slots[row, place]],
                 "text_BTD": lambda: step.embeds[row, prompt.question_BL[row]],
-                "text_attn_BN": lambda: attn()[row, slots[row, place]],
+                "text_attn_BN": lambda: calls["text_attn_BN"]()[row, slots[row, place]],
                 "text_BN": lambda: prompt.loose_BL[row, place],
             }
 
@@ -173,9 +191,21 @@ class Cutting:
             if not plain:
                 return heard_attention(layer, told, step.lm.config._attn_implementation, raters, real)
             past = real.shape[1] - hidden.shape[1]
+            if not asked.rotary:
+                # Keys of earlier turns are kept rotated: only this turn's count.
+                real, past = real[:, past:], 0
             keys = step.cache.layers[number].keys[..., :past, :] if past else None
             cos, sin = (t.to(hidden.device) for t in told["position_embeddings"])
-            return text_attention(layer, hidden, cos, sin, raters, real, keys)
+            return text_attention(layer, hidden, cos, sin, raters, real, keys, asked.rotary)
+
+    def _separator(self, row: int, out_M: Tensor, slots_L: Tensor) -> None:
+        """Mark the first token behind a prompt's last image; none where the question does not follow it."""
+        prompt = self.prompt
+        visual = (prompt.visual_BL[row] & prompt.real_BL[row]).nonzero()
+        if len(visual):
+            end = int(visual[-1]) + 1
+            if end <= int(prompt.last_B[row]) and bool(prompt.question_BL[row, end:].any()):
+                out_M[slots_L[end]] = True
 
     def raters(self, asked: Attention, hidden: Tensor) -> Tensor:
         """Which tokens of the current segment are asked: [B, M]."""
@@ -185,6 +215,9 @@ class Cutting:
         rows = torch.arange(b, device=slots.device)
         if asked.raters == "last":
             out[rows, slots[rows, prompt.last_B]] = True
+        elif asked.raters == "prior":
+            for row in range(b):
+                self._separator(row, out[row], slots[row])
         elif asked.raters == "received":
             places = torch.arange(prompt.alive_BL.shape[1], device=slots.device)
             asks = prompt.alive_BL & (places <= prompt.last_B[:, None])

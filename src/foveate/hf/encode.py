@@ -8,6 +8,7 @@ import functools
 import inspect
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -72,6 +73,8 @@ class EncoderCut:
         if self.cut is not None:
             reads |= {"hidden_BND"}
         self.tap: Tap | None = self.family.tap(self.base, reads, call) if reads else None
+        first = frozenset({"cls_attn_BN"}) if "first_attn_BN" in reads else None
+        self.first: Tap | None = self.family.tap(self.base, first, call, first=True) if first else None
         self.rows: Tensor | None = None
         self.handles: list[Any] = []
         self.done = False
@@ -85,6 +88,8 @@ class EncoderCut:
     def __enter__(self) -> "EncoderCut":
         if self.tap is not None:
             self.handles += self.tap.hooks()
+        if self.first is not None:
+            self.handles += self.first.hooks()
         if self.cut is not None:
             projector = self.family.projector(self.base)
             self.handles.append(projector.register_forward_pre_hook(self._in))
@@ -102,7 +107,10 @@ class EncoderCut:
         assert self.tap is not None
         device = next(v for v in self.call.values() if isinstance(v, Tensor)).device
         with torch.no_grad(), Clock(self.encoding.seconds, device):
-            found = by_image(self.family, self.base, self.kind, self.call, self.tap.signals())
+            signals = self.tap.signals()
+            if self.first is not None:
+                signals = replace(signals, cls_first=self.first.signals().cls_attn)
+            found = by_image(self.family, self.base, self.kind, self.call, signals)
         self.encoding.images = [Encoded(u, s) for u, s in zip(self.encoding.units, found, strict=True)]
         self.done = True
 

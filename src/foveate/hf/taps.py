@@ -45,13 +45,24 @@ def rotate(x_BHSD: Tensor, cos_BSD: Tensor, sin_BSD: Tensor) -> Tensor:
     return x_BHSD * cos_BSD.unsqueeze(1) + torch.cat((-b, a), -1) * sin_BSD.unsqueeze(1)
 
 
-def project(attn: Any, name: str, x_BSD: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotated queries ("q") or keys ("k") of a layer's normed input: [B, H, S, d]."""
+def project(attn: Any, name: str, x_BSD: Tensor, cos: Tensor, sin: Tensor, rotary: bool = True) -> Tensor:
+    """Queries ("q") or keys ("k") of a layer's normed input, rotated or as they are before: [B, H, S, d]."""
     y = getattr(attn, f"{name}_proj")(x_BSD).unflatten(-1, (-1, attn.head_dim))
     norm = getattr(attn, f"{name}_norm", None)
     if norm is not None:
         y = norm(y)
-    return rotate(y.transpose(1, 2), cos, sin)
+    return rotate(y.transpose(1, 2), cos, sin) if rotary else y.transpose(1, 2)
+
+
+def key_norms(layer: Any, hidden_BMD: Tensor) -> Tensor:
+    """L1 norms of a decoder layer's keys before rotation, heads joined: [B, M], float32.
+
+    Rotation changes them by the absolute position, and so by the padding beside a prompt.
+    """
+    x = layer.input_layernorm(hidden_BMD)
+    keys = layer.self_attn.k_proj(x).unflatten(-1, (-1, layer.self_attn.head_dim))
+    norm = getattr(layer.self_attn, "k_norm", None)
+    return (keys if norm is None else norm(keys)).float().abs().sum((2, 3))
 
 
 def text_attention(
@@ -62,6 +73,7 @@ def text_attention(
     raters_BM: Tensor,
     real_BK: Tensor,
     past_keys: Tensor | None,
+    rotary: bool = True,
 ) -> Tensor:
     """`received`, from a layer's norm and projections.
 
@@ -72,6 +84,8 @@ def text_attention(
         raters_BM: which tokens are asked.
         real_BK: which keys exist, the past ones first; K = P + M.
         past_keys: keys of earlier turns, [B, Hkv, P, d], or None.
+        rotary: False compares queries and keys before rotation; past keys are rotated, so none must be given, and none
+            counted in `real_BK`.
 
     Returns:
         [B, M], float32. Shares of a softmax over all real keys up to the rater, earlier turns included.
@@ -80,7 +94,7 @@ def text_attention(
     b, m, _ = hidden_BMD.shape
     cos, sin = cos.expand(b, -1, -1), sin.expand(b, -1, -1)
     x = layer.input_layernorm(hidden_BMD)
-    keys = project(attn, "k", x, cos, sin)
+    keys = project(attn, "k", x, cos, sin, rotary)
     if past_keys is not None:
         keys = torch.cat((past_keys.to(keys.device, keys.dtype), keys), 2)
     keys = keys.float().unsqueeze(2)
@@ -90,7 +104,7 @@ def text_attention(
     def share(places: Tensor) -> Tensor:
         pick = places.unsqueeze(-1)
         table = [t.gather(1, pick.expand(-1, -1, t.shape[-1])) for t in (cos, sin)]
-        q = project(attn, "q", x.gather(1, pick.expand(-1, -1, x.shape[-1])), table[0], table[1])
+        q = project(attn, "q", x.gather(1, pick.expand(-1, -1, x.shape[-1])), table[0], table[1], rotary)
         q = q.float().unflatten(1, (keys.shape[1], -1))
         with precise(q.device):
             score = q @ keys.transpose(-1, -2) * attn.scaling

@@ -21,7 +21,7 @@ from torch import Tensor
 from foveate.cut import Cut, check_keep
 from foveate.methods.fastv import LAST, TextAttention
 from foveate.plan import Plan
-from foveate.selection import Attention, Block, Selection, TokenView
+from foveate.selection import Attention, Block, Selection, Selector, TokenView
 
 _EPS = 1e-6
 # Before layers 1, 11 and 21 of 32, in units of the paper's K.
@@ -84,6 +84,6 @@ def clse(keep: float | int, layers: tuple[int | float, ...] | None = None) -> Pl
         keeps: list[float | int] = [max(1, int(keep * s + 0.5)) for s in _SHAPE]
     else:
         keeps = [1.0 if keep == 1 else min(1.0, keep * s) for s in _SHAPE]
-    selects = (Evolving(), TextAttention(LAST), TextAttention(LAST))
+    selects: tuple[Selector, ...] = (Evolving(), TextAttention(LAST), TextAttention(LAST))
     cuts = tuple(Cut(*one) for one in zip(places, selects, keeps, strict=True))
     return Plan(cuts, mean=keep if isinstance(keep, float) and layers is None else None)

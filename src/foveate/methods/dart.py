@@ -6,9 +6,13 @@ repository (`get_retained_image_token`): the same tokens on every stored case wh
 Pivots are the tokens whose keys have the largest L1 norm, some of the image's and some of the text behind it. Each
 pivot in turn takes, of the image tokens left, its share of those with the LOWEST cosine to it.
 
-Differences: the release visits pivots in the order of a Python set, which is arbitrary; here by index. It compares
-states under the model's last norm, here they are as they are. Its count comes out as image pivots + pivots * (k //
-pivots); here exactly k stay, image pivots among them, and the first pivots take what does not divide.
+Differences:
+
+- The release visits pivots in the order of a Python set, which is arbitrary; here it is by index.
+- Norms are those of keys before rotation, which changes them with the position, and so with the padding of a batch.
+- The release compares states under the model's last norm; here they are as they are.
+- Its count comes out as image pivots + pivots * (k // pivots); here exactly k stay, image pivots among them, and the
+  first pivots take what does not divide.
 """
 
 from dataclasses import dataclass
@@ -38,7 +42,9 @@ class Unlike:
     text: int = 4
 
     # Pivots are visited by index: the order of tokens matters, which `grid` says.
-    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "key_norm_BN", "text_hidden_BTD", "text_norm_BT", "grid"})
+    reads: ClassVar[frozenset[str]] = frozenset(
+        {"hidden_BND", "key_norm_BN", "text_hidden_BTD", "text_norm_BT", "grid"}
+    )
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

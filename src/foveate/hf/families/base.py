@@ -65,8 +65,8 @@ class Family(Geometry):
 
     # -- what the tower gives
 
-    def tap(self, base: Any, reads: frozenset[str], call: Call) -> "Tap":
-        """A recorder of the feature layer of one call, for these TokenView fields."""
+    def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> "Tap":
+        """A recorder of the feature layer of one call, or of the first one, for these TokenView fields."""
         raise NotImplementedError
 
     def check_tower(self, base: Any) -> None:

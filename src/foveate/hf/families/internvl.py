@@ -31,8 +31,8 @@ class InternVL(InternVLGeometry, Family):
             raise ModelError(f'vision_feature_select_strategy is {strategy!r}; only "default" makes one token a cell')
         feature_layer(base.config.vision_feature_layer, len(base.vision_tower.encoder.layer))
 
-    def tap(self, base: Any, reads: frozenset[str], call: Call) -> Tap:
-        """Queries and keys of the feature layer."""
+    def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> Tap:
+        """Queries and keys of the feature layer, or of the first."""
         layers = base.vision_tower.encoder.layer
-        layer = layers[feature_layer(asked_layer(base, call), len(layers))]
+        layer = layers[0 if first else feature_layer(asked_layer(base, call), len(layers))]
         return TiledTap(reads, layer, layer.attention, self.has_cls(base), self.merge(base))

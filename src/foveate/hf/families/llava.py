@@ -30,10 +30,10 @@ class Llava(LlavaGeometry, Family):
         self.has_cls(base)
         feature_layer(base.config.vision_feature_layer, len(tower_layers(base)))
 
-    def tap(self, base: Any, reads: frozenset[str], call: Call) -> Tap:
-        """Queries and keys of the feature layer."""
+    def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> Tap:
+        """Queries and keys of the feature layer, or of the first."""
         layers = tower_layers(base)
-        layer = layers[feature_layer(asked_layer(base, call), len(layers))]
+        layer = layers[0 if first else feature_layer(asked_layer(base, call), len(layers))]
         return TiledTap(reads, layer, getattr(layer, "self_attn", None) or layer.attention, self.has_cls(base))
 
 

@@ -31,9 +31,9 @@ class Qwen2VL(Qwen2VLGeometry, Family):
         """The patch merger; `merge` patches are one of its rows."""
         return base.visual.merger
 
-    def tap(self, base: Any, reads: frozenset[str], call: Call) -> Tap:
-        """Projections of the last block that sees the whole frame."""
+    def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> Tap:
+        """Projections of the last block that sees the whole frame, or of the first."""
         tower = base.visual
         module = import_module(type(tower).__module__)
-        block = tower.blocks[self.full_block(base)]
+        block = tower.blocks[min(getattr(tower, "fullatt_block_indexes", [0])) if first else self.full_block(base)]
         return PackedTap(reads, block, self.merge(base) ** 2, module.apply_rotary_pos_emb_vision, tower.blocks[-1])
