@@ -193,7 +193,7 @@ def _check_attention(at: Any, select: Any, lm: Any, projections: bool) -> None:
         raise PlanError(f'{who} asks for the layer before layer 0; use Attention(layer="own"), or cut at 1 or later')
     if not projections and not asked.rotary:
         raise SignalError(
-            f"{who} reads attention without rotary positions, but the layers of a {config.model_type} do not show queries "
+            f"{who} reads attention without rotation, but the layers of a {config.model_type} do not show queries "
             "and keys before rotation; use another method"
         )
     if not projections and config._attn_implementation not in KERNELS:
