@@ -17,11 +17,12 @@ PYTEST := -m pytest -n 2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 
-.PHONY: help demo test test-newest test-oldest test-lmms check format clean
+.PHONY: help demo test test-newest test-oldest test-zoo test-lmms check format clean
 
 help:
 	@echo "make demo    ask the small model that comes with the package, with fewer and fewer visual tokens"
 	@echo "make test    the tests, on the newest transformers and on $(OLDEST)"
+	@echo "make test-zoo   the laws over every model type of the newest transformers (ten of them are in make test)"
 	@echo "make test-lmms  the lmms-eval tasks and model, in an environment of its own (gigabytes)"
 	@echo "make check   ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
@@ -40,6 +41,10 @@ OLDEST_TESTS ?= $(wildcard tests/laws tests/families tests/engines tests/test_at
 
 test-oldest: $(OLD)/.ready
 	$(OLD)/bin/python $(PYTEST) $(OLDEST_TESTS)
+
+# About six minutes of CPU. A type that a new transformers adds, or breaks, turns it red.
+test-zoo: $(VENV)/.ready-dev
+	FOVEATE_ZOO=1 $(PY) $(PYTEST) --timeout 900 tests/alltypes
 
 # lmms-eval (which reads a private module of older filelocks) brings some hundred packages and pins of its own, CUDA builds of torch and torchvision among them: not part
 # of `make test`, and never in the other environments.

@@ -1,0 +1,232 @@
+"""The laws, over every type of image and text that transformers knows: `make test-zoo`; ten of them in `make test`."""
+
+import os
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch.testing import assert_close
+from transformers.cache_utils import DynamicCache
+
+from alltypes import known, yardsticks
+from alltypes.prompts import batch, mixed, single
+from alltypes.tiny import TYPES, build
+from foveate import Attention, Cut, FoveateError, Plan, Selection, attach
+from foveate.hf.cache import is_recurrent
+from foveate.methods.fastv import TextAttention
+
+STEPS = 4
+EVERY = bool(os.environ.get("FOVEATE_ZOO"))
+CUT = [t for t in TYPES if t not in known.UNSUPPORTED]
+NAMES = CUT if EVERY else [t for t in known.SAMPLE if t in TYPES]
+CLOSE = {"rtol": 2e-4, "atol": 2e-4}
+
+
+@dataclass(frozen=True)
+class Along:
+    """The tokens whose states lie furthest along a fixed direction: any type, any place."""
+
+    reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND"})
+    adaptive: ClassVar[bool] = False
+
+    def __call__(self, view: Any, k: int) -> Selection:
+        hidden = view.need("hidden_BND").float()
+        return Selection.top(hidden @ torch.randn(hidden.shape[-1], generator=torch.Generator().manual_seed(7)), k)
+
+
+READS = TextAttention(Attention("last", "previous"))
+STAGES = Plan((Cut("input", Along(), 0.7), Cut(1, Along(), 0.5), Cut(2, READS, 0.25)), "original")
+ONCE = Plan((Cut("input", Along(), 0.5),), "original")
+NONE_LEFT = Plan((Cut(2, Along(), 0),), "original")
+
+
+@cache
+def model_of(name: str) -> Any:
+    return build(name)
+
+
+@cache
+def inputs_of(name: str) -> tuple[Any, Any]:
+    rows = mixed(name, model_of(name))
+    return rows, batch(name, model_of(name), rows)
+
+
+@cache
+def stock(name: str) -> tuple[Any, Any]:
+    """The stock model's logits and its answer."""
+    _, inputs = inputs_of(name)
+    with torch.no_grad():
+        return model_of(name)(**inputs).logits, generate(model_of(name), inputs)
+
+
+def generate(model: Any, inputs: Any, **kwargs: Any) -> Any:
+    return model.generate(**inputs, max_new_tokens=STEPS, do_sample=False, return_dict_in_generate=True,
+                          output_logits=True, **kwargs)  # fmt: skip
+
+
+def same(a: Any, b: Any) -> bool:
+    return torch.equal(a.sequences, b.sequences) and all(map(torch.equal, a.logits, b.logits))
+
+
+def one_by_one(name: str, plan: Plan) -> tuple[Any, list[Any]]:
+    """A batch's answer, and its prompts' alone."""
+    rows, inputs = inputs_of(name)
+    model = model_of(name)
+    with torch.no_grad(), attach(model, plan):
+        return generate(model, inputs), [generate(model, batch(name, model, [row])) for row in rows]
+
+
+def recurrent(name: str) -> bool:
+    """Whether some layers go through the tokens one by one: nothing can be masked there."""
+    layers = DynamicCache(config=yardsticks.decoder(model_of(name)).config).layers
+    return any(is_recurrent(x) for x in layers) or any("LinearAttention" in type(x).__name__ for x in layers)
+
+
+def test_every_type_is_known():
+    """A type that transformers adds is tried; one that it takes away is forgotten."""
+    listed = {*known.UNSUPPORTED, *known.STOCK, *known.SAMPLE}
+    assert not listed - set(TYPES), "no longer in transformers"
+    assert len(CUT) >= 75
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_keeping_everything_and_detaching_change_no_bit(name):
+    model, (_, inputs) = model_of(name), inputs_of(name)
+    logits, told = stock(name)
+    everything = replace(STAGES, cuts=tuple(replace(c, keep=1.0) for c in STAGES.cuts))
+    with torch.no_grad():
+        with attach(model, everything):
+            assert torch.equal(model(**inputs).logits, logits)
+            assert same(generate(model, inputs), told)
+        assert torch.equal(model(**inputs).logits, logits)
+
+
+@pytest.mark.parametrize("plan", [STAGES, NONE_LEFT], ids=["stages", "none left"])
+@pytest.mark.parametrize("name", NAMES)
+def test_dropping_is_masking(name, plan):
+    """In the prefill and in three steps after it, wherever a token is left."""
+    if recurrent(name):
+        pytest.skip("its layers cannot be masked: `test_dropped_is_never_sent`")
+    model, (_, inputs) = model_of(name), inputs_of(name)
+    image = model.config.image_token_id
+    with torch.no_grad(), attach(model, plan) as attached:
+        logits, told, report = model(**inputs).logits, generate(model, inputs), attached.report
+    assert all(i.per_layer[-1] < i.tokens for i in report.images)
+    here, blind = yardsticks.alive(report, inputs, image), build(name, "holes")
+    with torch.no_grad(), yardsticks.masked(blind, report, inputs, image):
+        want, want_told = blind(**inputs).logits, generate(blind, inputs)
+    assert_close(logits[here], want[here], **CLOSE)
+    for a, b in zip(told.logits, want_told.logits, strict=True):
+        assert_close(a, b, **CLOSE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dropped_is_never_sent(name):
+    """Where layers go through tokens one by one, what is dropped might as well not have been there."""
+    if not recurrent(name):
+        pytest.skip("its layers can be masked: `test_dropping_is_masking`")
+    model = build(name, wide=True)
+    lm, inputs = yardsticks.decoder(model), single(name, model)
+    image, length = model.config.image_token_id, inputs["input_ids"].shape[1]
+    with torch.no_grad():
+        with yardsticks.overheard(lm) as (calls, _):
+            generate(model, inputs)
+        with attach(model, ONCE) as attached, yardsticks.overheard(lm) as (_, states):
+            told, report = generate(model, inputs), attached.report
+        here = yardsticks.alive(report, inputs, image)[0]
+        want = yardsticks.never_sent(model, calls, told.sequences[0, length:], here, inputs["input_ids"][0] == image)
+    assert_close(states[0][0][here], want[0], **CLOSE)
+    for a, b in zip(states[1:], want[1:], strict=True):
+        assert_close(a[0], b, **CLOSE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_is_its_prompts(name):
+    told, alone = one_by_one(name, STAGES)
+    if "batch" in known.STOCK.get(name, {}):
+        return
+    width = inputs_of(name)[1]["input_ids"].shape[1]
+    for r, one in enumerate(alone):
+        assert torch.equal(told.sequences[r, width:], one.sequences[0, -STEPS:])
+        for a, b in zip(told.logits, one.logits, strict=True):
+            assert_close(a[r], b[0], **CLOSE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_beams_of_a_batch_are_those_of_its_prompts(name):
+    if known.STOCK.get(name, {}).keys() & {"beams", "batch"}:
+        pytest.skip("the stock model does not do this")
+    rows, inputs = inputs_of(name)
+    model = model_of(name)
+    with torch.no_grad(), attach(model, STAGES):
+        told = generate(model, inputs, num_beams=2)
+        alone = generate(model, batch(name, model, rows[1:2]), num_beams=2)
+    assert torch.equal(told.sequences[1, -STEPS:], alone.sequences[0, -STEPS:])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_attention_is_the_models_own(name):
+    """What selectors read at each layer is what the stock model's own maps say; or it is refused."""
+    model = build(name, "eager")
+    inputs = single(name, model)
+    spots = inputs["input_ids"][0] == model.config.image_token_id
+    lm = yardsticks.decoder(model)
+    with torch.no_grad():
+        maps = model(**inputs, output_attentions=True).attentions
+        seen: dict[int, Any] = {}
+        for at in range(len(lm.layers)):
+            look = Look(seen, at)
+            try:
+                with attach(model, Plan((Cut(at, look, 0.5),))):
+                    model(**inputs)
+            except FoveateError:
+                continue
+    maps = [m for m in maps or () if m is not None]
+    if len(maps) == len(lm.layers):
+        pairs = [(seen[i], maps[i]) for i in seen]
+    else:
+        assert len(maps) == len(seen), "each layer that attends shows its attention"
+        pairs = list(zip(seen.values(), maps, strict=True))
+    assert pairs
+    for got, want in pairs:
+        assert_close(got[0], want[0].mean(0)[-1, spots], rtol=1e-4, atol=1e-4)
+
+
+class Look:
+    """Keeps the highest, and what it was shown."""
+
+    reads = frozenset({"text_attn_BN"})
+    adaptive = False
+    attention = Attention("last", "own")
+
+    def __init__(self, seen: dict[int, Any], at: int) -> None:
+        self.seen, self.at = seen, at
+
+    def __call__(self, view: Any, k: int) -> Selection:
+        self.seen[self.at] = view.need("text_attn_BN").clone()
+        return Selection.top(self.seen[self.at], k)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "beams" in known.STOCK.get(n, {})])
+def test_stock_beams_fail_without_foveate(name):
+    with torch.no_grad(), pytest.raises((ValueError, IndexError)):
+        generate(model_of(name), inputs_of(name)[1], num_beams=2)
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "batch" in known.STOCK.get(n, {})])
+def test_stock_batches_differ_from_their_prompts_without_foveate(name):
+    told, alone = one_by_one(name, Plan(()))
+    assert not all(torch.allclose(told.logits[0][r], a.logits[0][0], **CLOSE) for r, a in enumerate(alone))
+
+
+@pytest.mark.parametrize("name", sorted(known.UNSUPPORTED) if EVERY else [])
+def test_what_is_not_supported_is_refused(name):
+    """Loudly, at attach or at the latest when it is called; never silently not cut."""
+    try:
+        model = build(name)
+    except Exception as e:
+        pytest.skip(f"not built tiny: {type(e).__name__}")
+    with pytest.raises(FoveateError):
+        attach(model, ONCE).detach()
