@@ -47,7 +47,8 @@ MAY = {
 }
 # Inside the Hugging Face engine: each file may import those before it.
 HF = ["wrappers", "clock", "cache", "families", "picking", "taps", "listen", "prompt", "segment", "step", "layers",
-      "restore", "cutting", "checks", "calls", "guesses", "reading", "encode", "report", "run", "attach"]  # fmt: skip
+      "restore", "cutting", "checks", "calls", "guesses", "reading", "encode", "report", "run",
+      "probe", "attach"]  # fmt: skip
 
 
 def imported(path: Path) -> set[tuple[str, ...]]:

@@ -38,14 +38,13 @@ from foveate.hf.checks import (
     has_windows,
     reads_projections,
 )
-from foveate.hf.clock import Seconds
 from foveate.hf.cutting import Cutting
 from foveate.hf.encode import Encoding, Features, wrapped
 from foveate.hf.families import family
 from foveate.hf.guesses import guessed, watched
 from foveate.hf.layers import Layers
+from foveate.hf.probe import probe as held_against
 from foveate.hf.prompt import (
-    Encoded,
     Prompt,
     anchored,
     by_runs,
@@ -58,6 +57,7 @@ from foveate.hf.prompt import (
 from foveate.hf.reading import noted
 from foveate.hf.report import Report, account
 from foveate.hf.restore import restore
+from foveate.hf.run import Run
 from foveate.hf.step import Step
 from foveate.hf.taps import key_norms
 from foveate.hf.wrappers import renew_compiled, unseen, unwrapped
@@ -67,24 +67,6 @@ from foveate.selection import Attention
 
 PIXELS = ("pixel_values", "image_patches")
 """How arguments that bring pictures begin."""
-
-
-class Run:
-    """One call of the base model: what its pre-hook saw, and what was encoded since."""
-
-    def __init__(self, alone: bool = False) -> None:
-        self.alone = alone
-        self.ids: Tensor | None = None
-        self.pictures = False
-        self.mask: Tensor | None = None
-        self.late: Callable[[Tensor], Step] | None = None
-        self.encoded: dict[Kind, list[Encoded]] = {}
-        self.seconds: list[Seconds] = []
-        self.step: Step | None = None
-        self.cutting: Cutting | None = None
-        self.layers: Layers | None = None
-        self.dropped_BL: Tensor | None = None
-        self.guesses = 0
 
 
 class Attachment:
@@ -477,7 +459,7 @@ class Attachment:
         return restore(step, output, self.plain) if cut or maps else None
 
 
-def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:
+def attach(model: nn.Module, plan: Plan, tail: int | None = None, probe: bool | None = None) -> Attachment:
     """Make a stock Hugging Face VLM drop visual tokens as the plan says, until detached.
 
     Works with `generate` (greedy, sampling, beams, several return sequences), plain `forward` with or without labels,
@@ -489,13 +471,17 @@ def attach(model: nn.Module, plan: Plan, tail: int | None = None) -> Attachment:
         plan: what to drop where; from `foveate.methods.METHODS`, from a file, or your own.
         tail: how many tokens close the prompt after the question ("ASSISTANT:"); they are never dropped, and are no
             question. None is `template_tail` of the model's config, or the family's usual count.
+        probe: whether to try on a dozen tokens that cutting does to this language model what never sending does (see
+            `probe.py` for the cost). None tries types without a family of their own, once for each model object.
 
     Returns:
         The attachment: a context manager with `.report` and `.detach()`.
 
     Raises:
         PlanError: the plan does not fit the model.
-        ModelError: the model, or its attention implementation, is not supported.
+        ModelError: the model, or its attention implementation, is not supported, or the probe failed.
         SignalError: the plan reads a signal that the model cannot give.
     """
+    if probe or (probe is None and isinstance(plan, Plan) and family(unwrapped(model)).by_runs):
+        held_against(model, Attachment)
     return Attachment(model, plan, tail)

@@ -24,8 +24,13 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": Qwen3VL(),
 }
 """Those whose images, signals and grids are known."""
-DECODERS: dict[str, Generic] = {"inkling_mm_model": Inkling(), "llama4": Llama4()}
-"""Those of which a layer had to be taught where its tokens stand; nothing is known of their images."""
+DECODERS: dict[str, Generic] = {
+    "inkling2": Generic("inkling2", probed=False),
+    "inkling2_loop": Generic("inkling2_loop", probed=False),
+    "inkling_mm_model": Inkling(),
+    "llama4": Llama4(),
+}
+"""Those whose layers ask where tokens stand otherwise than by positions; nothing is known of their images."""
 
 
 def family(model: Any) -> Family:

@@ -26,6 +26,9 @@ class Family(Geometry):
     note: ClassVar[str] = ""
     by_runs: ClassVar[bool] = False
     """Images are runs of placeholders, and nothing is known of the encoder."""
+    probed: bool = True
+    """Whether cutting a token is like never sending it, as `probe.py` tries. Not where distances are counted off
+    lengths: there never sending brings tokens closer to each other."""
     tail: ClassVar[int] = 5
     """Prompt tokens after the question in the usual chat templates, such as "ASSISTANT:"."""
 

@@ -27,8 +27,8 @@ class Generic(Family):
     signals: ClassVar[Mapping[str, str]] = {k: SIGNALS[k] for k in ("hidden_BND", "text_BTD", "text_attn_BN")}
     note = "An image is a run of placeholder tokens: tiles and frames with text between them are images of their own."
 
-    def __init__(self, model_type: str) -> None:
-        self.model_type = model_type
+    def __init__(self, model_type: str, probed: bool = True) -> None:
+        self.model_type, self.probed = model_type, probed
 
     def base(self, model: nn.Module) -> Any:
         """The outermost module that holds both parts: the model called, or the one in it."""

@@ -13,7 +13,7 @@ class Inkling(Generic):
     """`inkling_mm_model`: InklingForConditionalGeneration."""
 
     def __init__(self) -> None:
-        super().__init__("inkling_mm_model")
+        super().__init__("inkling_mm_model", probed=False)
 
     def wraps(self, lm: Any) -> Sequence[tuple[nn.Module, str, Any]]:
         """The modules that turn distance into bias: they get the distance between the places tokens stood at."""

@@ -1,0 +1,30 @@
+"""What one call of the base model knows: what its pre-hook saw, and what was encoded since."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from foveate.geometry.base import Kind
+from foveate.hf.clock import Seconds
+from foveate.hf.cutting import Cutting
+from foveate.hf.layers import Layers
+from foveate.hf.prompt import Encoded
+from foveate.hf.step import Step
+
+
+class Run:
+    """See the module's docstring. Lives in a thread-local of the attachment, as long as the call."""
+
+    def __init__(self, alone: bool = False) -> None:
+        self.alone = alone
+        self.ids: Tensor | None = None
+        self.pictures = False
+        self.mask: Tensor | None = None
+        self.late: Callable[[Tensor], Step] | None = None
+        self.encoded: dict[Kind, list[Encoded]] = {}
+        self.seconds: list[Seconds] = []
+        self.step: Step | None = None
+        self.cutting: Cutting | None = None
+        self.layers: Layers | None = None
+        self.dropped_BL: Tensor | None = None
+        self.guesses = 0
