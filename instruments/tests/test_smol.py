@@ -127,7 +127,7 @@ def test_kept_tokens_are_those_tokens_at_their_places():
     # With one layer, tokens that no question sees are as good as absent.
     hidden = torch.tensor([0, 1, 3, 4, 6, 7, 8]) + len(words.before)
 
-    def watch(layer, scores):
+    def watch(layer, scores, own):
         return scores.index_fill(-1, hidden, float("-inf"))
 
     assert (cut - plain).abs().max() > 1e-2

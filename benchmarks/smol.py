@@ -1,0 +1,225 @@
+"""Held-out questions of the instrument of pretrained parts, asked under any plan: what the smol scripts share.
+
+Plans that cut once, at the input and without reading the text, are asked with the picture shared between a scene's
+questions (`instruments.smol.decoder`); all others through `attach` and `generate`, eight questions at a time. Both read
+whole answers, greedily, in bfloat16. What a plan came to is kept in a file named by all that it depends on, so that a
+run that was stopped goes on where it was.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from foveate import attach, files
+from foveate.data import Example
+from foveate.data import load as load_examples
+from foveate.engines.hf import load
+from foveate.engines.prompting import prepare_batch
+from foveate.engines.score import answer_prompt, prepare_examples
+from foveate.plan import Cut, Plan
+from foveate.selection import Selection, TokenView
+from instruments.smol import world
+from instruments.smol.decoder import Decoder, Watch
+from instruments.smol.train import Words, logits, right
+
+BATCH, LONGEST, TOGETHER = 8, 5, 4
+_BLIND = frozenset({"hidden_BND", "grid", "cls_attn_BN", "cls_cos_BN", "encoder_BNC", "keys_BNC"})
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a plan came to: one entry a question."""
+
+    right: list[bool]
+    budget: list[float] = field(default_factory=list)
+    """Mean visual tokens per layer."""
+
+    @property
+    def percent(self) -> float:
+        """Right answers."""
+        return 100 * sum(self.right) / len(self.right)
+
+
+class Spy:
+    """Keeps one token, and what it was shown."""
+
+    adaptive, reads = False, _BLIND
+
+    def __call__(self, view: TokenView, k: int) -> Selection:
+        self.view = view
+        b, n = view.shape
+        return Selection.of(torch.zeros(b, 1, dtype=torch.long), n)
+
+
+@dataclass
+class Scene:
+    """One picture: its examples, their questions, and what the vision side sees of it."""
+
+    examples: list[Example]
+    questions: list[world.Question]
+    view: TokenView
+
+
+class Bench:
+    """The built model and the first `questions` questions of a folder written by `instruments.smol.examples`."""
+
+    def __init__(self, model: str, data: Path, work: Path, questions: int | None = None) -> None:
+        self.engine = load(model, dtype="bfloat16")
+        self.work = work
+        work.mkdir(parents=True, exist_ok=True)
+        self.examples = load_examples(data)[:questions]
+        boxes = {r["id"]: r["boxes"] for r in map(json.loads, (data / "questions.jsonl").read_text().splitlines())}
+        weights = self.engine.model.state_dict()
+        inside = "model.language_model."
+        llm = {f"model.{k.removeprefix(inside)}": v for k, v in weights.items() if k.startswith(inside)}
+        self.decoder = Decoder(self.engine.model.config.text_config, llm, 0)
+        self.words = Words(self.engine.processor.tokenizer)
+        self.depth = self.engine.facts.depth
+        digest = hashlib.sha256(weights["model.multi_modal_projector.linear_1.weight"].float().numpy().tobytes())
+        self.key = [digest.hexdigest(), hashlib.sha256((data / "questions.jsonl").read_bytes()).hexdigest(), questions]
+        by_picture: dict[Any, list[Example]] = {}
+        for e in self.examples:
+            by_picture.setdefault(e.images[0], []).append(e)
+        self.scenes = []
+        for group in over(list(by_picture.values()), "looking"):
+            asked = [world.Question(e.group, e.question, e.answers[0], tuple(map(tuple, boxes[e.id]))) for e in group]
+            self.scenes.append(Scene(group, asked, self.look(group[0])))
+        self.tokens = self.scenes[0].view.shape[1]
+        self.side = round(self.tokens**0.5)
+
+    @torch.inference_mode()
+    def look(self, example: Example) -> TokenView:
+        """Every signal of the vision side at the input."""
+        spy = Spy()
+        prompt = prepare_batch(self.engine, [(example.pictures(), "?")])
+        with attach(self.engine.model, Plan((Cut("input", spy, 1),))):
+            self.engine.model(**prompt.inputs, logits_to_keep=1)
+        return spy.view
+
+    @property
+    def kinds(self) -> list[str]:
+        """Of each question."""
+        return [q.kind for s in self.scenes for q in s.questions]
+
+    def ask(self, name: str, plan: Plan | None = None) -> Outcome:
+        """Everything under one plan; None is all tokens.
+
+        Raises:
+            PlanError: the plan does not fit the model.
+        """
+        return self.kept([plan.to_json() if plan else None], lambda: self._ask(name, plan))
+
+    def kept(self, note: list[Any], make: Any) -> Outcome:
+        """An outcome, worked out once."""
+        name = hashlib.sha256(json.dumps([*self.key, *note]).encode()).hexdigest()[:24]
+        file = self.work / f"{name}.json"
+        if not file.is_file():
+            files.write(file, json.dumps(asdict(make())).encode())
+        return Outcome(**json.loads(file.read_text()))
+
+    def _ask(self, name: str, plan: Plan | None) -> Outcome:
+        if plan is None:
+            return self.masks(name, [torch.ones(self.tokens, dtype=torch.bool)] * len(self.scenes))
+        if (
+            len(plan.cuts) == 1
+            and plan.cuts[0].at == "input"
+            and plan.reads <= _BLIND
+            and plan.positions != "contiguous"
+        ):
+            cut = plan.cuts[0]
+            answers = [cut.select(s.view.only(cut.select.reads), cut.count(self.tokens)) for s in self.scenes]
+            return self.masks(name, [a.keep_BN[0] for a in answers], [a.mix_BKN for a in answers])
+        said: list[bool] = []
+        budget: list[float] = []
+        for part in over([self.examples[i : i + BATCH] for i in range(0, len(self.examples), BATCH)], name):
+            scored = answer_prompt(self.engine, prepare_examples(self.engine, part), plan, LONGEST)
+            said += [s.text == e.answers[0] for s, e in zip(scored, part, strict=True)]
+            budget += [s.budget for s in scored]
+        return Outcome(said, budget)
+
+    def masks(self, name: str, keep: Sequence[Tensor], mixes: Sequence[Tensor | None] | None = None) -> Outcome:
+        """One mask of visual tokens a scene."""
+        said: list[bool] = []
+        budget: list[float] = []
+        jobs = [(s, k, None if mixes is None else m) for s, k, m in zip(self.scenes, keep, mixes or keep, strict=True)]
+        for scene, mask, mix in over(jobs, name):
+            said += self.answers(scene, mask, mix)
+            budget += [float(mask.sum())] * len(scene.questions)
+        return Outcome(said, budget)
+
+    @torch.inference_mode()
+    def answers(
+        self,
+        scene: Scene,
+        mask: Tensor,
+        mix: Tensor | None = None,
+        picture: Scene | None = None,
+        watch: Watch | None = None,
+    ) -> list[bool]:
+        """Right or wrong for each question of a scene; `picture`: another one to show instead."""
+        visual = (picture or scene).view.need("hidden_BND")
+        shown = visual[:, mask] if mix is None else mix.to(visual.dtype) @ visual
+        kept = mask.nonzero().T
+        found, labels = logits(self.decoder, shown, self.words, [scene.questions], kept, self.tokens, watch)
+        return right(found, labels)[0][: len(scene.questions)]
+
+    @torch.inference_mode()
+    def each(self, name: str, masks: Sequence[Sequence[Tensor]]) -> Outcome:
+        """One mask a question: what an oracle needs. All masks of a scene hold as many."""
+        said: list[bool] = []
+        for scene, of in over(list(zip(self.scenes, masks, strict=True)), name):
+            visual = scene.view.need("hidden_BND")
+            for first in range(0, len(of), TOGETHER):
+                part = slice(first, first + TOGETHER)
+                kept = torch.stack([m.nonzero().flatten() for m in of[part]])
+                shown, asked = visual[0][kept], [[q] for q in scene.questions[part]]
+                said += [row[0] for row in right(*logits(self.decoder, shown, self.words, asked, kept, self.tokens))]
+        return Outcome(said, [float(m.sum()) for of in masks for m in of])
+
+    def oracle(self, count: int) -> Outcome:
+        """The tokens that the question's boxes cover, evenly thinned or filled up with random others to `count`."""
+        masks = []
+        for number, scene in enumerate(self.scenes):
+            generator = torch.Generator().manual_seed(number)
+            of = []
+            for q in scene.questions:
+                need = sorted({c for box in q.needs for c in world.cells_of(box, self.side)})
+                need = need if len(need) <= count else [need[i * len(need) // count] for i in range(count)]
+                order = [i for i in torch.randperm(self.tokens, generator=generator).tolist() if i not in need]
+                mask = torch.zeros(self.tokens, dtype=torch.bool)
+                mask[need + order[: count - len(need)]] = True
+                of.append(mask)
+            masks.append(of)
+        return self.kept(["oracle", count], lambda: self.each(f"oracle {count}", masks))
+
+    def wrong_picture(self) -> Outcome:
+        """Every question about the next scene's picture."""
+        every = torch.ones(self.tokens, dtype=torch.bool)
+
+        def make() -> Outcome:
+            others = [*self.scenes[1:], self.scenes[0]]
+            pairs = over(list(zip(self.scenes, others, strict=True)), "wrong picture")
+            said = [hit for s, other in pairs for hit in self.answers(s, every, picture=other)]
+            return Outcome(said, [float(self.tokens)] * len(said))
+
+        return self.kept(["wrong"], make)
+
+    def by_kind(self, outcome: Outcome) -> dict[str, float]:
+        """Per cent right of each kind."""
+        hits: dict[str, list[bool]] = {}
+        for kind, ok in zip(self.kinds, outcome.right, strict=True):
+            hits.setdefault(kind, []).append(ok)
+        return {k: round(100 * sum(hits[k]) / len(hits[k]), 1) for k in world.KINDS if k in hits}
+
+
+def over(parts: Sequence[Any], text: str) -> Any:
+    """A bar on stderr."""
+    return track(parts, text, console=Console(stderr=True), transient=True)

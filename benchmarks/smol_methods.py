@@ -1,0 +1,230 @@
+"""Every method on the instrument of pretrained parts, paired over the same held-out questions at equal mean budgets.
+
+    python benchmarks/smol_methods.py --model OUT --data TEST --val VALIDATION [--questions 1000] [--slow 304]
+    python benchmarks/smol_methods.py --part input|tops|sms|inside|gsearch   # a part alone, from and into the same file
+
+OUT: `python -m instruments.smol.build OUT`. TEST, VALIDATION: `python -m instruments.smol.examples DIR --split ...`.
+
+Methods that cut at the input without reading the question are asked all --questions; those that work inside the LLM,
+or read the question, the first --slow of them (each is compared with others on the questions that both were asked).
+Choices (TOPS's normalisation and transform, SMS's c, G-Search's schedule) are made on validation questions; P-Sigmoid
+has its default slope. Positions are those of the unpruned prompt. What cannot meet a budget is written down with the
+reason.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from foveate import Attention, Cut, FoveateError, Plan, files
+from foveate.bench.statistics import compare, interval
+from foveate.methods import METHODS
+from foveate.methods.fastv import TextAttention
+from foveate.methods.layerwise import layerwise
+from foveate.plan import as_dict
+from foveate.search import calibrate
+from smol import Bench, Outcome
+
+SHARES = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
+CRITERIA = {"R": (1, 0, 0), "D": (0, 1, 0), "C": (0, 0, 1), "R+D": (1, 0.5, 0), "R+C": (1, 0, 0.5), "D+C": (0, 1, 1)}
+VARIANTS = [(n, t) for n in ("mean", "minmax") for t in ("none", "rank")]
+RANDOMS = 3
+CAP, TOLERANCE = 0.9, 0.02
+
+
+class Table:
+    """Outcomes by name and budget, in one file."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.file = args, args.out
+        self.data = json.loads(self.file.read_text()) if self.file.exists() else {"ways": {}, "chosen": {}}
+        self.all = Bench(args.model, args.data, args.work, args.questions)
+        self.few = Bench(args.model, args.data, args.work, args.slow) if args.slow < args.questions else self.all
+        self.val = Bench(args.model, args.val, args.work, args.choose)
+        self.depth, self.tokens = self.all.depth, self.all.tokens
+
+    def add(self, name: str, share: str, make: Callable[[], Plan | None], slow: bool = False) -> Outcome | None:
+        """Ask, or write down why not."""
+        bench = self.few if slow else self.all
+        try:
+            plan = make()
+            outcome = bench.ask(f"{name} {share}", plan)
+        except FoveateError as e:
+            self.data["ways"][f"{name} {share}"] = {"name": name, "share": share, "cannot": str(e)}
+            return None
+        self.put(name, share, outcome, as_dict(plan) if plan else None, bench)
+        return outcome
+
+    def put(self, name: str, share: str, outcome: Outcome, plan: Any, bench: Bench) -> None:
+        """Write one down."""
+        low, high = interval([float(r) for r in outcome.right])
+        row = {"name": name, "share": share, "plan": plan, "percent": round(outcome.percent, 2)}
+        row |= {"low": round(100 * low, 1), "high": round(100 * high, 1), "questions": len(outcome.right)}
+        row |= {"budget": round(fmean(outcome.budget) / self.tokens, 4), "kinds": bench.by_kind(outcome)}
+        self.data["ways"][f"{name} {share}"] = row | {"hits": "".join("01"[r] for r in outcome.right)}
+        Console().print(f"{name} {share}: {row['percent']} ({row['low']} to {row['high']}) of {row['questions']}")
+        files.write(self.file, (json.dumps(self.data, indent=1) + "\n").encode())
+
+    def against(self, first: str, second: str) -> dict[str, Any] | None:
+        """Paired over the questions both were asked."""
+        a, b = (self.data["ways"].get(n, {}).get("hits") for n in (first, second))
+        if not a or not b:
+            return None
+        n = min(len(a), len(b))
+        return compare([float(c) for c in a[:n]], [float(c) for c in b[:n]]).to_dict() | {"questions": n}
+
+
+def still(plan: Plan) -> Plan:
+    """The plan with the positions of the unpruned prompt."""
+    return replace(plan, positions="original")
+
+
+def controls(t: Table) -> None:
+    """All tokens, another picture, ground truth, chance."""
+    t.add("full", "100%", lambda: None)
+    t.put("another picture", "100%", t.all.wrong_picture(), None, t.all)
+    for share, keep in SHARES.items():
+        t.put("ground truth", share, t.all.oracle(round(keep * t.tokens)), None, t.all)
+
+
+def at_input(t: Table) -> None:
+    """Methods before the LLM that do not read the question."""
+    for share, keep in SHARES.items():
+        for seed in range(RANDOMS):
+            t.add(f"random, seed {seed}", share, lambda keep=keep, seed=seed: still(METHODS["random"](keep, seed=seed)))
+        for name in ("uniform", "pool", "fastervlm", "divprune"):
+            t.add(name, share, lambda name=name, keep=keep: still(METHODS[name](keep)))
+
+
+def tops(t: Table) -> None:
+    """Stage I with its criteria, both stages, stage II alone; scale chosen on validation."""
+
+    def plan(keep: float, **options: Any) -> Plan:
+        return still(METHODS["tops"](keep, depth=t.depth, **options))
+
+    found = {}
+    for normalise, transform in VARIANTS:
+        options = {"normalise": normalise, "transform": transform}
+        found[normalise, transform] = fmean(
+            t.val.ask(f"validation: tops I {options}", plan(keep, stages=1, **options)).percent
+            for keep in SHARES.values()
+        )
+    normalise, transform = max(found, key=lambda k: found[k])
+    scale = {"normalise": normalise, "transform": transform}
+    t.data["chosen"]["tops"] = scale | {"validation": {", ".join(k): round(v, 1) for k, v in found.items()}}
+    for share, keep in SHARES.items():
+        t.add("tops I", share, lambda keep=keep: plan(keep, stages=1, **scale))
+        for name, (beta, alpha, lam) in CRITERIA.items():
+            weights = {"beta": beta, "alpha": alpha, "lam": lam}
+            t.add(f"tops I, {name}", share, lambda keep=keep, w=weights: plan(keep, stages=1, **scale, **w))
+    for share, keep in SHARES.items():
+        t.add("tops", share, lambda keep=keep: plan(keep, **scale), slow=True)
+        t.add("tops II", share, lambda keep=keep: plan(keep, stages=2, layers=(1, t.depth // 3), **scale), slow=True)
+
+
+def sms(t: Table) -> None:
+    """Stage 1 and both stages at a mean of each budget, c found on validation pictures."""
+    for share, keep in SHARES.items():
+        for name, options in (("sms I", {"stages": 1}), ("sms", {})):
+
+            def make(keep: float = keep, options: dict[str, Any] = options) -> Plan:
+                once = [s.examples[0] for s in t.val.scenes]
+                return calibrate(still(METHODS["sms"](CAP, **options)), once, keep, t.val.engine, progress=False)
+
+            t.add(name, share, make, slow=name == "sms")
+
+
+def inside(t: Table) -> None:
+    """FastV, PyramidDrop, P-Sigmoid, a flat schedule."""
+    for share, keep in SHARES.items():
+        for layer in (2, 1):
+            rest = (keep * t.depth - layer) / (t.depth - layer)
+            if rest * t.tokens >= 1:
+                t.add("fastv", share, lambda r=rest, at=layer: still(METHODS["fastv"](r, layer=at)), slow=True)
+                break
+        t.add("pyramiddrop", share, lambda k=keep: still(METHODS["pyramiddrop"](k, depth=t.depth)), slow=True)
+        t.add("psigmoid", share, lambda k=keep: METHODS["psigmoid"](k, depth=t.depth, tokens=t.tokens), slow=True)
+        flat = (keep * t.depth - 1) / (t.depth - 1)
+        t.add("flat behind layer 0", share, lambda f=flat: layerwise([1.0, *[f] * (t.depth - 1)]), slow=True)
+
+
+def gsearch(t: Table) -> None:
+    """G-Search in the paper's form: two layers left whole, then layer by layer the fewest that validation answers need.
+
+    Ranked by the last prompt token's attention in the layer before. From layer 2 on, the count of each stride of layers
+    is the smallest of a falling grid whose validation accuracy, everything above fixed, stays within the tolerance.
+    """
+    grid = [t.tokens * s // 16 for s in (16, 12, 8, 6, 4, 3, 2, 1, 0)]
+    stride, allowed = 4, t.args.points
+    full = t.val.ask("validation: full", None).percent
+    keeps = [t.tokens] * t.depth
+
+    def plan(counts: list[int]) -> Plan:
+        cuts = [
+            Cut(i, TextAttention(Attention("last", "previous")), counts[i])
+            for i in range(1, t.depth)
+            if counts[i] < counts[i - 1]
+        ]
+        return Plan(tuple(cuts), positions="original")
+
+    story = []
+    for start in range(2, t.depth, stride):
+        for count in (c for c in grid if c < keeps[start]):
+            trial = [*keeps[:start], *[count] * (t.depth - start)]
+            got = t.val.ask(f"validation: layer {start}, {count}", plan(trial)).percent
+            story.append({"layer": start, "count": count, "percent": round(got, 1)})
+            if got < full - allowed:
+                break
+            keeps = trial
+    t.data["chosen"]["gsearch"] = {"counts": keeps, "full": round(full, 1), "tolerance": allowed, "story": story}
+    if min(keeps) < t.tokens:
+        t.add("gsearch", "searched", lambda: plan(keeps), slow=True)
+
+
+def pairs(t: Table) -> None:
+    """The comparisons that the papers' claims are about."""
+    wanted = [("gsearch searched", "full 100%")]
+    for share in SHARES:
+        wanted += [(f"{a} {share}", f"{b} {share}") for a, b in (
+            ("psigmoid", "fastv"), ("psigmoid", "flat behind layer 0"), ("tops", "tops I"), ("tops", "tops II"),
+            ("sms", "sms I"), ("tops I", "fastervlm"), ("tops I", "divprune"), ("divprune", "random, seed 0"),
+            ("ground truth", "random, seed 0"), *[("tops I", f"tops I, {c}") for c in CRITERIA],
+        )]  # fmt: skip
+        wanted += [(f"{a} {share}", "full 100%") for a in ("tops", "tops I", "sms", "sms I", "ground truth")]
+    t.data["pairs"] = {f"{a} - {b}": found for a, b in wanted if (found := t.against(a, b))}
+    files.write(t.file, (json.dumps(t.data, indent=1) + "\n").encode())
+
+
+PARTS = {"controls": controls, "input": at_input, "tops": tops, "sms": sms, "inside": inside, "gsearch": gsearch}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--val", type=Path, required=True)
+    parser.add_argument("--questions", type=int, default=1000)
+    parser.add_argument("--slow", type=int, default=304, help="questions for methods inside the LLM")
+    parser.add_argument("--choose", type=int, default=160, help="validation questions")
+    parser.add_argument("--points", type=float, default=1.0, help="what G-Search may lose on validation")
+    parser.add_argument("--part", default="all", choices=["all", "pairs", *PARTS])
+    parser.add_argument("--work", type=Path, default=Path("out/smol"))
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "smol.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    table = Table(args)
+    for name, part in PARTS.items():
+        if args.part in ("all", name):
+            part(table)
+    pairs(table)
+
+
+if __name__ == "__main__":
+    main()
