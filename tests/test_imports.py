@@ -14,13 +14,15 @@ CORE = "errors ops selection cut plan_text plan"
 MAY = {
     # What a method sees and answers.
     "errors": "",
+    "reading": "errors",
+    "typed": "errors",
     "ops": "errors",
     "selection": "errors ops",
     "cut": "errors selection",
-    "plan_text": "errors",
+    "plan_text": "errors reading typed",
     "plan": "errors selection cut plan_text",
-    "pointer": CORE,
-    "methods": f"{CORE} pointer",
+    "pointer": f"{CORE} typed",
+    "methods": f"{CORE} pointer typed",
     # What every engine needs to choose.
     "fields": f"{CORE}",
     "choosing": f"{CORE} fields",
@@ -34,15 +36,15 @@ MAY = {
     "families": "hf geometry",
     # The products around them.
     "files": "errors",
-    "images": "errors",
+    "images": "errors files",
     "metrics": "errors",
-    "data": "errors images files",
+    "data": "errors images files reading",
     "viz": f"{CORE} files hf geometry",
     "tiny": f"{CORE} data files hf geometry",
     "samples": "engines files tiny",
     "search": f"{CORE} methods hf engines data files metrics geometry",
     "pointer.train": f"{CORE} pointer methods hf engines data files metrics question",
-    "bench": f"{CORE} methods hf geometry engines data files images metrics tiny viz __version__",
+    "bench": f"{CORE} methods hf geometry engines data files images metrics tiny viz reading typed __version__",
     "cli": None,
 }
 # Inside the Hugging Face engine: each file may import those before it.

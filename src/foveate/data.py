@@ -6,12 +6,12 @@ One JSON object a line:
 
 `images` (a list) in the place of `image` asks about several, `answers` (a list) in the place of `answer` accepts any of
 them, `id` names the example (else its line number does) and `group` sorts it. Picture paths are relative to the file.
-Other keys are left alone.
+Other keys are left alone, unless they look as if one of these was meant.
 """
 
 import difflib
-import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,18 @@ from typing import Any
 
 from PIL import Image
 
-from foveate import images
-from foveate.errors import FoveateError
+from foveate import files, images
+from foveate.errors import FoveateError, short
+from foveate.reading import NotJSON, read
 
 _KNOWN = ("id", "image", "images", "question", "answer", "answers", "group")
 _TYPO = 0.82
+_MEANT = {
+    "image": ("img", "imgs", "picture", "pictures", "photo", "file", "filename", "path"),
+    "question": ("prompt", "query", "instruction", "text", "conversations", "messages"),
+}
+"""What other formats call the same."""
+_PICTURE = re.compile(r"\.(png|jpe?g|webp|bmp|gif|tiff?)$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -66,12 +73,8 @@ def load(path: str | os.PathLike[str], labelled: bool = False) -> list[Example]:
         FoveateError: nothing there, no examples, a line that is no example, a picture that is missing, an id that comes
             twice, or one question about the same pictures with two answers.
     """
-    file = _file(Path(path).expanduser())
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeError) as e:
-        raise FoveateError(f"{file} cannot be read: {getattr(e, 'strerror', None) or 'it is not UTF-8 text'}") from None
-    examples = list(_examples(file, text))
+    file = _file(files.place(path))
+    examples = list(_examples(file, files.read(file, "the data")))
     if not examples:
         raise FoveateError(f"{file} holds no examples; write one JSON object a line, with image, question and answer")
     _check(file, examples, labelled)
@@ -91,14 +94,15 @@ def _file(path: Path) -> Path:
 
 
 def _examples(file: Path, text: str) -> Iterator[Example]:
-    for number, line in enumerate(text.splitlines(), 1):
+    # By "\\n" alone: JSON may hold what else Python takes for the end of a line (U+2028, U+2029, U+0085).
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         where = f"line {number} of {file}"
         try:
-            entry = json.loads(line)
-        except json.JSONDecodeError as e:
-            raise FoveateError(f"{where} is not JSON ({e.msg} at column {e.colno})") from None
+            entry = read(line)
+        except NotJSON as e:
+            raise FoveateError(f"{where} is not JSON ({e})") from None
         if not isinstance(entry, dict):
             raise FoveateError(f"{where} is no JSON object, but {type(entry).__name__}")
         yield _example(file, number, where, entry)
@@ -106,20 +110,42 @@ def _examples(file: Path, text: str) -> Iterator[Example]:
 
 def _example(file: Path, number: int, where: str, entry: dict[str, Any]) -> Example:
     for key in entry:
-        near = difflib.get_close_matches(key, _KNOWN, n=1, cutoff=_TYPO) if key not in _KNOWN else []
-        if near and near[0] not in entry:
-            raise FoveateError(f"{where} has a key {key!r}; did you mean {near[0]!r}?")
+        if key not in _KNOWN and (meant := _meant(key, entry)):
+            raise FoveateError(f"{where} has a key {short(key)!r}; did you mean {meant!r}?")
     question = entry.get("question")
     if not isinstance(question, str) or not question.strip():
         raise FoveateError(f"{where} asks nothing; it needs a key 'question' with text")
-    paths = tuple(file.parent / Path(p).expanduser() for p in _texts(where, entry, "image", "images"))
-    for path in paths:
-        if not path.is_file():
-            raise FoveateError(f"{where} names the picture {path}, which does not exist")
+    paths = tuple(_picture(file, where, p) for p in _texts(where, entry, "image", "images"))
     group = entry.get("group", "")
     return Example(
         str(entry.get("id", number)), paths, question, _texts(where, entry, "answer", "answers"), str(group or "")
     )
+
+
+def _meant(key: str, entry: dict[str, Any]) -> str | None:
+    """The key that a person who wrote `key` must have meant, where the entry lacks it."""
+    plain = key.strip().casefold()
+    near = difflib.get_close_matches(plain, _KNOWN, n=1, cutoff=_TYPO)
+    if near and near[0] not in entry:
+        return near[0]
+    value = entry[key][0] if isinstance(entry[key], list) and entry[key] else entry[key]
+    # By its name, or by what stands in it: a question without its picture would be answered from nothing.
+    alone = isinstance(value, str) and "image" not in entry and "images" not in entry
+    if alone and (_PICTURE.search(value) or plain in _MEANT["image"] or plain.startswith(("image_", "img_"))):
+        return "images" if isinstance(entry[key], list) else "image"
+    return "question" if "question" not in entry and plain in _MEANT["question"] else None
+
+
+def _picture(file: Path, where: str, name: str) -> Path:
+    try:
+        images.check_local(name)
+        path = file.parent / files.place(name)
+        found = files.place(path).is_file()
+    except FoveateError as e:
+        raise FoveateError(f"{where}: {e}") from None
+    if not found:
+        raise FoveateError(f"{where} names the picture {path}, which does not exist")
+    return path
 
 
 def _texts(where: str, entry: dict[str, Any], one: str, many: str) -> tuple[str, ...]:

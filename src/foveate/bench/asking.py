@@ -26,6 +26,7 @@ from foveate.engines.score import Scored, answer_prompt, prepare_examples
 from foveate.errors import FoveateError
 from foveate.hf.families import family
 from foveate.selection import Block, Grid
+from foveate.typed import fits
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,16 @@ class Step:
     """Progress: so many more of all (example, way) pairs are in the log."""
 
     done: int
+
+
+def is_record(record: Record) -> bool:
+    """Whether an object has the shape of what `ask` logs."""
+    texts, counts = ["task", "id", "way", "answer"], ["score", "visual", "kept", "budget"]
+    if "broken" in record:
+        texts, counts = ["task", "id", "broken"], []
+    elif "failed" in record:
+        texts, counts = ["task", "id", "way", "failed"], ["score"]
+    return all(fits(record.get(n), str) for n in texts) and all(fits(record.get(n), float) for n in counts)
 
 
 def pending(task: Task, ways: Sequence[Way], log: Log) -> int:

@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from foveate import files
 from foveate.bench import run
 from foveate.bench.statistics import compare as paired
 from foveate.bench.statistics import holm
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, short
 
 _MATTERS = ("model", "weights", "device", "dtype", "batch size", "seed", "torch", "transformers")
 
@@ -21,6 +22,17 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
         FoveateError: one is no finished benchmark, or they have no task and way in common.
     """
     one, two = read(a), read(b)
+    try:
+        return _compare(a, b, one, two)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
+        if isinstance(e, FoveateError):
+            raise
+        raise FoveateError(
+            f"{a} or {b} does not hold what foveate bench writes ({type(e).__name__}: {short(str(e))}); run it again"
+        ) from None
+
+
+def _compare(a: Path, b: Path, one: dict[str, Any], two: dict[str, Any]) -> dict[str, Any]:
     both = [(_key(r), r) for r in one["quality"]["rows"]]
     other = {_key(r): r for r in two["quality"]["rows"]}
     rows = [_row(k, r, other[k], one, two) for k, r in both if k in other]
@@ -45,6 +57,9 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         FoveateError: there are none, or another version wrote them.
     """
+    path = files.place(path)
+    if not path.exists():
+        raise FoveateError(f"there is no folder {path}; name the --out of a finished benchmark")
     file = path / run.RESULTS if path.is_dir() else path
     if not file.exists():
         raise FoveateError(

@@ -6,12 +6,13 @@ A run that was killed leaves at most one torn line, the last; opening the log cu
 import contextlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from foveate.errors import FoveateError
+from foveate.reading import NotJSON, read
 
 Record = dict[str, Any]
 
@@ -21,13 +22,14 @@ class Log:
 
     Args:
         path: the file; created where missing.
+        good: whether an object is a record of this log.
 
     Raises:
         FoveateError: it cannot be opened, another process holds it, or a whole line in it is no record.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, good: Callable[[Record], bool] = lambda record: True) -> None:
+        self.path, self._good = path, good
         try:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         except OSError as e:
@@ -73,7 +75,7 @@ class Log:
         whole = data.rfind(b"\n") + 1
         if whole < len(data):
             os.ftruncate(self._file, whole)
-        return list(parse(self.path, data[:whole]))
+        return list(parse(self.path, data[:whole], self._good))
 
     def _lock(self) -> None:
         try:
@@ -86,16 +88,17 @@ class Log:
             raise FoveateError(f"another run is writing {self.path}; wait for it, or name another folder") from None
 
 
-def parse(path: Path, data: bytes) -> Iterator[Record]:
+def parse(path: Path, data: bytes, good: Callable[[Record], bool] = lambda record: True) -> Iterator[Record]:
     """The records of whole lines.
 
     Raises:
         FoveateError: a line that is none.
     """
-    for number, line in enumerate(data.splitlines(), 1):
+    for number, line in enumerate(data.split(b"\n")[:-1], 1):
         try:
-            yield json.loads(line)
-        except ValueError:
-            raise FoveateError(
-                f"line {number} of {path} is damaged; delete that line to answer its examples again"
-            ) from None
+            record = read(line.decode())
+        except (NotJSON, UnicodeDecodeError):
+            record = None
+        if not isinstance(record, dict) or not good(record):
+            raise FoveateError(f"line {number} of {path} is damaged; delete that line to answer its examples again")
+        yield record

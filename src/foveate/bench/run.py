@@ -17,6 +17,7 @@ from foveate import files
 from foveate.bench.tasks import Task
 from foveate.bench.ways import Way
 from foveate.errors import FoveateError
+from foveate.reading import NotJSON, read
 
 VERSION = 1
 CONFIG, SAMPLES, COST, RESULTS, PAGE = "config.json", "samples.jsonl", "cost.jsonl", "results.json", "report.html"
@@ -28,10 +29,7 @@ def open_folder(out: Path) -> Path:
     Raises:
         FoveateError: it cannot be made, or holds something else.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise FoveateError(f"cannot make the folder {out}: {e.strerror}; name another with --out") from None
+    out = files.folder(out)
     if not (out / CONFIG).exists() and any(out.glob("*.jsonl")):
         raise FoveateError(f"{out} holds .jsonl files, but no benchmark; name another folder with --out")
     return out
@@ -88,11 +86,9 @@ def read_json(path: Path) -> dict[str, Any]:
         FoveateError: missing, or none.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as e:
-        raise FoveateError(f"cannot read {path}: {getattr(e, 'strerror', None) or 'it is not text'}") from None
-    except ValueError:
-        raise FoveateError(f"{path} is damaged: it is no JSON") from None
+        data = read(files.read(path, "the file"))
+    except NotJSON as e:
+        raise FoveateError(f"{path} is damaged: it is no JSON ({e})") from None
     if not isinstance(data, dict):
         raise FoveateError(f"{path} is damaged: it is no JSON object")
     return data

@@ -62,7 +62,10 @@ def bench(request: Request, progress: Progress) -> dict[str, Any]:
         FoveateError: the folder holds another benchmark, the disk is full, the model does not load.
     """
     out = run.open_folder(request.out)
-    with Log(out / run.SAMPLES) as samples, Log(out / run.COST) as cells:
+    with (
+        Log(out / run.SAMPLES, asking.is_record) as samples,
+        Log(out / run.COST, _is_cell) as cells,
+    ):
         config = run.settle(out, _fixed(request), request.tasks, request.ways)
         engine = hf.load(request.model, request.device, request.dtype)
         for task in request.tasks:
@@ -104,6 +107,10 @@ def _fixed(request: Request) -> dict[str, Any]:
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
+
+
+def _is_cell(record: Record) -> bool:
+    return isinstance(record.get("cell"), dict)
 
 
 def _key(request: Request, batch: int, length: int) -> dict[str, Any]:
@@ -149,7 +156,7 @@ def _readable(task: Task, count: int) -> list[Any]:
 
 def _lookup(request: Request, records: Sequence[Record], batch: int, length: int) -> dict[str, Any] | None:
     wanted = _key(request, batch, length)
-    return next((r["cell"] for r in reversed(records) if {k: r[k] for k in wanted} == wanted), None)
+    return next((r["cell"] for r in reversed(records) if {k: r.get(k) for k in wanted} == wanted), None)
 
 
 def _cells(request: Request, records: Sequence[Record]) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, install
 from foveate.tiny.statistics import holm, mcnemar, wilson
 
 __all__ = ["Paired", "bootstrap", "compare", "holm", "interval", "mcnemar", "needs_scipy", "wilson"]
@@ -56,7 +56,7 @@ def needs_scipy() -> None:
     try:
         import scipy.stats  # noqa: F401
     except ImportError:
-        raise FoveateError("foveate bench needs SciPy for its tests: pip install 'foveate[bench]'") from None
+        raise FoveateError(f"foveate bench needs SciPy for its tests: {install('bench')}") from None
 
 
 def binary(scores: Scores) -> bool:

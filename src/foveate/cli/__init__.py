@@ -1,26 +1,16 @@
-"""The command line: `foveate run | bench | search | train | list | demo`. Status 2: the caller can put it right."""
+"""The command line: `foveate run | bench | search | train | list | demo`. Status 2: the caller can put it right.
+
+No command's module imports PyTorch or transformers before the command runs: help and wrong words are answered at once.
+"""
 
 import re
+import signal
 import warnings
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from foveate.errors import FoveateError
-
-
-class Guard(TyperGroup):
-    """Turns what Foveate has to say into one line on stderr and exit status 2."""
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command."""
-        try:
-            return super().invoke(ctx)
-        except FoveateError as e:
-            typer.echo(f"foveate: {e}", err=True)
-            raise typer.Exit(2) from None
-
+from foveate.cli.guard import DEBUG, Guard
 
 app = typer.Typer(
     cls=Guard,
@@ -45,6 +35,7 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
+    debug: Annotated[bool, typer.Option(DEBUG, help="Print where in the code an error came up.")] = False,
 ) -> None:
     """Drop the visual tokens a multimodal LLM does not need, before it pays for them."""
 
@@ -52,7 +43,13 @@ def _root(
 def main() -> None:
     """The `foveate` command."""
     warnings.showwarning = _note
+    # Cluster managers ask this way before they kill: what Ctrl-C saves is then saved too.
+    signal.signal(signal.SIGTERM, _interrupt)
     app(prog_name="foveate")
+
+
+def _interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
 
 
 _noted: set[str] = set()
@@ -70,6 +67,3 @@ def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
 
 
 from foveate.cli import bench, demo, listing, run, search, train  # noqa: E402, F401  (they register their commands on `app`)
-
-if __name__ == "__main__":
-    main()

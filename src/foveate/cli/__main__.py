@@ -1,6 +1,6 @@
-"""`python -m foveate.cli`, where the script is not on the path."""
+"""`python -m foveate.cli`, as `python -m foveate`."""
 
-from foveate.cli import main
+from foveate.__main__ import main
 
 if __name__ == "__main__":
     main()

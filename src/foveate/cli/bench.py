@@ -3,14 +3,16 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from foveate.cli import app, choose, show
+from foveate.cli.progress import progress
 from foveate.errors import FoveateError
-from foveate.plan import Plan
+
+if TYPE_CHECKING:
+    from foveate.plan import Plan
 
 _EXAMPLES = """
 [bold]Examples[/bold]
@@ -23,7 +25,7 @@ _EXAMPLES = """
 
   foveate bench --compare out/mine out/other
 
-Run the same again to go on where it stopped. Needs SciPy: pip install 'foveate\\[bench]'
+Run the same again to go on where it stopped. Needs SciPy.
 """
 _METHODS, _KEEPS, _TASKS = "fastervlm,divprune,fastv", "0.333,0.222,0.111", "tiny"
 
@@ -85,7 +87,7 @@ def bench(
     sizes, answers = (_numbers(n, text) for n, text in (("--batch-sizes", batch_sizes), ("--lengths", lengths)))
 
     def ways(depth: int) -> list[Any]:
-        def build(name: str, amount: str) -> Plan:
+        def build(name: str, amount: str) -> "Plan":
             return choose.build(name, amount, _mine(values, name, seed), depth)
 
         return line_up(names, _words("--keep", keep), build) + _plan_files(plans)
@@ -96,20 +98,13 @@ def bench(
     wanted = [t for name in _words("--task", task) for t in tasks.load(name, limit, max_new_tokens=max_new_tokens)]
     run.open_folder(out)
     facts = hf.look(model)
-    show.quiet()
     request = session.Request(
         model, wanted, ways(facts.depth), out, baseline, batch_size, seed, sizes if cost else (), answers, repeats,
         device, dtype,
     )  # fmt: skip
-    with _bar(as_json) as bar:
-        rows: dict[str, Any] = {}
-
-        def progress(what: str, done: int, total: int) -> None:
-            if what not in rows:
-                rows[what] = bar.add_task(what)
-            bar.update(rows[what], completed=done, total=total)
-
-        results = session.bench(request, progress)
+    show.loading(model, as_json)
+    with progress(as_json) as bar:
+        results = session.bench(request, bar)
     if as_json:
         show.as_json({k: v for k, v in results.items() if k != "samples"} | {"out": os.fspath(out)})
         return
@@ -130,11 +125,6 @@ def _compare(a: Path, b: Path, as_json: bool) -> None:
     page = show.console()
     for part in tables.comparison(found):
         page.print(part)
-
-
-def _bar(quiet: bool) -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, transient=True, disable=quiet, console=show.errors())
 
 
 def _words(option: str, text: str) -> list[str]:

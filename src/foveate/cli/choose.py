@@ -1,14 +1,16 @@
 """From the words of a command line to a plan, with every word checked before a model is loaded."""
 
 import inspect
-import json
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from foveate.errors import FoveateError, PlanError, unknown
-from foveate.methods import METHODS, method
-from foveate.plan import Plan
+from foveate import files
+from foveate.errors import FoveateError, PlanError, short, unknown
+from foveate.reading import NotJSON, read
+
+if TYPE_CHECKING:
+    from foveate.plan import Plan
 
 DEFAULT_METHOD, DEFAULT_KEEP = "tops", "0.222"
 ANY_DEPTH = 1_000
@@ -19,12 +21,14 @@ def keep_value(text: str) -> float | int:
     """`--keep` as a fraction or, without a point, a number of tokens.
 
     Raises:
-        PlanError: neither.
+        PlanError: neither, or too large to be one.
     """
     try:
         return int(text) if text.strip().lstrip("+-").isdigit() else float(text)
     except ValueError:
-        raise PlanError(f"keep is {text!r}; write a fraction such as 0.222, or a number of tokens such as 64") from None
+        raise PlanError(
+            f"keep is {short(text)!r}; write a fraction such as 0.222, or a number of tokens such as 64"
+        ) from None
 
 
 def settings(pairs: Sequence[str]) -> dict[str, Any]:
@@ -51,17 +55,21 @@ def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     Raises:
         PlanError: there is no such method.
     """
+    from foveate.methods import METHODS
+
     if name not in METHODS:
         raise PlanError(unknown("method", name, METHODS))
     return inspect.signature(METHODS[name]).parameters
 
 
-def build(name: str, keep: str, values: Mapping[str, Any], depth: int) -> Plan:
+def build(name: str, keep: str, values: Mapping[str, Any], depth: int) -> "Plan":
     """The method's plan for a model of `depth` decoder layers.
 
     Raises:
         PlanError: an unknown method or setting, a keep out of range, or values that the method refuses.
     """
+    from foveate.methods import method
+
     if reserved := {"keep", "depth"} & values.keys():
         raise PlanError(f"--set {reserved.pop()} is not for --set: use --keep; depth is read from the model")
     arguments = dict(values)
@@ -77,21 +85,19 @@ def build(name: str, keep: str, values: Mapping[str, Any], depth: int) -> Plan:
         raise PlanError(f"{name} cannot be made with {asked}; its settings: foveate list --json") from None
 
 
-def read_plan(path: Path) -> Plan:
+def read_plan(path: str | os.PathLike[str]) -> "Plan":
     """A plan file.
 
     Raises:
         PlanError: it is missing, or no plan that this version reads.
     """
-    try:
-        text = path.expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as e:
-        reason = getattr(e, "strerror", None) or "it is not text"
-        raise PlanError(f"cannot read the plan {path}: {reason}") from None
+    from foveate.plan import Plan
+
+    text = files.read(path, "the plan")
     try:
         return Plan.from_json(text)
     except PlanError as e:
-        raise PlanError(f"{path}: {e}") from None
+        raise PlanError(f"{short(os.fspath(path))}: {e}") from None
 
 
 def _value(text: str) -> Any:
@@ -99,8 +105,10 @@ def _value(text: str) -> Any:
     if (word := text.strip().lower()) in words:
         return words[word]
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError:
+        value = read(text)
+    except NotJSON:
+        return text
+    if isinstance(value, dict):
         return text
     # Plans are hashable values, so a list becomes a tuple, at every depth.
     return _frozen(value)

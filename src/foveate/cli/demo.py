@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.progress import Progress
 
 from foveate.cli import app, choose, show
-from foveate.errors import FoveateError
+from foveate.cli.progress import progress
+from foveate.errors import FoveateError, install
 
 _KEEPS = ("0.222", "0.111")
 # [CLS] attention has a heavy tail here, for which TOPS wants the rank transform: see the docstring of methods/tops.py.
@@ -47,19 +47,22 @@ def demo(
 
     if not _FEWEST <= questions <= _MOST:
         raise FoveateError(f"--questions is {questions}; give {_FEWEST} to {_MOST}")
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise FoveateError(f"cannot make the folder {out}: {e.strerror}; name another with --out") from None
+    out = files.folder(out)
     begin = time.perf_counter()
-    show.quiet()
+    show.loading("tiny", as_json)
     model, processor = tiny.load()
     ways = _ways(model.config.get_text_config().num_hidden_layers)
     asked = trial.questions(questions)
-    with Progress(transient=True, disable=as_json, console=show.errors()) as bar:
-        task = bar.add_task(f"{len(asked)} questions, {len(ways)} ways", total=len(asked))
-        for done in trial.run(model, processor, asked, ways):
-            bar.update(task, completed=done)
+    what = f"{len(asked)} questions, {len(ways)} ways of answering"
+    try:
+        with progress(as_json) as bar:
+            for done in trial.run(model, processor, asked, ways):
+                bar(what, done, len(asked) * len(ways))
+    except KeyboardInterrupt:
+        # What every way was asked still compares.
+        asked = trial.common(asked, ways)
+        if not asked:
+            raise
     figures = [w.figures(asked, ways[0]) for w in ways]
     sheet, plot = _draw(out, asked, ways, figures)
     data = {
@@ -77,7 +80,7 @@ def demo(
         show.as_json(data)
         return
     _print(figures, len(asked))
-    drawn = f"Plot:    {plot}" if plot else "No plot: pip install 'foveate[plot]'"
+    drawn = f"Plot:    {plot}" if plot else f"No plot: {install('plot')}"
     show.console().print(f"\nSheet:   {sheet}\n{drawn}\nNumbers: {numbers}\n[dim]{data['seconds']:.0f} s[/dim]")
 
 

@@ -7,8 +7,6 @@ import typer
 
 from foveate.cli import app, choose, show
 from foveate.errors import FoveateError
-from foveate.hf.families import FAMILIES
-from foveate.methods import METHODS
 
 _DEPTH = 32
 """Decoder layers of the usual 7B model, for methods whose cuts depend on it."""
@@ -19,6 +17,9 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """List the methods (what each reads, where it cuts, which engines take it) and the model families."""
+    from foveate.hf.families import FAMILIES
+    from foveate.methods import METHODS
+
     data = {"methods": {n: _method(n) for n in METHODS}, "families": {n: _family(n) for n in FAMILIES}}
     if as_json:
         show.as_json(data)
@@ -41,6 +42,8 @@ def list_(
 
 
 def _method(name: str) -> dict[str, Any]:
+    from foveate.methods import METHODS
+
     about = (inspect.getdoc(METHODS[name]) or "").splitlines()
     settings = {
         p.name: None if p.default is inspect.Parameter.empty else p.default
@@ -68,5 +71,7 @@ def _places(cuts: list[int | float | str]) -> str:
 
 
 def _family(name: str) -> dict[str, Any]:
+    from foveate.hf.families import FAMILIES
+
     f = FAMILIES[name]
     return {"video": f.video, "positions": f.positions, "signals": dict(f.signals), "note": f.note}

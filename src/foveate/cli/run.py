@@ -1,13 +1,15 @@
 """`foveate run`: one question about one or more pictures, with and without pruning, measured side by side."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from foveate.cli import app, choose, show
 from foveate.errors import FoveateError
-from foveate.plan import Plan
+
+if TYPE_CHECKING:
+    from foveate.plan import Plan
 
 _EXAMPLES = """
 [bold]Examples[/bold]
@@ -28,10 +30,13 @@ _EXAMPLES = """
 def run(
     prompt: Annotated[str, typer.Option(metavar="TEXT", help="The question. The chat template is added.")],
     image: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE...", help="A picture: PNG, JPEG, WebP, ... of any size. Several make one prompt."),
+        list[str] | None,
+        typer.Option(
+            metavar="FILE...",
+            help="A picture: PNG, JPEG, WebP, ... of any size; - is standard input. Several make one prompt.",
+        ),
     ] = None,
-    more: Annotated[list[Path] | None, typer.Argument(metavar="FILE", help="More pictures.", hidden=True)] = None,
+    more: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="More pictures.", hidden=True)] = None,
     model: Annotated[
         str, typer.Option(metavar="DIR", help="A folder, a hub id, or 'tiny', the model that comes with the package.")
     ] = "tiny",
@@ -74,10 +79,12 @@ def run(
     hf.check_dtype(dtype)
     if overlay:
         viz.check_name(overlay)
-    name, amount, values = method or choose.DEFAULT_METHOD, keep or choose.DEFAULT_KEEP, choose.settings(setting or [])
+    name = choose.DEFAULT_METHOD if method is None else method
+    amount = choose.DEFAULT_KEEP if keep is None else keep
+    values = choose.settings(setting or [])
     chosen: Plan | None = None
-    if plan:
-        if method or keep or values:
+    if plan is not None:
+        if method is not None or keep is not None or values:
             raise FoveateError(
                 "--plan already says how to choose and how much to keep; leave out --method, --keep and --set"
             )
@@ -88,8 +95,7 @@ def run(
     facts = hf.look(model)
     chosen = chosen or choose.build(name, amount, values, facts.depth)
 
-    show.quiet()
-    engine = hf.load(model, device, dtype)
+    engine = show.load(model, device, dtype, quiet=as_json)
     result = hf.compare(engine, pictures, prompt, chosen, max_new_tokens, repeats)
     report = result.pruned.report
     assert report is not None
@@ -120,7 +126,7 @@ def run(
 
 
 def _data(
-    engine: Any, model: str, prompt: str, files: list[Path], plan: Plan, name: str, result: Any, overlay: Path | None
+    engine: Any, model: str, prompt: str, files: list[str], plan: "Plan", name: str, result: Any, overlay: Path | None
 ) -> dict[str, Any]:
     from foveate import __version__
     from foveate.plan import as_dict
@@ -135,7 +141,7 @@ def _data(
         "method": name,
         "plan": as_dict(plan),
         "prompt": prompt,
-        "images": [str(f) for f in files],
+        "images": files,
         "repeats": result.repeats,
         "plain": result.plain.to_dict(),
         "pruned": result.pruned.to_dict() | {"report": report.to_dict(indices=True)},

@@ -1,15 +1,18 @@
 """`foveate search gsearch | psigmoid | auto`: from a model and a file of examples to a plan file with its evidence."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foveate.cli import app, show
+from foveate.cli import app, choose, show
 from foveate.errors import FoveateError
-from foveate.plan import Plan
+
+if TYPE_CHECKING:
+    from foveate.plan import Plan
+    from foveate.search.schedules import Effort, Ranking
 
 _COMMON = """
 Data is JSONL, one object a line with image, question and answer (agreement needs none), or a folder that holds one.
@@ -40,7 +43,7 @@ StudyAt = Annotated[
     typer.Option(metavar="WHERE", help="A file or a database URL. Default: beside the plan, .study."),
 ]
 Jobs = Annotated[int, typer.Option(min=1, help="Processes on this machine; each loads the model.")]
-Seed = Annotated[int, typer.Option(help="Of the split and the optimiser.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the split and the optimiser.")]
 Batch = Annotated[int, typer.Option(min=1, help="Examples at a time.")]
 Memory = Annotated[float, typer.Option(min=0, metavar="GiB", help="For states of shared layers; 0 keeps none.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
@@ -50,7 +53,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Helper = Annotated[bool, typer.Option(hidden=True)]
 First = Annotated[str, typer.Option(help="Before the first layer: full (no cut), own, cls or spread.")]
 Raters = Annotated[str, typer.Option(help="Whose attention ranks: last, text, dynamic or received.")]
-Ranking = Annotated[str, typer.Option(help="Of the 'own' layer, or of the 'previous' one.")]
+By = Annotated[str, typer.Option(help="Of the 'own' layer, or of the 'previous' one.")]
 Trials = Annotated[int, typer.Option(min=1, help="Evaluations (gsearch: a layer, with --how bayes).")]
 
 
@@ -73,14 +76,30 @@ class Common:
     as_json: bool
     helper: bool
 
+    @classmethod
+    def of(cls, ctx: typer.Context) -> "Common":
+        """From the words of whichever command."""
+        return cls(**{f.name: ctx.params[f.name] for f in fields(cls)})
+
+
+def _scheduling(ctx: typer.Context) -> "tuple[Ranking, Effort]":
+    """What the two searches for a schedule have in common, from their words."""
+    from foveate.search.schedules import Effort, Ranking
+
+    words = ctx.params
+    return (
+        Ranking(words["first"], words["raters"], words["attention"]),
+        Effort(words["trials"], words["jobs"], words["seed"]),
+    )
+
 
 @group.command(epilog=_EXAMPLES)
 def gsearch(
-    data: Data, out: Out, model: Model = "tiny", metric: Metric = "likelihood",
+    ctx: typer.Context, data: Data, out: Out, model: Model = "tiny", metric: Metric = "likelihood",
     tolerance: Annotated[float | None, typer.Option(help="Loss allowed: a share of answers, or nats a token.")] = None,
     how: Annotated[str, typer.Option(help="grid (halving) or bayes (the paper's).")] = "grid",
     stride: Annotated[int, typer.Option(min=1, help="Search every so many layers.")] = 1,
-    first: First = "full", raters: Raters = "text", attention: Ranking = "own", trials: Trials = 12,
+    first: First = "full", raters: Raters = "text", attention: By = "own", trials: Trials = 12,
     study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16, memory: Memory = 2.0,
     device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32, as_json: Json = False,
     helper: Helper = False,
@@ -89,11 +108,9 @@ def gsearch(
     from foveate.search import promise, schedules
     from foveate.search.gsearch import searched
 
-    common = Common(model, data, out, metric, study, jobs, seed, batch, memory, device, dtype, max_new_tokens, as_json,
-                    helper)  # fmt: skip
     if how not in ("grid", "bayes"):
         raise FoveateError(f'how is {how!r}; it must be "grid" or "bayes"')
-    ranking, effort = schedules.Ranking(first, raters, attention), schedules.Effort(trials, jobs, seed)  # type: ignore[arg-type]
+    ranking, effort = _scheduling(ctx)
 
     def check(depth: int, examples: int) -> None:
         allowed = schedules.TOLERANCE[metric] if tolerance is None else tolerance
@@ -106,19 +123,19 @@ def gsearch(
 
     settings = {"tolerance": tolerance, "how": how, "stride": stride, **asdict(ranking),
                 "trials": trials if how == "bayes" else None}  # fmt: skip
-    _search("gsearch", common, settings, check, lambda s: schedules.find_schedule(
+    _search("gsearch", Common.of(ctx), settings, check, lambda s: schedules.find_schedule(
         s, tolerance, how, stride, ranking, effort  # type: ignore[arg-type]
     ))  # fmt: skip
 
 
 @group.command(epilog=_EXAMPLES)
 def psigmoid(
-    data: Data, out: Out,
-    keep: Annotated[float, typer.Option(help="The budget: a share, mean over the layers.")],
+    ctx: typer.Context, data: Data, out: Out,
+    keep: Annotated[str, typer.Option(metavar="SHARE", help="The budget: a share, mean over the layers.")],
     model: Model = "tiny", metric: Metric = "likelihood",
     unit: Annotated[str, typer.Option(help="The budget is of 'tokens', or of their 'flops'.")] = "tokens",
     tune_top: Annotated[bool, typer.Option(help="Search the upper level too.")] = False,
-    first: First = "full", raters: Raters = "text", attention: Ranking = "own", trials: Trials = 12,
+    first: First = "full", raters: Raters = "text", attention: By = "own", trials: Trials = 12,
     study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16, memory: Memory = 2.0,
     device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32, as_json: Json = False,
     helper: Helper = False,
@@ -127,24 +144,25 @@ def psigmoid(
     from foveate.methods import METHODS
     from foveate.search import schedules
 
-    common = Common(model, data, out, metric, study, jobs, seed, batch, memory, device, dtype, max_new_tokens, as_json,
-                    helper)  # fmt: skip
+    share = choose.keep_value(keep)
+    if not isinstance(share, float):
+        raise FoveateError(f"--keep is {share}; this search takes a share of the tokens, such as 0.125")
     if unit not in ("tokens", "flops"):
         raise FoveateError(f'unit is {unit!r}; it must be "tokens" or "flops"')
-    ranking, effort = schedules.Ranking(first, raters, attention), schedules.Effort(trials, jobs, seed)  # type: ignore[arg-type]
+    ranking, effort = _scheduling(ctx)
 
     def check(depth: int, examples: int) -> None:
-        METHODS["psigmoid"](keep, depth=depth, **asdict(ranking))
+        METHODS["psigmoid"](share, depth=depth, **asdict(ranking))
 
-    settings = {"keep": keep, "unit": unit, "tune_top": tune_top, **asdict(ranking), "trials": trials}
-    _search("psigmoid", common, settings, check, lambda s: schedules.find_slope(
-        s, keep, unit, tune_top, ranking, effort  # type: ignore[arg-type]
+    settings = {"keep": share, "unit": unit, "tune_top": tune_top, **asdict(ranking), "trials": trials}
+    _search("psigmoid", Common.of(ctx), settings, check, lambda s: schedules.find_slope(
+        s, share, unit, tune_top, ranking, effort  # type: ignore[arg-type]
     ))  # fmt: skip
 
 
 @group.command(epilog=_EXAMPLES)
 def auto(
-    data: Data, out: Out, model: Model = "tiny", metric: Metric = "exact",
+    ctx: typer.Context, data: Data, out: Out, model: Model = "tiny", metric: Metric = "exact",
     max_loss: Annotated[float | None, typer.Option(help="Loss allowed: 0.01 is a point. The cheapest plan.")] = None,
     budget: Annotated[float | None, typer.Option(help="Cost allowed, a share. The plan that loses least.")] = None,
     cost: Annotated[str, typer.Option(help="flops, budget (mean tokens) or seconds (of prefill, measured).")] = "flops",
@@ -157,8 +175,6 @@ def auto(
     from foveate.search import auto as search
     from foveate.search import promise
 
-    common = Common(model, data, out, metric, study, jobs, seed, batch, memory, device, dtype, max_new_tokens, as_json,
-                    helper)  # fmt: skip
     if (max_loss is None) == (budget is None):
         raise FoveateError("give --max-loss or --budget: one says what is allowed, the other is then made small")
     if cost not in ("flops", "budget", "seconds"):
@@ -176,11 +192,11 @@ def auto(
 
     settings = {"cost": cost, "trials": trials}
 
-    def find(session: Any) -> Plan:
+    def find(session: Any) -> "Plan":
         points = search.explore(session, trials, jobs, cost, seed)  # type: ignore[arg-type]
         return search.choose(session, points, max_loss, budget, confidence, settings)
 
-    _search("auto", common, settings, check, find)
+    _search("auto", Common.of(ctx), settings, check, find)
 
 
 def _search(
@@ -188,7 +204,7 @@ def _search(
     common: Common,
     settings: dict[str, Any],
     check: Callable[[int, int], None],
-    find: Callable[[Any], Plan],
+    find: "Callable[[Any], Plan]",
 ) -> None:
     """Check every word, load the model, search, write."""
     from foveate import data, files
@@ -216,10 +232,10 @@ def _search(
     }  # fmt: skip
     study = Study(where, f"foveate {name}", all_settings)
 
-    show.quiet()
     with helpers(0 if common.helper else common.jobs - 1):
-        engine = hf.load(common.model, common.device, common.dtype)
-        with show.searching(common.as_json or common.helper, name) as (step, watch):
+        quiet = common.as_json or common.helper
+        engine = show.load(common.model, common.device, common.dtype, quiet)
+        with show.searching(quiet, name) as (step, watch):
             session = Session(engine, halves, common.metric, study, common.batch, common.memory,
                               common.max_new_tokens, step, watch)  # fmt: skip
             plan = find(session)

@@ -4,18 +4,20 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich import box
 from rich.console import Console
 from rich.measure import Measurement
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from foveate.engines.hf import Comparison
-from foveate.hf.report import Report
-from foveate.viz import where
+from foveate.cli.progress import progress
+
+if TYPE_CHECKING:
+    from foveate.engines.hf import Comparison
+    from foveate.engines.loading import Engine
+    from foveate.hf.report import Report
 
 _FILE = 160
 """Columns where nobody says how wide the page is."""
@@ -42,11 +44,22 @@ def errors() -> Console:
     return Console(stderr=True, highlight=False)
 
 
-def quiet() -> None:
-    """No progress bars: the models are loaded for one question, and the answer is what a reader wants."""
+def load(model: str, device: str, dtype: str, quiet: bool = False) -> "Engine":
+    """The model, announced."""
+    from foveate.engines import hf
+
+    loading(model, quiet)
+    return hf.load(model, device, dtype)
+
+
+def loading(model: str, quiet: bool = False) -> None:
+    """A word on stderr before the seconds that a model takes to load."""
     from transformers.utils import logging
 
+    # No bars for weight files: the model is loaded for a question, and the answer is what a reader wants.
     logging.disable_progress_bar()
+    if not quiet:
+        typer.echo(f"foveate: loading {model} ...", err=True)
 
 
 def table(*columns: str, title: str | None = None) -> Table:
@@ -81,7 +94,7 @@ def fitted(
         yield f"[dim]Left out for want of room: {', '.join(gone)}.[/dim]"
 
 
-def comparison(c: Comparison, label: str) -> Table:
+def comparison(c: "Comparison", label: str) -> Table:
     """Tokens, cache and times of both answers, side by side."""
     report = c.pruned.report
     assert report is not None
@@ -117,8 +130,10 @@ def comparison(c: Comparison, label: str) -> Table:
     return grid
 
 
-def cuts(report: Report) -> list[str]:
+def cuts(report: "Report") -> list[str]:
     """One line an image: how many tokens each cut left."""
+    from foveate.viz import where
+
     lines = []
     for image in report.images:
         steps = "".join(f" -> {c.count} {where(c.at)}" for c in image.cuts)
@@ -140,19 +155,23 @@ def times(ratio: float | None) -> str:
 def searching(quiet: bool, name: str) -> Iterator[tuple[Callable[[], None], Callable[[float, float], None]]]:
     """A live line on stderr for a search: (a batch was done, a plan was judged: loss and cost)."""
     seen: list[tuple[float, float]] = []
-    with Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), transient=True, disable=quiet,
-        console=errors(),
-    ) as bar:  # fmt: skip
-        task = bar.add_task(f"{name}: the full model", total=None)
+    with progress(quiet) as bar:
+        batches, line = 0, f"{name}: the full model"
+
+        def step() -> None:
+            nonlocal batches
+            batches += 1
+            bar(line, batches)
 
         def watch(loss: float, cost: float) -> None:
+            nonlocal line
             seen.append((loss, cost))
             best = min(seen)
-            bar.update(
-                task,
-                description=f"{name}: {len(seen)} plans; least loss {best[0]:.4f} at {best[1]:.1%} of the operations; "
-                f"last {loss:.4f} at {cost:.1%}",
+            line = (
+                f"{name}: {len(seen)} plans; least loss {best[0]:.4f} at {best[1]:.1%} of the operations; "
+                f"last {loss:.4f} at {cost:.1%}"
             )
+            bar(line, batches)
 
-        yield (lambda: bar.advance(task)), watch
+        bar(line, 0)
+        yield step, watch

@@ -3,13 +3,16 @@
 import os
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from foveate.cli import app, show
+from foveate.cli.progress import progress
 from foveate.errors import FoveateError
+
+if TYPE_CHECKING:
+    from foveate.pointer.config import OneShotConfig, PointerConfig
 
 _EXAMPLES = """
 [bold]Examples[/bold]
@@ -23,7 +26,8 @@ _EXAMPLES = """
 
   foveate run --model ./llava --image a.jpg --prompt "..." --method sts --keep 0.28 --set path=runs/sts-111/selector
 
-The same command again goes on where it stopped. One JSON object a line of the data: image, question, answer.
+Killed or stopped with Ctrl-C, the same command again goes on where it stopped.
+One JSON object a line of the data: image, question, answer.
 """
 
 
@@ -49,7 +53,8 @@ def train(
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     group: Annotated[int, typer.Option(min=1, help="Tokens a step (sts).")] = 1,
     text: Annotated[bool, typer.Option("--text", help="Read the question too.")] = False,
-    seed: Annotated[int, typer.Option(help="Decides weights, order and noise.")] = 0,
+    save_every: Annotated[int, typer.Option(min=1, help="Updates between states on disk; Ctrl-C saves one too.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Decides weights, order and noise.")] = 0,
     precision: Annotated[str, typer.Option(help="Mixed precision: no, bf16 or fp16.")] = "no",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; under accelerate launch: auto.")] = "auto",
     dtype: Annotated[str, typer.Option(help="Of the frozen model: auto, float32, bfloat16 or float16.")] = "auto",
@@ -57,6 +62,7 @@ def train(
 ) -> None:
     """Train a selector in front of a frozen model, calibrate it, and measure it on held-out questions."""
     from foveate import data as sets
+    from foveate import files
     from foveate.engines import hf
     from foveate.pointer.config import OneShotConfig, PointerConfig
     from foveate.pointer.train import Recipe
@@ -64,9 +70,9 @@ def train(
 
     if precision not in (known := ("no", "bf16", "fp16")):
         raise FoveateError(f"--precision is {precision!r}; it must be one of {', '.join(known)}")
-    recipe = Recipe(steps=steps, batch=batch, accumulate=accumulate, rate=rate, seed=seed)
+    recipe = Recipe(steps=steps, batch=batch, accumulate=accumulate, rate=rate, seed=seed, save_every=save_every)
 
-    def config(features: int) -> PointerConfig | OneShotConfig:
+    def config(features: int) -> "PointerConfig | OneShotConfig":
         if selector is Kind.oneshot:
             return OneShotConfig(features, budget, text)
         return PointerConfig(features, budget, text, group=group)
@@ -77,19 +83,19 @@ def train(
     examples = sets.load(data, labelled=True)
     split(examples)
     hf.look(model)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise FoveateError(f"cannot make the folder {out}: {e.strerror}; name another with --out") from None
-    show.quiet()
-    engine = hf.load(model, _place(device), dtype)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    out = files.folder(out)
     # One of the processes of a launcher speaks for all.
     speaks = os.environ.get("RANK", "0") == "0"
-    with Progress(*columns, transient=True, disable=as_json or not speaks, console=show.errors()) as progress:
-        bar = progress.add_task(f"training {selector.value}", total=steps)
+    engine = show.load(model, _place(device), dtype, quiet=as_json or not speaks)
+    with progress(as_json or not speaks) as bar:
         result = fit(
-            engine, examples, config, recipe, out, precision, lambda done: progress.update(bar, completed=done)
+            engine,
+            examples,
+            config,
+            recipe,
+            out,
+            precision,
+            lambda n: bar(f"training {selector.value}", n, steps),
         )
     if as_json and speaks:
         show.as_json({"out": str(out), **result})

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, install
 
 ERRORS = 2.0
 """A tolerance is resolved by data whose standard error of the mean loss is this many times smaller."""
@@ -129,5 +129,5 @@ def load_scipy() -> Any:
     try:
         from scipy import stats
     except ImportError:
-        raise FoveateError("searching needs SciPy; pip install 'foveate[search]'") from None
+        raise FoveateError(f"searching needs SciPy: {install('search')}") from None
     return stats

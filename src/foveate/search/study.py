@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, install
 
 LEASE = 300.0
 """Seconds without a sign of life after which a claim from another machine is void."""
@@ -206,5 +206,5 @@ def load_optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise FoveateError("searching needs Optuna; pip install 'foveate[search]'") from None
+        raise FoveateError(f"searching needs Optuna: {install('search')}") from None
     return optuna

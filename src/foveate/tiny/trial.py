@@ -55,7 +55,13 @@ class Way:
     budgets: list[float] = field(default_factory=list)
     kept: list[tuple[int, ...]] = field(default_factory=list)
     """Original indices left in the last layer, a question each; empty without a plan."""
-    seconds: float = 0.0
+    times: list[float] = field(default_factory=list)
+    """Seconds, a batch each."""
+
+    @property
+    def seconds(self) -> float:
+        """Of all answers."""
+        return sum(self.times)
 
     def figures(self, asked: Sequence[Asked], full: Way) -> dict[str, Any]:
         """What the table says, as plain data."""
@@ -87,16 +93,26 @@ def questions(count: int, split: str = "test") -> list[Asked]:
 
 
 def run(model: Any, processor: Any, asked: Sequence[Asked], ways: Sequence[Way]) -> Iterator[int]:
-    """Ask everything every way; yields how many questions are done, for a progress bar."""
+    """Ask everything every way; yields how many answers there are in all, for a progress bar."""
     processor.tokenizer.padding_side = "left"
     first = asked[:BATCH]
     for way in ways:
         _ask(model, processor, first, Way(way.name, way.keep, way.plan, way.scaled))  # warm-up, not counted
     for start in range(0, len(asked), BATCH):
         batch = asked[start : start + BATCH]
-        for way in ways:
+        for number, way in enumerate(ways, 1):
             _ask(model, processor, batch, way)
-        yield start + len(batch)
+            yield start * len(ways) + number * len(batch)
+
+
+def common(asked: Sequence[Asked], ways: Sequence[Way]) -> list[Asked]:
+    """The questions that every way has answered; the ways forget the others. For a run that was broken off."""
+    count = min(len(w.answers) for w in ways)
+    for way in ways:
+        for part in (way.answers, way.tokens, way.budgets, way.kept):
+            del part[count:]  # type: ignore[attr-defined]
+        del way.times[-(-count // BATCH) :]
+    return list(asked[:count])
 
 
 def _ask(model: Any, processor: Any, batch: Sequence[Asked], way: Way) -> None:
@@ -129,7 +145,7 @@ def _generate(way: Way, model: Any, inputs: Any, prompt: int) -> Tensor:
     if callable(inputs):
         inputs = inputs()
     output = model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
-    way.seconds += time.perf_counter() - begin
+    way.times.append(time.perf_counter() - begin)
     return output[:, prompt:]
 
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from foveate import files
 from foveate.data import Example
 from foveate.errors import FoveateError
 
@@ -52,7 +52,7 @@ def load(name: str, limit: int | None = None, **options: Any) -> list[Task]:
         from foveate.bench.tasks import lmms
 
         return [lmms.load(name, limit)]
-    if Path(name).expanduser().exists() or name.endswith(".jsonl"):
+    if files.place(name).exists() or name.endswith(".jsonl"):
         from foveate.bench.tasks import jsonl
 
         return [jsonl.load(name, limit, **options)]

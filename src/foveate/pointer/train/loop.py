@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from foveate import files
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, install
 from foveate.pointer.train import state
 from foveate.pointer.train.curves import plot
 from foveate.pointer.train.recipe import Recipe
@@ -106,7 +106,7 @@ def make_accelerator(recipe: Recipe, cpu: bool = False, precision: str = "no") -
     try:
         from accelerate import Accelerator
     except ImportError:
-        raise FoveateError("training needs accelerate: pip install 'foveate[train]'") from None
+        raise FoveateError(f"training needs accelerate: {install('train')}") from None
     return Accelerator(cpu=cpu, mixed_precision=precision, gradient_accumulation_steps=recipe.accumulate)
 
 

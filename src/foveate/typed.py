@@ -1,0 +1,83 @@
+"""Values from outside against the annotations they are meant for: a wrong kind is named where it comes in."""
+
+import math
+import numbers
+import typing
+from collections.abc import Iterable, Mapping
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+from foveate.errors import FoveateError, short
+
+_WORDS: dict[Any, str] = {
+    float: "a finite number",
+    int: "a whole number",
+    str: "text",
+    bool: "true or false",
+    NoneType: "null",
+}
+
+
+def check(values: Mapping[str, Any], hints: Mapping[str, Any], error: type[FoveateError] = FoveateError) -> None:
+    """Refuse a value that its annotation does not allow; names without one pass.
+
+    Raises:
+        FoveateError: of the class `error`.
+    """
+    for name, value in values.items():
+        if name in hints and not fits(value, hints[name]):
+            raise error(f"{name} is {short(repr(value))}; it must be {words(hints[name])}")
+
+
+def hints_of(target: Any) -> dict[str, Any]:
+    """The annotations of a function's parameters or of a dataclass's fields."""
+    hints = typing.get_type_hints(target)
+    hints.pop("return", None)
+    return hints
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the annotated kind. Numbers must be finite, and truth values are no numbers."""
+    kind = get_origin(hint)
+    if kind in (Union, UnionType):
+        return any(fits(value, h) for h in get_args(hint))
+    if kind is Literal:
+        return any(type(value) is type(a) and value == a for a in get_args(hint))
+    if kind is tuple:
+        inside = get_args(hint)
+        if not isinstance(value, tuple | list):
+            return False
+        if inside[-1:] == (...,):
+            return all(fits(v, inside[0]) for v in value)
+        return len(value) == len(inside) and all(map(fits, value, inside))
+    if hint in (None, NoneType):
+        return value is None
+    if hint is float:
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def words(hint: Any) -> str:
+    """What an annotation asks for, for a sentence."""
+    kind = get_origin(hint)
+    if kind in (Union, UnionType):
+        return _or(words(h) for h in get_args(hint))
+    if kind is Literal:
+        return _or(f'"{a}"' if isinstance(a, str) else repr(a) for a in get_args(hint))
+    if kind is tuple:
+        return f"a list of which each is {words(get_args(hint)[0])}"
+    plain: dict[Any, str] = {
+        float: "a finite number",
+        int: "a whole number",
+        str: "text",
+        bool: "true or false",
+        NoneType: "null",
+    }
+    return plain.get(hint) or str(getattr(hint, "__name__", hint))
+
+
+def _or(parts: Iterable[str]) -> str:
+    *first, last = dict.fromkeys(parts)
+    return f"{', '.join(first)} or {last}" if first else last
