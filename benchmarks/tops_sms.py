@@ -130,7 +130,11 @@ def ask_tops(test: Results, depth: int, chosen: dict[str, Any]) -> None:
         test.add("tops I", share, tops(share, depth, stages=1, **scale))
         test.add("tops II", share, tops(share, depth, stages=2, layers=(1, 4), **chosen))
         test.add("tops", share, tops(share, depth, **chosen))
-        test.add("tops as published, renumbered", share, lambda keep=keep: METHODS["tops"](keep, depth=depth))
+        test.add(
+            "tops as published, renumbered",
+            share,
+            lambda keep=keep: METHODS["tops"](keep, depth=depth, transform="none"),
+        )
 
 
 def ask_sms(test: Results, val: Results) -> dict[str, Any]:

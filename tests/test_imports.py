@@ -9,7 +9,7 @@ import foveate
 
 ROOT = Path(foveate.__file__).parent
 
-CORE = "errors ops selection cut plan_text plan"
+CORE = "errors reading typed ops selection cut plan_text plan"
 # Each line may import what its own line names; a room's name stands for all files in it, "room.part" for one part.
 MAY = {
     # What a method sees and answers.
@@ -21,8 +21,8 @@ MAY = {
     "cut": "errors selection",
     "plan_text": "errors reading typed",
     "plan": "errors selection cut plan_text",
-    "pointer": f"{CORE} typed",
-    "methods": f"{CORE} pointer typed",
+    "pointer": f"{CORE} files",
+    "methods": f"{CORE} pointer",
     # What every engine needs to choose.
     "fields": f"{CORE}",
     "choosing": f"{CORE} fields",
@@ -44,7 +44,7 @@ MAY = {
     "samples": "engines files tiny",
     "search": f"{CORE} methods hf engines data files metrics geometry",
     "pointer.train": f"{CORE} pointer methods hf engines data files metrics question",
-    "bench": f"{CORE} methods hf geometry engines data files images metrics tiny viz reading typed __version__",
+    "bench": f"{CORE} methods hf geometry engines data files images metrics tiny viz __version__",
     "cli": None,
 }
 # Inside the Hugging Face engine: each file may import those before it.

@@ -4,6 +4,8 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from foveate import Cut, FoveateError, Plan, PlanError
 from foveate.methods import METHODS, method
@@ -77,6 +79,10 @@ def edit(**changes):
     return json.dumps(json.loads(method("divprune", keep=0.5).to_json()) | changes)
 
 
+def cut(**changes):
+    return {"at": "input", "keep": 0.5, "select": {"kind": "foveate.methods.uniform:Uniform"}} | changes
+
+
 @pytest.mark.parametrize(
     ("text", "say"),
     [
@@ -96,11 +102,75 @@ def edit(**changes):
             "keep is 7.5",
         ),
         (edit(positions="sideways"), "positions"),
+        (edit(positionz="original"), "no key of the plan 'positionz'; did you mean 'positions'"),
+        (edit(cuts=[]), "without cuts drops nothing"),
+        (edit(cuts=5), "cuts is 5"),
+        (edit(cuts=[5]), "a cut is 5; it must be an object"),
+        (edit(cuts=[cut(keeep=0.1)]), "did you mean 'keep'"),
+        (edit(cuts=[cut(or_last="yes")]), "or_last is 'yes'"),
+        (edit(cuts=[cut(keep=10**400)]), "keep is 1000.* at most 1,000,000,000"),
+        (edit(cuts=[cut(at=10**400)]), "cut at layer 1000"),
+        (edit(cuts=[cut(select={"kind": "foveate.methods.random:Random", "seed": "x"})]), "seed is 'x'"),
+        (edit(cuts=[cut(select={"kind": "foveate.methods.random:Random", "seeed": 1})]), "did you mean 'seed'"),
+        (edit(cuts=[cut(select={"kind": 5})]), "Foveate's own selectors only"),
+        (edit(mean=7), "mean is 7"),
+        (edit(mean="much"), "mean is 'much'"),
+        (edit(note=[1]), "note is"),
+        (edit(mean=float("nan")), "NaN is no number of JSON"),
+        (edit(cuts=[cut(select={"kind": "foveate.methods.tops:StageOne", "alpha": float("nan")})]), "NaN"),
+        (edit().replace("0.5", "1e400"), "the number 1e400 is too large"),
+        (edit().replace("0.5", "9" * 5_000), "a number has 5,000 digits"),
+        ("[" * 100_000, "nested too deeply"),
     ],
 )
 def test_plan_files_that_are_refused(text, say):
     with pytest.raises(PlanError, match=say):
         Plan.from_json(text)
+
+
+@pytest.mark.parametrize("cuts", [None, 5, "ab", Cut("input", U, 0.5), ()])
+def test_what_is_no_cuts_is_named(cuts):
+    with pytest.raises(PlanError, match=r"write Plan|no Cut|without cuts"):
+        Plan(cuts)
+
+
+def test_a_byte_order_mark_is_passed_over():
+    plan = method("divprune", keep=0.5)
+    assert Plan.from_json("\ufeff" + plan.to_json()) == plan
+
+
+ANY = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.integers(10**300, 10**301) | st.floats() | st.text(max_size=8),
+    lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(max_size=8), v, max_size=3),
+    max_leaves=5,
+)
+PLACES = [(), ("cuts",), ("positions",), ("mean",), ("note",), ("made",), ("foveate_plan",), ("cuts", 0),
+          *(("cuts", 0, k) for k in ("at", "keep", "over", "or_last", "select")), ("cuts", 0, "select", "kind"),
+          ("cuts", 0, "select", "alpha"), ("cuts", 1, "select", "attention"),
+          ("cuts", 1, "select", "attention", "raters")]  # fmt: skip
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.sampled_from(PLACES), ANY, st.sampled_from(["replaced", "added", "cut"]), st.integers(0, 2_000))
+def test_any_text_is_a_plan_or_a_sentence(place, value, how, size):
+    """Whatever stands anywhere in a plan file, and wherever it is cut off."""
+    data = json.loads(method("tops", keep=0.5).to_json())
+    if how == "replaced" and place:
+        *way, last = place
+        inside = data
+        for step in way:
+            inside = inside[step]
+        inside[last] = value
+    elif how == "added":
+        data["more"] = value
+    text = json.dumps(data)
+    text = text[:size] if how == "cut" else text if place else json.dumps(value)
+    try:
+        plan = Plan.from_json(text)
+    except PlanError as e:
+        assert len(str(e)) < 500
+    else:
+        assert Plan.from_json(plan.to_json()) == plan and plan.at_depth(32).cuts
 
 
 def test_selectors_that_cannot_be_written():

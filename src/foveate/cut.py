@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from foveate.errors import PlanError
+from foveate.errors import PlanError, short
 from foveate.selection import Selector
 
 Place = Literal["encoder", "input"] | int | float
+MOST = 1_000_000_000
+"""No prompt holds as many tokens, and no model as many layers."""
 
 
 def check_keep(keep: float | int, none: bool = False) -> None:
@@ -20,13 +22,15 @@ def check_keep(keep: float | int, none: bool = False) -> None:
         PlanError: neither a fraction in (0, 1] nor a number of at least 1.
     """
     if isinstance(keep, bool) or not isinstance(keep, int | float):
-        raise PlanError(f"keep is {keep!r}; it must be a fraction in (0, 1] or a whole number of tokens, at least 1")
+        raise PlanError(
+            f"keep is {short(repr(keep))}; it must be a fraction in (0, 1] or a whole number of tokens, at least 1"
+        )
     if none and keep == 0:
         return
-    if isinstance(keep, int) and keep < 1:
-        raise PlanError(f"keep is {keep}; a number of tokens must be at least 1")
+    if isinstance(keep, int) and not 1 <= keep <= MOST:
+        raise PlanError(f"keep is {short(str(keep))}; a number of tokens must be at least 1 and at most {MOST:,}")
     if isinstance(keep, float) and not 0 < keep <= 1:
-        way = f"; for a number of tokens write keep={round(keep)}" if keep > 1 else ""
+        way = f"; for a number of tokens write keep={round(keep)}" if 1 < keep <= MOST else ""
         raise PlanError(f"keep is {keep}; a fraction must lie in (0, 1]{way}")
 
 
@@ -55,15 +59,19 @@ class Cut:
     def __post_init__(self) -> None:
         check_keep(self.keep, none=isinstance(self.at, int | float))
         if isinstance(self.at, bool) or not (self.at in ("encoder", "input") or isinstance(self.at, int | float)):
-            raise PlanError(f'cut at {self.at!r}; it must be "encoder", "input" or the number of a decoder layer')
+            raise PlanError(
+                f'cut at {short(repr(self.at))}; it must be "encoder", "input" or the number of a decoder layer'
+            )
         if isinstance(self.at, float) and not 0 < self.at < 1:
             raise PlanError(
                 f"cut at {self.at}; a fraction of the depth lies between 0 and 1, and a layer is a whole number"
             )
-        if isinstance(self.at, int) and self.at < 0:
-            raise PlanError(f"cut at layer {self.at}; layers count from 0, the first decoder layer")
+        if isinstance(self.at, int) and not 0 <= self.at <= MOST:
+            raise PlanError(f"cut at layer {short(str(self.at))}; layers count from 0, the first decoder layer")
+        if not isinstance(self.or_last, bool):
+            raise PlanError(f"or_last is {self.or_last!r}; it must be true or false")
         if self.over not in ("visual", "prompt"):
-            raise PlanError(f'over is {self.over!r}; it must be "visual" or "prompt"')
+            raise PlanError(f'over is {short(repr(self.over))}; it must be "visual" or "prompt"')
         if self.over == "prompt" and self.at == "encoder":
             raise PlanError('over="prompt" needs text beside the image: cut at "input" or at a decoder layer')
         for name, kind in (("reads", set | frozenset), ("adaptive", bool)):

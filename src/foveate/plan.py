@@ -1,14 +1,14 @@
 """Where tokens are dropped, and how many at most. A plan is plain data: it goes to JSON and comes back the same."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from typing import Any, Literal
 
 from foveate import plan_text
 from foveate.cut import Cut
-from foveate.errors import PlanError
+from foveate.errors import PlanError, short
 
 Positions = Literal["original", "contiguous"]
 
@@ -33,14 +33,23 @@ class Plan:
     made: Mapping[str, Any] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.cuts, Cut) or not isinstance(self.cuts, Iterable):
+            raise PlanError(f"cuts is {short(repr(self.cuts))}; write Plan((Cut(at, select, keep), ...))")
         object.__setattr__(self, "cuts", tuple(self.cuts))
+        if not self.cuts:
+            raise PlanError("a plan without cuts drops nothing; give it one, or run the model without a plan")
+        mean = self.mean
+        if mean is not None and not (isinstance(mean, int | float) and not isinstance(mean, bool) and 0 < mean <= 1):
+            raise PlanError(f"mean is {short(repr(mean))}; it must be a fraction in (0, 1], or None")
+        if not isinstance(self.note, str):
+            raise PlanError(f"note is {short(repr(self.note))}; it must be text")
         if not isinstance(self.made, Mapping | None):
-            raise PlanError(f"made is {self.made!r}; what a plan says of its making is a mapping, or None")
+            raise PlanError(f"made is {short(repr(self.made))}; what a plan says of its making is a mapping, or None")
         if self.positions not in (None, "original", "contiguous"):
-            raise PlanError(f'positions is {self.positions!r}; it must be "original", "contiguous" or None')
+            raise PlanError(f'positions is {short(repr(self.positions))}; it must be "original", "contiguous" or None')
         for cut in self.cuts:
             if not isinstance(cut, Cut):
-                raise PlanError(f"{cut!r} is no Cut; write Cut(at, select, keep)")
+                raise PlanError(f"{short(repr(cut))} is no Cut; write Cut(at, select, keep)")
         for a, b in zip(self.cuts, self.cuts[1:], strict=False):
             if not b.after(a):
                 raise PlanError(f"cut at {b.at!r} comes after {a.at!r}; list cuts in forward order, one a place")
@@ -115,10 +124,12 @@ class Plan:
         """
         data = plan_text.read(text)
         try:
-            cuts = [
-                Cut(c["at"], plan_text.load(c["select"]), c["keep"], c.get("over", "visual"), c.get("or_last", False))
-                for c in data["cuts"]
-            ]
+            plan_text.known(data, ("foveate_plan", *(f.name for f in fields(cls))), "the plan")
+            names = [f.name for f in fields(Cut)]
+            if not isinstance(data["cuts"], list):
+                raise PlanError(f"cuts is {short(repr(data['cuts']))}; it must be a list")
+            written = [plan_text.known(c, names, "a cut") for c in data["cuts"]]
+            cuts = [Cut(**{**c, "select": plan_text.load(c["select"])}) for c in written]
             return cls(tuple(cuts), data.get("positions"), data.get("mean"), data.get("note", ""), data.get("made"))
         except (KeyError, TypeError) as e:
             raise PlanError(

@@ -5,13 +5,13 @@ and importing a module runs it.
 """
 
 import importlib
-import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import fields, is_dataclass
 from importlib.metadata import entry_points
 from typing import Any
 
-from foveate.errors import PlanError
+from foveate import reading, typed
+from foveate.errors import PlanError, short, unknown
 
 VERSION = 1
 
@@ -63,23 +63,43 @@ def load(data: Any) -> Any:
     if not isinstance(data, Mapping):
         return data
     values = {name: load(value) for name, value in data.items() if name != "kind"}
-    module, _, name = str(data["kind"]).partition(":")
+    named = data.get("kind")
+    module, _, name = named.partition(":") if isinstance(named, str) else ("", "", "")
+    called = short(repr(named))
     if not _may_hold(module):
         raise PlanError(
-            f"the plan names {data['kind']!r}; plan files hold Foveate's own selectors only, "
-            "and those of installed packages that offer methods"
+            f"the plan names {called}; plan files hold Foveate's own selectors only, and those of installed packages "
+            "that offer methods"
         )
     try:
         kind = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError):
-        raise PlanError(f"the plan names {data['kind']!r}, which this Foveate does not have; update it") from None
+    except (ImportError, AttributeError, ValueError):
+        raise PlanError(f"the plan names {called}, which this Foveate does not have; update it") from None
     make: Any = getattr(kind, "from_plan", kind)
     if not (isinstance(kind, type) and (is_dataclass(kind) or make is not kind)):
-        raise PlanError(f"the plan names {data['kind']!r}, which is no selector")
+        raise PlanError(f"the plan names {called}, which is no selector")
+    if make is kind:
+        takes = typed.hints_of(kind)
+        typed.check(values, takes, PlanError)
+        if takes and (strange := sorted(values.keys() - takes.keys())):
+            raise PlanError(unknown(f"setting of {name}", strange[0], takes, see="written by Plan.to_json()"))
     try:
         return make(**values)
     except TypeError as e:
-        raise PlanError(f"{data['kind']} does not take these values: {e}") from None
+        raise PlanError(f"{called} does not take these values: {e}") from None
+
+
+def known(data: Any, names: Collection[str], what: str) -> Mapping[str, Any]:
+    """An object of a plan's text that holds no key but these.
+
+    Raises:
+        PlanError: it is no object, or holds another key: what nobody reads would be ignored.
+    """
+    if not isinstance(data, Mapping):
+        raise PlanError(f"{what} is {short(repr(data))}; it must be an object; write plans with Plan.to_json()")
+    if strange := sorted(data.keys() - set(names)):
+        raise PlanError(unknown(f"key of {what}", strange[0], names, see="written by Plan.to_json()"))
+    return data
 
 
 def read(text: str) -> dict[str, Any]:
@@ -91,13 +111,13 @@ def read(text: str) -> dict[str, Any]:
     if not isinstance(text, str):
         raise PlanError(f"this is no plan: from_json takes text, not {type(text).__name__}")
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as e:
-        raise PlanError(f"this is no plan: not JSON at line {e.lineno}, column {e.colno} ({e.msg})") from None
+        data = reading.read(text)
+    except reading.NotJSON as e:
+        raise PlanError(f"this is no plan: not JSON ({e})") from None
     if not isinstance(data, dict) or "foveate_plan" not in data:
         raise PlanError('this is no plan: the key "foveate_plan" is missing; write plans with Plan.to_json()')
     if type(version := data["foveate_plan"]) is not int or version != VERSION:
         raise PlanError(
-            f"plan file of version {version!r}, but this Foveate reads version {VERSION}; update one of them"
+            f"plan file of version {short(repr(version))}, but this Foveate reads version {VERSION}; update one of them"
         )
     return data

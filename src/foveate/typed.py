@@ -9,9 +9,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from foveate.errors import FoveateError, short
 
+_MOST = 2**63 - 1
+"""What PyTorch, NumPy and files hold: beyond it every one of them fails in its own way."""
 _WORDS: dict[Any, str] = {
     float: "a finite number",
-    int: "a whole number",
+    int: "a whole number of 64 bits",
     str: "text",
     bool: "true or false",
     NoneType: "null",
@@ -30,8 +32,11 @@ def check(values: Mapping[str, Any], hints: Mapping[str, Any], error: type[Fovea
 
 
 def hints_of(target: Any) -> dict[str, Any]:
-    """The annotations of a function's parameters or of a dataclass's fields."""
-    hints = typing.get_type_hints(target)
+    """The annotations of a function's parameters or of a dataclass's fields; none where they cannot be resolved."""
+    try:
+        hints = typing.get_type_hints(target)
+    except (NameError, TypeError, AttributeError):  # a package of somebody else's, under TYPE_CHECKING
+        return {}
     hints.pop("return", None)
     return hints
 
@@ -55,7 +60,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is float:
         return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if hint is int:
-        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+        return whole and -_MOST <= int(typing.cast(Any, value)) <= _MOST
     return isinstance(value, hint) if isinstance(hint, type) else True
 
 
@@ -70,7 +76,7 @@ def words(hint: Any) -> str:
         return f"a list of which each is {words(get_args(hint)[0])}"
     plain: dict[Any, str] = {
         float: "a finite number",
-        int: "a whole number",
+        int: "a whole number of 64 bits",
         str: "text",
         bool: "true or false",
         NoneType: "null",

@@ -111,10 +111,15 @@ def test_a_heavy_tail_drowns_the_other_criteria_with_a_warning_and_rank_repairs_
     heavy = view.cls_attn_BN * 1e-4
     heavy[0, ::12] *= 1e4
     view = TokenView(hidden_BND=view.hidden_BND, cls_attn_BN=heavy)
-    with pytest.warns(UserWarning, match="drowns diversity"):
-        assert make(0.2).cuts[0].select(view, 12).keep_BN[0, ::12].all(), "[CLS] top-k in all but name"
+    with pytest.warns(UserWarning, match="drowns diversity") as said:
+        assert make(0.2, transform="none").cuts[0].select(view, 12).keep_BN[0, ::12].all(), (
+            "[CLS] top-k in all but name"
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for options in ({"transform": "rank"}, {"normalise": "minmax"}, {"alpha": 0.0, "lam": 0.0}):
+        plain = {"transform": "none"}
+        for options in ({}, plain | {"normalise": "minmax"}, plain | {"alpha": 0.0, "lam": 0.0}):
             make(0.2, **options).cuts[0].select(view, 12)
-    assert not make(0.2, transform="rank").cuts[0].select(view, 12).keep_BN[0, ::12].all()
+    assert str(said[0].message).count("transform=") == 1 and "normalise" not in str(said[0].message)
+    assert make(0.2) == make(0.2, transform="rank") != make(0.2, transform="none")
+    assert not make(0.2).cuts[0].select(view, 12).keep_BN[0, ::12].all()

@@ -21,7 +21,7 @@ _EXAMPLES = """
 
   foveate bench --model ./llava --method divprune,fastv --keep 0.333,0.222,0.111 --task mine.jsonl --out out/mine
 
-  foveate bench --method tops,plan.json --set tops.transform=rank --task tiny:crowded --out out/crowded
+  foveate bench --method tops,plan.json --set tops.transform=none --task tiny:crowded --out out/crowded
 
   foveate bench --compare out/mine out/other
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from foveate import files
-from foveate.errors import FoveateError, PlanError, short, unknown
+from foveate.errors import FoveateError, PlanError, short
 from foveate.reading import NotJSON, read
 
 if TYPE_CHECKING:
@@ -55,11 +55,9 @@ def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     Raises:
         PlanError: there is no such method.
     """
-    from foveate.methods import METHODS
+    from foveate.methods import registry
 
-    if name not in METHODS:
-        raise PlanError(unknown("method", name, METHODS))
-    return inspect.signature(METHODS[name]).parameters
+    return registry.parameters(name)
 
 
 def build(name: str, keep: str, values: Mapping[str, Any], depth: int) -> "Plan":
@@ -79,9 +77,9 @@ def build(name: str, keep: str, values: Mapping[str, Any], depth: int) -> "Plan"
         return method(name, keep=keep_value(keep), **arguments)
     except FoveateError:
         raise
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         # A value of the wrong kind surfaces wherever it is first used; what was asked says more than that place.
-        asked = ", ".join(f"{k}={v!r}" for k, v in values.items())
+        asked = short(", ".join(f"{k}={v!r}" for k, v in values.items()), 200)
         raise PlanError(f"{name} cannot be made with {asked}; its settings: foveate list --json") from None
 
 

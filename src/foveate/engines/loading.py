@@ -1,6 +1,5 @@
 """Find and load a Hugging Face model and its processor; a bad folder is named before its weights are read."""
 
-import json
 import os
 import re
 from dataclasses import dataclass
@@ -11,6 +10,8 @@ import torch
 
 from foveate import tiny
 from foveate.errors import FoveateError, ModelError
+from foveate.files import place as place_of
+from foveate.reading import read
 
 TINY = "tiny"
 """The name of the embedded checkpoint, where a folder or a hub id could stand."""
@@ -47,7 +48,7 @@ def look(name: str) -> Facts:
         from transformers.utils.hub import cached_file
 
         config_file = cached_file(source, "config.json")
-        data = json.loads(Path(config_file or "").read_text())
+        data = read(Path(config_file or "").read_text())
     except (OSError, ValueError) as e:
         raise ModelError(_missing(name, e)) from None
     kind = data.get("model_type") if isinstance(data, dict) else None
@@ -121,6 +122,8 @@ def check_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         place = torch.device(name)
+        if place.type == "meta":  # shapes without numbers
+            raise RuntimeError
     except RuntimeError:
         raise FoveateError(f"no device {name!r}; use auto, cpu, cuda, cuda:1 or mps") from None
     try:
@@ -143,7 +146,7 @@ def check_dtype(name: str) -> torch.dtype | None:
 
 
 def _source(name: str) -> str:
-    folder = Path(name).expanduser()
+    folder = place_of(name)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} is no model: it has no config.json; give the folder that save_pretrained wrote")

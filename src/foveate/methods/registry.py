@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from foveate import typed
 from foveate.errors import PlanError, unknown
 from foveate.plan import Plan
 from foveate.plan_text import trust
@@ -74,6 +75,7 @@ def method(name: str, **options: Any) -> Plan:
             raise PlanError(unknown(f"option of {name}", option, known, see=f"help(foveate.methods.{name})"))
     if missing := [p.name for p in known.values() if p.default is p.empty and p.name not in options]:
         raise PlanError(f"{name} needs {', '.join(missing)}; for example {name}(keep=0.25)")
+    typed.check(options, typed.hints_of(find(name)), PlanError)
     plan = find(name)(**options)
     if not isinstance(plan, Plan):
         raise PlanError(f"{name} returned a {type(plan).__name__}; a method returns a foveate.Plan")

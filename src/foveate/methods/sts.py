@@ -7,6 +7,7 @@ code is public, so there are no authors' indices to compare with; docs/methods/s
 trained for a mean of 0.111 wants room above it for crowded images: `sts(keep=0.28, path="runs/sts-111/selector")`.
 """
 
+from foveate import typed
 from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.plan import Plan
@@ -31,6 +32,7 @@ def sts(keep: float | int, path: str | None = None, stop_bias: float | None = No
         ModelError: no selector at `path`.
     """
     check_keep(keep)
+    typed.check({"path": path, "stop_bias": stop_bias}, typed.hints_of(sts), PlanError)
     select = PointerSelector.from_pretrained(path or _nearest(keep))
     if stop_bias is not None:
         select = select.turned(stop_bias)

@@ -6,7 +6,8 @@ loop. What the paper leaves open is a parameter here, and these are our readings
 - Similarity is the cosine, in float32. Tiles of one image are chosen from jointly.
 - Normalisation: the algorithms divide by the mean, the main text says min-max. "mean" is the default, over the tokens
   still open, at every step. With the heavy tail of real [CLS] attention it reduces the published weights to [CLS]
-  top-k; then `transform="rank"` (not in the paper) repairs it, and a warning says so.
+  top-k. `transform="rank"`, which is not in the paper, repairs it and is the default; `transform="none"` is as
+  published, and a warning says where it drowns the other criteria.
 - "Layer 12" is before decoder layer 12, counted from 0: twelve layers see the larger set, as the accounting of the
   paper needs. Stage II ranks by the attention of the layer that just ran; `attention="own"` by the next layer's.
 - Text raters are SparseVLM's: question tokens more relevant to the image than the mean of them.
@@ -77,8 +78,8 @@ class _Greedy:
         """Exactly k tokens."""
         hidden_BND, raw_BN = view.need("hidden_BND"), view.need(self.relevance)
         relevance_BN = transform(raw_BN, self.transform, self.clip)
-        if self.normalise == "mean" and self.beta and (self.alpha or self.lam):
-            _warn_if_drowned(relevance_BN, self.relevance)
+        if self.normalise == "mean" and self.transform != "rank" and self.beta and (self.alpha or self.lam):
+            _warn_if_drowned(relevance_BN)
         # Transforms may make the largest values equal; the most relevant token is first all the same.
         first_B1 = raw_BN.argmax(1, keepdim=True)
         order_BK = balance(
@@ -105,13 +106,13 @@ class StageTwo(_Greedy):
     reads: ClassVar[frozenset[str]] = frozenset({"hidden_BND", "text_attn_BN"})
 
 
-def _warn_if_drowned(relevance_BN: Tensor, name: str) -> None:
+def _warn_if_drowned(relevance_BN: Tensor) -> None:
     peak = float((relevance_BN.amax(1) / relevance_BN.mean(1).clamp(min=1e-30)).max())
     if peak > DROWNING:
         # The same words every time, so that Python's filters show them once.
         warnings.warn(
-            f"TOPS: the largest {name} is more than {DROWNING:g} times the mean, so relevance drowns diversity and "
-            'coverage; use transform="rank", or normalise="minmax"',
+            f"TOPS: the largest attention is more than {DROWNING:g} times the mean, so relevance drowns diversity and "
+            'coverage; use transform="rank"',
             stacklevel=3,
         )
 
@@ -128,7 +129,7 @@ def tops(
     alpha_inside: float | None = None,
     lam_inside: float | None = None,
     normalise: Normalise = "mean",
-    transform: Transform = "none",
+    transform: Transform = "rank",
     transform_inside: Transform | None = None,
     clip: float = 0.9,
     beta: float = 1.0,
@@ -154,7 +155,7 @@ def tops(
         alpha_inside: the same for Stage II; by default the schedule's, or 0.5.
         lam_inside: the same for Stage II.
         normalise: of all criteria: "mean" or "minmax".
-        transform: of the relevance: "none", "rank", "log", "clip".
+        transform: of the relevance: "rank", "log", "clip", or "none" as in the paper.
         transform_inside: the same for Stage II; by default as in Stage I.
         clip: the quantile at which "clip" cuts.
         beta: weight of relevance in both stages; the paper's is 1, and 0 leaves it out of all picks but the first.

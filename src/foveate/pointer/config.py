@@ -1,8 +1,9 @@
 """What a learned selector is made of: plain data, written to config.json beside its weights."""
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
+from foveate import typed
 from foveate.errors import FoveateError
 
 Stop = Literal["hazard", "softmax", "none"]
@@ -26,6 +27,21 @@ class Stopping(Protocol):
     def stop_scale(self) -> float:
         """The sharpness that a hazard is read with."""
         ...
+
+
+def sane(config: Any) -> None:
+    """Kinds and sizes, before a single weight is made: a config may come from anyone.
+
+    Raises:
+        FoveateError: a value of the wrong kind, or a size that no selector has.
+    """
+    typed.check(vars(config), typed.hints_of(type(config)))
+    for name, most in _MOST.items():
+        if (value := getattr(config, name, 0)) > most:
+            raise FoveateError(f"{name} is {value:,}; no selector has more than {most:,}")
+
+
+_MOST = {"features": 2**17, "width": 2**14, "heads": 2**10, "blocks": 64, "likeness": 2**14, "group": 2**20}
 
 
 @dataclass(frozen=True)
@@ -64,6 +80,7 @@ class PointerConfig:
     stop_scale: float = 0.3
 
     def __post_init__(self) -> None:
+        sane(self)
         for name in ("features", "width", "heads", "likeness", "group"):
             check(name, v := getattr(self, name), v >= 1, "at least 1")
         check("blocks", self.blocks, self.blocks >= 0, "0 or more")
@@ -86,6 +103,7 @@ class OneShotConfig:
     blocks: int = 2
 
     def __post_init__(self) -> None:
+        sane(self)
         for name in ("features", "width", "heads"):
             check(name, v := getattr(self, name), v >= 1, "at least 1")
         check("blocks", self.blocks, self.blocks >= 0, "0 or more")

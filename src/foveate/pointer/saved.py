@@ -2,7 +2,7 @@
 
 import copy
 import os
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -11,7 +11,11 @@ from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
 from safetensors.torch import load_model
 from torch import nn
 
-from foveate.errors import ModelError, PlanError
+from foveate import typed
+from foveate.errors import ModelError, PlanError, unknown
+from foveate.files import place
+from foveate.files import read as file_text
+from foveate.reading import NotJSON, read
 from foveate.selection import Knob
 
 WEIGHTS = "model.safetensors"
@@ -77,13 +81,16 @@ class Saved(
             ModelError: nothing is there, or it is no selector of this kind.
         """
         name = os.fspath(name)
+        folder = place(name)
         shipped = SHIPPED / name
-        folder = shipped if "/" not in name and shipped.is_dir() else Path(name).expanduser()
+        folder = shipped if "/" not in name and shipped.is_dir() else folder
         if not folder.is_dir() and (name.count("/") != 1 or name.startswith((".", "~", "/"))):
             here = ", ".join(names()) or "none"
             raise ModelError(f"no selector {name}; give a folder, a hub id (owner/name), or a shipped one ({here})")
         if folder.is_dir() and not (folder / "config.json").is_file():
             raise ModelError(f"{folder} is no selector: it has no config.json; give what save_pretrained wrote")
+        if folder.is_dir():
+            cls._check(folder)
         try:
             loaded = super().from_pretrained(os.fspath(folder) if folder.is_dir() else name, **options)
         except Exception as e:  # hub, JSON, safetensors and torch each have their own
@@ -103,7 +110,28 @@ class Saved(
             file = hf_hub_download(model_id, WEIGHTS, **options)
         made = cls(config)
         load_model(made, file, strict=strict, device=map_location)
+        if spoilt := [n for n, t in made.state_dict().items() if not torch.isfinite(t).all()]:
+            raise ModelError(f"its weights {spoilt[0]} hold NaN or infinity; train it anew, or copy it again")
         return made
+
+    @classmethod
+    def _check(cls, folder: Path) -> None:
+        """Refuse a config that is no object of this kind's fields: the hub's own reader passes over what it likes.
+
+        Raises:
+            ModelError: it is so, or it is another kind of selector's.
+        """
+        try:
+            data = read(file_text(folder / "config.json", "the selector"))
+        except NotJSON as e:
+            raise ModelError(f"{folder} is no selector: its config.json is no JSON ({e})") from None
+        found = data.keys() if isinstance(data, dict) else {""}
+        # All fields are always written; who has fewer is an older one, unless they are another kind's.
+        others = [k.__name__ for k in Saved.__subclasses__() if k is not cls and found == _fields(k) != _fields(cls)]
+        if not others and found <= _fields(cls):
+            return
+        hint = f"it is a {others[0]}" if others else "its config.json has other settings"
+        raise ModelError(f"{folder} is no {cls.__name__}: {hint}; give the folder of one that foveate train wrote")
 
     def to_plan(self) -> dict[str, Any]:
         """What a plan file holds: where the weights are, and where the knob stands.
@@ -121,6 +149,10 @@ class Saved(
     @classmethod
     def from_plan(cls, saved: str, **dial: float) -> Self:
         """The selector that `to_plan` described."""
+        takes: dict[str, Any] = {"saved": str} | ({cls.knob.name: float} if cls.knob else {})
+        typed.check({"saved": saved, **dial}, takes, PlanError)
+        if strange := sorted(dial.keys() - takes.keys()):
+            raise PlanError(unknown(f"setting of {cls.__name__}", strange[0], takes, see="written by Plan.to_json()"))
         loaded = cls.from_pretrained(saved)
         return loaded.turned(dial[cls.knob.name]) if cls.knob and cls.knob.name in dial else loaded
 
@@ -140,6 +172,11 @@ class Saved(
     def on(self, device: torch.device) -> Self:
         """This selector, moved to where the tokens are."""
         return self if next(self.parameters()).device == device else self.to(device)
+
+
+def _fields(kind: type[Saved]) -> set[str]:
+    """The settings that a kind's config may name."""
+    return {f.name for f in fields(typed.hints_of(kind.__init__)["config"])}
 
 
 def names() -> list[str]:

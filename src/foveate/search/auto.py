@@ -63,7 +63,7 @@ def _pyramiddrop(_trial: Any, share: float, depth: int) -> dict[str, Any]:
 
 
 def _tops(trial: Any, share: float, depth: int) -> dict[str, Any]:
-    return {"keep": share, "depth": depth, "transform": trial.suggest_categorical("tops.transform", ["none", "rank"])}
+    return {"keep": share, "depth": depth, "transform": trial.suggest_categorical("tops.transform", ["rank", "none"])}
 
 
 def _psigmoid(trial: Any, share: float, depth: int) -> dict[str, Any]:
