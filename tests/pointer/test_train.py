@@ -1,5 +1,7 @@
 """Training: the loss is that of use, only the selector learns, and an interrupted run is the run that was not."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from foveate.engines.prompting import Prompt
 from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.pointer.noise import Support
-from foveate.pointer.train import Recipe, Seen, examples, make_accelerator, train
+from foveate.pointer.train import Recipe, Seen, examples, make_accelerator, state, train
 from foveate.pointer.train.calibrate import calibrated, counts, mean_kept, walks
 from foveate.pointer.train.examples import Examples
 from foveate.pointer.train.loop import STATE, numbers
@@ -181,6 +183,52 @@ def test_resuming_is_not_stopping(task: Examples, tmp_path: Path, accumulate: in
 
 
 @llava
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_middle_of_an_update_loses_nothing(
+    task: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    whole, one = run(task, tmp_path / "a", [None])
+    look, asked = task.look, 0
+
+    def interrupted(*words: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == 4:
+            os.kill(os.getpid(), number)
+        return look(*words)
+
+    before = signal.getsignal(number)
+    with monkeypatch.context() as m:
+        m.setattr(task, "look", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(task, tmp_path / "b", [None])
+    assert signal.getsignal(number) is before
+    saved = state.read(tmp_path / "b" / STATE)[1]["step"]
+    assert 1 <= saved <= 4 and saved % 3, "at an update of its own, not at the next of save_every"
+    # How often states are saved may change on the way.
+    recipe = Recipe(steps=8, batch=2, warmup=2, save_every=1, check_every=4, others=2)
+    two = select(32)
+    parts = train(task, task.engine.model, two, recipe, tmp_path / "b", lambda s: {"kept": float(s.config.budget)},
+                  make_accelerator(recipe, cpu=True))  # fmt: skip
+    assert [{k: v for k, v in row.items() if k != "seconds"} for row in parts] == whole
+    for (name, a), b in zip(one.state_dict().items(), two.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@llava
+def test_a_second_signal_does_not_wait(task: Examples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def impatient(*_: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it waited")
+
+    monkeypatch.setattr(task, "look", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        run(task, tmp_path / "a", [None])
+    assert not (tmp_path / "a" / STATE).exists()
+
+
+@llava
 def test_a_finished_run_is_not_run_again_and_another_is_refused(task: Examples, tmp_path: Path) -> None:
     before, _ = run(task, tmp_path / "a", [None])
     recipe = Recipe(steps=8, batch=2, warmup=2, save_every=3, check_every=4, others=2)
@@ -189,6 +237,10 @@ def test_a_finished_run_is_not_run_again_and_another_is_refused(task: Examples, 
     assert [{k: v for k, v in r.items() if k != "seconds"} for r in again] == before and not ticks
     with pytest.raises(FoveateError, match="other settings"):
         train(task, task.engine.model, select(32), Recipe(steps=9, batch=2), tmp_path / "a")
+    for facts in ({}, {"run": [], "step": 1, "seconds": 1.0, "curve": []}, {"run": {}, "step": "x"}):
+        state.write(tmp_path / "a" / STATE, {"a": torch.zeros(1)}, facts)
+        with pytest.raises(FoveateError, match="no training state"):
+            train(task, task.engine.model, select(32), recipe, tmp_path / "a")
     (tmp_path / "a" / STATE).write_bytes(b"x")
     with pytest.raises(FoveateError, match="no training state"):
         train(task, task.engine.model, select(32), recipe, tmp_path / "a")

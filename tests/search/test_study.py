@@ -1,5 +1,6 @@
 """A study never loses a trial, never doubles one, and goes on after a kill."""
 
+import errno
 import json
 import multiprocessing
 import os
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -123,3 +125,45 @@ def test_proposals_follow_from_the_seed_and_what_is_known(kind):
     first = propose(draw, known, 3, 7, kind, 2)
     assert first == propose(draw, known, 3, 7, kind, 2) and len({json.dumps(p) for p in first}) == 3
     assert propose(draw, known, 3, 8, kind, 9) != propose(draw, known, 3, 7, kind, 9)
+
+
+@pytest.fixture(scope="module")
+def journal(tmp_path_factory):
+    """A finished study's file, and where its lines end."""
+    path = tmp_path_factory.mktemp("study") / "study.journal"
+    Study(path, "s", {"a": 1}).ask(JOBS[:2], square)
+    return path.read_bytes()
+
+
+def test_a_file_cut_off_at_any_byte_goes_on(journal, tmp_path):
+    """Every byte of the last lines, and every ninth before: what was whole stays, and the search ends the same."""
+    for size in {*range(0, len(journal), 9), *range(len(journal) - 300, len(journal))}:
+        path = tmp_path / "study.journal"
+        path.write_bytes(journal[:size])
+        torn = not journal[:size].endswith(b"\n") and size > 0
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always", UserWarning)
+            study = Study(path, "s", {"a": 1})
+        assert [str(w.message).count("was cut off, and is dropped") for w in said] == [1] * torn
+        kept = len(study.known())
+        assert study.ask(JOBS[:2], square) == [square(i, lambda: None) for i in range(2)]
+        assert study.evaluated == 2 - kept
+        assert len(Study(path, "s", {"a": 1}).known()) == 2
+        path.unlink()
+
+
+def test_a_full_disk_takes_nothing_away(tmp_path, monkeypatch):
+    path = tmp_path / "study.journal"
+    study = Study(path, "s", {"a": 1})
+    study.ask(JOBS[:1], square)
+    before = path.read_bytes()
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as m:
+        m.setattr(os, "fsync", full)
+        with pytest.raises(FoveateError, match="No space left on device; what was evaluated is safe"):
+            study.ask(JOBS[1:2], square)
+    assert path.read_bytes() == before
+    assert len(Study(path, "s", {"a": 1}).ask(JOBS[:3], square)) == 3

@@ -10,12 +10,14 @@ import os
 import socket
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from foveate import files
 from foveate.errors import FoveateError, install
+from foveate.search.journal import Journal
 
 LEASE = 300.0
 """Seconds without a sign of life after which a claim from another machine is void."""
@@ -133,6 +135,8 @@ class Study:
             raise
         try:
             handle.set_user_attr("result", json.dumps(result))
+        except FoveateError:  # a full disk
+            raise
         except Exception:  # buried by another process, which took it for dead: what counts is what that one tells
             return
         self.evaluated += 1
@@ -187,13 +191,17 @@ def _alive(attrs: Mapping[str, Any]) -> bool:
 def _storage(optuna: Any, where: str) -> Any:
     if "://" in where:
         return optuna.storages.RDBStorage(where, engine_kwargs=_patient(where))
-    path = Path(where).expanduser()
+    path = files.place(where)
     if path.is_dir() or not path.parent.is_dir():
         raise FoveateError(f"the study {where} must be a file in a folder that exists, or a database URL")
     if path.suffix in (".db", ".sqlite", ".sqlite3"):
         url = f"sqlite:///{path}"
         return optuna.storages.RDBStorage(url, engine_kwargs=_patient(url))
-    backend = optuna.storages.journal.JournalFileBackend(os.fspath(path))
+    backend = Journal(optuna, path)
+    if backend.mend():
+        warnings.warn(
+            f"the last line of {path} was cut off, and is dropped; what it told of is evaluated again", stacklevel=4
+        )
     return optuna.storages.JournalStorage(backend)
 
 

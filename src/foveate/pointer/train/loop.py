@@ -18,6 +18,7 @@ from foveate import files
 from foveate.errors import FoveateError, install
 from foveate.pointer.train import state
 from foveate.pointer.train.curves import plot
+from foveate.pointer.train.interrupt import Waiting
 from foveate.pointer.train.recipe import Recipe
 from foveate.pointer.train.task import Task
 from foveate.pointer.train.trainee import Trainee
@@ -53,11 +54,14 @@ def train(
         tick: told how many updates are done.
         stop_after: end the call after so many updates in all; the next call goes on.
 
+    Ctrl-C and SIGTERM end it after the update that is being made, with its state on disk.
+
     Returns:
         The curve, a row every 10 updates and for each check.
 
     Raises:
         FoveateError: the folder holds the state of another run, or the loss is no number.
+        KeyboardInterrupt: the state is saved.
     """
     accelerator = accelerator or make_accelerator(recipe)
     trainee = Trainee(task, model, selector, recipe, lambda x: accelerator.reduce(x, "sum"))
@@ -68,33 +72,43 @@ def train(
     path, curve, done, spent = folder / STATE, [], 0, 0.0
     if path.exists():
         tensors, facts = state.read(path)
-        if facts["run"] != json.loads(json.dumps(key)):
+        if _decisive(facts["run"]) != _decisive(json.loads(json.dumps(key))):
             raise FoveateError(f"{path} belongs to a run with other settings; choose another folder, or delete it")
         state.restore(trainee, bare, tensors)
         curve, done, spent = facts["curve"], facts["step"], facts["seconds"]
     end = min(recipe.steps, stop_after or recipe.steps)
     began = time.monotonic()
-    while done < end:
-        figures = _update(accelerator, wrapped, trainee, optimizer, recipe, done)
-        done += 1
-        seconds = spent + time.monotonic() - began
-        if done % 10 == 0 or done <= 3:
-            curve.append({"step": done, "seconds": round(seconds, 2), **{k: round(v, 5) for k, v in figures.items()}})
-        if check is not None and (done % recipe.check_every == 0 or done == recipe.steps):
-            selector.eval()
-            curve.append({"step": done} | {f"hard_{k}": round(v, 5) for k, v in check(selector).items()})
-        if done % recipe.save_every == 0 or done == end:
-            tensors = state.gather(trainee, bare)
-            if accelerator.is_main_process:
-                facts = {"run": key, "step": done, "seconds": seconds, "curve": curve}
-                state.write(path, tensors, facts)
-        if tick is not None:
-            tick(done)
+    with Waiting() as waiting:
+        while done < end:
+            figures = _update(accelerator, wrapped, trainee, optimizer, recipe, done)
+            done += 1
+            seconds = spent + time.monotonic() - began
+            if done % 10 == 0 or done <= 3:
+                row = {k: round(v, 5) for k, v in figures.items()}
+                curve.append({"step": done, "seconds": round(seconds, 2), **row})
+            if check is not None and (done % recipe.check_every == 0 or done == recipe.steps):
+                selector.eval()
+                curve.append({"step": done} | {f"hard_{k}": round(v, 5) for k, v in check(selector).items()})
+            stop = waiting.agreed(accelerator)
+            if done % recipe.save_every == 0 or done == end or stop:
+                tensors = state.gather(trainee, bare)
+                if accelerator.is_main_process:
+                    facts = {"run": key, "step": done, "seconds": seconds, "curve": curve}
+                    state.write(path, tensors, facts)
+            if tick is not None:
+                tick(done)
+            if stop:
+                raise KeyboardInterrupt
     if accelerator.is_main_process:
         files.write(folder / "curves.json", (json.dumps(curve, indent=1) + "\n").encode())
         plot(curve, selector.config.budget, folder / "curves.png")
     selector.eval()
     return curve
+
+
+def _decisive(run: dict[str, Any]) -> dict[str, Any]:
+    """What decides the outcome of a run: how often it is saved does not."""
+    return run | {"recipe": {k: v for k, v in run["recipe"].items() if k != "save_every"}}
 
 
 def make_accelerator(recipe: Recipe, cpu: bool = False, precision: str = "no") -> Any:

@@ -9,10 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from foveate import files
+from foveate import files, typed
 from foveate.errors import FoveateError
+from foveate.reading import read as read_json
 
 _FROZEN = "model."
+_FACTS = {"run": dict, "step": int, "seconds": float, "curve": list}
 
 
 def gather(trainee: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -73,6 +75,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, json.loads((file.metadata() or {})["facts"])
+            facts = read_json((file.metadata() or {})["facts"])
+        typed.check({k: facts[k] for k in _FACTS} | facts["run"], {**_FACTS, "recipe": dict})
+        return tensors, facts
     except Exception as e:  # safetensors, JSON and the file system each have their own
         raise FoveateError(f"{path} is no training state ({e}); delete it to start anew") from None
