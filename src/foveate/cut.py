@@ -76,7 +76,7 @@ class Cut:
             raise PlanError('over="prompt" needs text beside the image: cut at "input" or at a decoder layer')
         for name, kind in (("reads", set | frozenset), ("adaptive", bool)):
             if not isinstance(getattr(self.select, name, None), kind):
-                raise PlanError(f"{self.select!r} is no selector: its {name!r} must be a {kind}")
+                raise PlanError(f"{short(repr(self.select))} is no selector: its {name!r} must be a {kind}")
 
     def count(self, n: int) -> int:
         """How many of n original tokens may stay here: known before the choice, from the number alone.

@@ -42,6 +42,28 @@ def test_the_file_holds_what_was_returned(request_: session.Request, results: di
     assert results["environment"]["versions"]["torch"]
 
 
+def test_quality_is_seen_as_it_grows_and_is_written_before_the_cost_pass(
+    request_: session.Request, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "_LOOK", 0.0)
+    fresh = replace(request_, out=tmp_path / "fresh")
+    looks: list[dict[str, Any]] = []
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as m:
+        m.setattr(cost, "measure", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            session.bench(fresh, lambda *_: None, looks.append)
+    asked = [[r["n"] for r in q["rows"]] for q in looks]
+    assert asked[-1] == [6] * 4 and len(asked) > 4 and asked == sorted(asked)
+    written = json.loads((fresh.out / run.RESULTS).read_text())
+    assert written["quality"] == json.loads(json.dumps(looks[-1])) and written["cost"] == []
+    assert (fresh.out / run.PAGE).read_text().startswith("<!doctype html>")
+    assert len(session.bench(fresh, lambda *_: None)["cost"]) == 1
+
+
 def test_done_is_done(request_: session.Request, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_: Any, **__: Any) -> None:
         raise AssertionError("asked again")

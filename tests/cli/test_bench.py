@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from foveate.cli import app, show
+from foveate.cli import app, progress, show
 from foveate.cli.bench import _words
 from foveate.engines import hf
 from foveate.methods import METHODS
@@ -35,7 +35,33 @@ def done(plan: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted = ("tiny", "4 questions", "downsample", "fastv", "searched", "95%", "- base", "effic.", "report.html")
     for text in (*wanted, "baseline, random"):
         assert text in result.stdout
+    # Before the times are taken, the answers are shown where progress is.
+    assert "4 questions" in result.stderr and "effic." not in result.stderr
+    assert "foveate: tiny: 28 of 28" in result.stderr and "foveate: cost: 3 of 3" in result.stderr
     return out
+
+
+def test_a_log_gets_lines_with_the_time_left(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter((0.0, 5.0, 11.0, 12.0, 30.0))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.progress() as bar:
+        for done in (0, 10, 22, 24, 60):
+            bar("tiny", done, 60)
+        bar.say("a table")
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.splitlines() == [
+        "foveate: tiny: 0 of 60",
+        "foveate: tiny: 22 of 60, about 19 s left",
+        "foveate: tiny: 60 of 60",
+        "a table",
+    ]
+    with progress.progress(quiet=True) as bar:
+        bar("tiny", 0, 60)
+        bar.say("a table")
+    assert capsys.readouterr().err == ""
 
 
 def test_a_table_for_a_person(done: Path) -> None:
@@ -87,6 +113,8 @@ BAD: list[tuple[list[str], str]] = [
     (["--out", "{out}", "--device", "abacus"], "no device"),
     (["--compare", "{out}", "{out}"], "there is no folder"),
     (["--compare", "{here}", "{here}"], "no finished benchmark"),
+    (["--compare", "{odd}", "{odd}"], "does not hold what foveate bench writes"),
+    (["--compare", "{deep}", "{deep}"], "nested too deeply"),
 ]
 
 
@@ -100,11 +128,34 @@ def test_bad_words_are_found_before_a_model_is_loaded(
     monkeypatch.setattr(hf, "load", fail)
     (tmp_path / "file").write_text("")
     places = {"out": tmp_path / "out", "file": tmp_path / "file", "here": tmp_path}
+    for name, text in {"odd": '{"foveate_bench": 1, "quality": [5]}', "deep": "[" * 100_000}.items():
+        places[name] = tmp_path / f"{name}.json"
+        places[name].write_text(text)
     result = run(app, ["bench", "--limit", "2", *(w.format(**places) for w in words)])
     assert result.exit_code == 2, result.output
     assert result.stdout == ""
     assert says in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["[1]", "5", "null", "[" * 10_000, '{"task": "tiny"}', '{"task": "tiny", "id": 1, "way": "full"}',
+     '{"task": "tiny", "id": "1", "way": "full", "answer": "k", "score": "much", "visual": 1, "kept": 1, "budget": 1}'],
+    ids=str.__len__,
+)  # fmt: skip
+def test_answers_that_are_none_are_named_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr(hf, "load", fail)
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "samples.jsonl").write_text(f"{line}\n")
+    result = run(app, ["bench", "--limit", "2", "--out", str(tmp_path)])
+    assert result.exit_code == 2 and "line 1 of" in result.stderr and "is damaged" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

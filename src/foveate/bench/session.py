@@ -1,5 +1,6 @@
 """One benchmark from request to report: checks, answers, times, figures. Everything it does can be taken up again."""
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from foveate.bench.ways import FULL, Way
 from foveate.engines import hf
 from foveate.errors import FoveateError
 
+_LOOK = 30.0
+"""Seconds between two looks at figures that grow."""
 Progress = Callable[[str, int, int], None]
 """(what, done, of how many)"""
 
@@ -45,8 +48,8 @@ class Request:
     batch: int = 8
     seed: int = 0
     batch_sizes: Sequence[int] = (1,)
-    lengths: Sequence[int] = (1, 32)
-    repeats: int = 5
+    lengths: Sequence[int] = (8,)
+    repeats: int = 3
     device: str = "auto"
     dtype: str = "auto"
 
@@ -55,8 +58,17 @@ class Request:
             raise FoveateError(f"--baseline is {self.baseline!r}, which is not among the methods of this benchmark")
 
 
-def bench(request: Request, progress: Progress) -> dict[str, Any]:
+def bench(
+    request: Request, progress: Progress, seen: Callable[[dict[str, Any]], None] = lambda quality: None
+) -> dict[str, Any]:
     """Do what is still to be done, then write results.json and report.html; gives the results.
+
+    Quality comes first and is written down before the cost pass begins: who stops that one has all answers.
+
+    Args:
+        request: what is asked for.
+        progress: told how far it is.
+        seen: told the figures of quality, now and then as they grow, and once when all answers are there.
 
     Raises:
         FoveateError: the folder holds another benchmark, the disk is full, the model does not load.
@@ -68,29 +80,51 @@ def bench(request: Request, progress: Progress) -> dict[str, Any]:
     ):
         config = run.settle(out, _fixed(request), request.tasks, request.ways)
         engine = hf.load(request.model, request.device, request.dtype)
-        for task in request.tasks:
-            total = len(task.examples) * len(request.ways)
-            done = total - asking.pending(task, request.ways, samples)
-            progress(task.name, done, total)
-            for step in asking.ask(engine, task, request.ways, samples, request.batch):
-                done += step.done
-                progress(task.name, done, total)
-        _time(engine, request, cells, progress)
+        _answer(engine, request, samples, progress, seen)
         results = {
             "foveate_bench": run.VERSION,
-            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
             "config": config["fixed"] | {"baseline": request.baseline, "ways": [w.to_dict() for w in request.ways]},
             "environment": environment.describe(engine, request.model),
             "quality": quality.figures(request.tasks, request.ways, samples.records, request.baseline),
-            "cost": _cells(request, cells.records),
             "samples": {t.name: _samples(t, request.ways, samples.records) for t in request.tasks},
         }
+        seen(results["quality"])
         from foveate.bench import page
 
         cases = page.draw_cases(request.tasks, request.ways, samples.records, engine.processor.image_processor)
-    files.write(out / run.RESULTS, run.to_json(results))
-    files.write(out / run.PAGE, page.build(results, cases).encode())
-    return results
+
+        def write() -> dict[str, Any]:
+            finished = {"finished": datetime.now(UTC).isoformat(timespec="seconds")}
+            done = results | finished | {"cost": _cells(request, cells.records)}
+            files.write(out / run.RESULTS, run.to_json(done))
+            files.write(out / run.PAGE, page.build(done, cases).encode())
+            return done
+
+        written = write()
+        if _time(engine, request, cells, progress):
+            written = write()
+    return written
+
+
+def _answer(
+    engine: hf.Engine,
+    request: Request,
+    samples: Log,
+    progress: Progress,
+    seen: Callable[[dict[str, Any]], None],
+) -> None:
+    """Ask what is not in the log."""
+    said = time.monotonic()
+    for number, task in enumerate(request.tasks):
+        total = len(task.examples) * len(request.ways)
+        done = total - asking.pending(task, request.ways, samples)
+        progress(task.name, done, total)
+        for step in asking.ask(engine, task, request.ways, samples, request.batch):
+            done += step.done
+            progress(task.name, done, total)
+            if done < total and time.monotonic() - said > _LOOK:
+                said = time.monotonic()
+                seen(quality.figures(request.tasks[: number + 1], request.ways, samples.records, request.baseline))
 
 
 def _fixed(request: Request) -> dict[str, Any]:
@@ -120,8 +154,9 @@ def _key(request: Request, batch: int, length: int) -> dict[str, Any]:
     }
 
 
-def _time(engine: hf.Engine, request: Request, log: Log, progress: Progress) -> None:
-    """Measure the cells that are not in the log. Ways of one cell are measured together, or not at all."""
+def _time(engine: hf.Engine, request: Request, log: Log, progress: Progress) -> bool:
+    """Measure the cells that are not in the log, if any. Ways of one cell are measured together, or not at all."""
+    before = len(log.records)
     cells = [(b, n) for b in request.batch_sizes for n in request.lengths]
     turns = cost.WARM_UPS + request.repeats
     done, total = 0, len(cells) * turns
@@ -138,6 +173,7 @@ def _time(engine: hf.Engine, request: Request, log: Log, progress: Progress) -> 
         else:
             done += turns
             progress("cost", done, total)
+    return len(log.records) > before
 
 
 def _readable(task: Task, count: int) -> list[Any]:

@@ -54,9 +54,9 @@ def bench(
     batch_size: Annotated[int, typer.Option(min=1, help="Examples at a time; figures do not depend on it.")] = 8,
     seed: Annotated[int, typer.Option(min=0, help="Of methods that draw.")] = 0,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Whether to measure time and memory.")] = True,
-    batch_sizes: Annotated[str, typer.Option(metavar="N,N", help="Prompts at a time in the cost pass.")] = "1,8",
-    lengths: Annotated[str, typer.Option(metavar="N,N", help="Answer lengths in the cost pass, in tokens.")] = "1,32",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed turns of each cell of the cost pass.")] = 5,
+    batch_sizes: Annotated[str, typer.Option(metavar="N,N", help="Prompts at a time in the cost pass.")] = "1",
+    lengths: Annotated[str, typer.Option(metavar="N,N", help="Answer lengths in the cost pass, in tokens.")] = "8",
+    repeats: Annotated[int, typer.Option(min=1, help="Timed turns of each cell of the cost pass.")] = 3,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, where a task leaves it open.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
@@ -65,7 +65,10 @@ def bench(
     ] = ("", ""),
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """Measure methods against the full model and plain baselines: quality with intervals and tests, cost in parts."""
+    """Measure methods against the full model and plain baselines: quality with intervals and tests, cost in parts.
+
+    Quality first, shown as it grows; then a small cost pass: --batch-sizes, --lengths and --repeats make it larger.
+    """
     from foveate.bench import statistics
 
     statistics.needs_scipy()
@@ -104,12 +107,12 @@ def bench(
     )  # fmt: skip
     show.loading(model, as_json)
     with progress(as_json) as bar:
-        results = session.bench(request, bar)
+        results = session.bench(request, bar, lambda quality: bar.say(*tables.quality(quality, baseline)))
     if as_json:
         show.as_json({k: v for k, v in results.items() if k != "samples"} | {"out": os.fspath(out)})
         return
     page = show.console()
-    for part in tables.bench(results):
+    for part in (*tables.quality(results["quality"], baseline), *tables.costs(results["cost"])):
         page.print(part)
     page.print(f"\nReport:  {out / run.PAGE}\nNumbers: {out / run.RESULTS}")
 

@@ -1,4 +1,4 @@
-"""`foveate list`: the methods, what each reads and where it cuts; the model families, and how each defines a signal."""
+"""`foveate list`: the methods, a sentence each; the model families, and how each defines a signal."""
 
 import inspect
 from typing import Annotated, Any
@@ -16,7 +16,7 @@ _DEPTH = 32
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
-    """List the methods (what each reads, where it cuts, which engines take it) and the model families."""
+    """List the methods (what each does and reads, where it cuts) and the model families."""
     from foveate.hf.families import FAMILIES
     from foveate.methods import METHODS
 
@@ -25,14 +25,19 @@ def list_(
         show.as_json(data)
         return
     out = show.console()
-    methods = show.table("method", "reads", "cuts", "engines", "settings", title="[bold]Methods[/bold]")
+    methods = show.table("method", "what it does", "reads", "cuts", title="[bold]Methods[/bold]")
     families = show.table("family", "video", "positions", "cls_attn_BN is", title="[bold]Model families[/bold]")
     for grid in (methods, families):
         for column in grid.columns[1:]:
             column.justify = "left"
     for name, m in data["methods"].items():
-        texts = [", ".join(m[key]) or "-" for key in ("reads", "engines", "settings")]
-        methods.add_row(name, texts[0], _places(m["cuts"]) or "-", *texts[1:])
+        options = f"[dim]settings: {', '.join(m['settings'])}[/dim]" if m["settings"] else ""
+        methods.add_row(
+            name,
+            "\n".join(filter(None, (m["about"], options))),
+            ", ".join(m["reads"]) or "-",
+            _places(m["cuts"]) or "-",
+        )
     for name, f in data["families"].items():
         families.add_row(name, "yes" if f["video"] else "no", f["positions"], f["signals"].get("cls_attn_BN", "-"))
     out.print(methods)

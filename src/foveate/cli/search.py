@@ -193,7 +193,7 @@ def auto(
     settings = {"cost": cost, "trials": trials}
 
     def find(session: Any) -> "Plan":
-        points = search.explore(session, trials, jobs, cost, seed)  # type: ignore[arg-type]
+        points = search.explore(session, trials, jobs, cost, seed, budget)  # type: ignore[arg-type]
         return search.choose(session, points, max_loss, budget, confidence, settings)
 
     _search("auto", Common.of(ctx), settings, check, find)
@@ -257,6 +257,10 @@ def _search(
     if made.get("asked", {}).get("proven") is False:
         page.print("[bold]Not proven[/bold]: the held-out half is too small, or too near the limit, to show that the "
                    "loss stays within --max-loss.")  # fmt: skip
+    if nearest := made.get("asked", {}).get("nearest"):
+        above = made["asked"].get("nearest_above")
+        page.print(f"[bold]Far from what was asked[/bold]: no plan tried came nearer to --budget from below than "
+                   f"{nearest}" + (f"; from above {above}" if above else "") + ". Raise --trials.")  # fmt: skip
     keeps = plot.schedule_of(plan, facts.depth)
     page.print("Layers: " + " ".join(f"{k:.3g}" if isinstance(k, float) else str(k) for k in keeps))
     page.print(f"[dim]plan: {out}   study: {where}" + (f"   plot: {picture}" if picture else "") + "[/dim]")

@@ -1,6 +1,6 @@
 """Benchmarks in the terminal: quality, cost and comparisons as tables that a narrow window can hold."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -12,9 +12,8 @@ from foveate.cli import show
 _SURE = 0.05
 
 
-def bench(results: dict[str, Any]) -> Iterator[Any]:
-    """Everything that results.json holds, the samples left out."""
-    quality, baseline = results["quality"], results["config"]["baseline"]
+def quality(quality: dict[str, Any], baseline: str) -> Iterator[Any]:
+    """Answers, task by task."""
     for task in quality["tasks"]:
         yield _quality(task, [r for r in quality["rows"] if r["task"] == task["name"]])
         if task["broken"]:
@@ -28,9 +27,13 @@ def bench(results: dict[str, Any]) -> Iterator[Any]:
     )
     if len(quality["tasks"]) > 1:
         yield _relative(quality["relative"])
-    for cell in results["cost"]:
+
+
+def costs(cells: Sequence[dict[str, Any]]) -> Iterator[Any]:
+    """Times, cell by cell."""
+    for cell in cells:
         yield from cost(cell)
-    if results["cost"]:
+    if cells:
         yield (
             "[dim]Milliseconds, medians; 1st: to the first token. Efficiency: a plain prompt that never had the "
             "dropped tokens over the method; 1 is all that dropping them can give.[/dim]"
@@ -39,7 +42,10 @@ def bench(results: dict[str, Any]) -> Iterator[Any]:
 
 def _quality(task: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     n = task["examples"] - len(task["broken"])
-    title = f"[bold]{escape(task['name'])}[/bold]  {n:,} questions, {task['metric']}"
+    # Not all methods have been asked the same while it runs: what all of them were asked is what compares.
+    asked = min((r["n"] for r in rows), default=n)
+    so_far = f"{asked:,} of " if asked < n else ""
+    title = f"[bold]{escape(task['name'])}[/bold]  {so_far}{n:,} questions, {task['metric']}"
     grid = show.table("method", "keep", "budget", "acc. %", "95%", "- full", "- base", "agree %", "KL", title=title)
     before = None
     for r in rows:

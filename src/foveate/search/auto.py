@@ -19,6 +19,10 @@ from foveate.search.session import Session
 
 Cost = Literal["flops", "budget", "seconds"]
 _KEEP = (0.01, 1.0)
+_BELOW = 0.9
+"""Of the cost asked for: operations are no exact multiple of tokens, and a plan just above it is none."""
+_FAR = 0.5
+"""A plan that costs less than this part of what is allowed was not searched for there."""
 _TESTED = 8
 """Plans of a front that are tested on the other half, at most."""
 
@@ -89,8 +93,28 @@ KNOBS: dict[str, Callable[[Any, float, int], dict[str, Any]]] = {
 """Method -> (trial, share to keep, depth) -> its options."""
 
 
-def explore(session: Session, trials: int = 60, width: int = 1, cost: Cost = "flops", seed: int = 0) -> list[Point]:
+def _usual(name: str, share: float) -> dict[str, Any]:
+    """A method's usual settings at a share, as Optuna names them."""
+    usual: dict[str, dict[str, Any]] = {
+        "fastv": {"fastv.layer": 1},
+        "tops": {"tops.transform": "rank"},
+        "psigmoid": {"psigmoid.first": "spread", "psigmoid.attention": "own", "psigmoid.slope": 12.0},
+    }
+    return {"method": name, "keep": min(max(share, _KEEP[0]), _KEEP[1]), **usual.get(name, {})}
+
+
+def explore(
+    session: Session, trials: int = 60, width: int = 1, cost: Cost = "flops", seed: int = 0, near: float | None = None
+) -> list[Point]:
     """Try plans on the search half; all that were tried, in order.
+
+    Args:
+        session: the model, the data and the study.
+        trials: how many.
+        width: how many a round.
+        cost: what is made small beside the loss.
+        seed: of the optimiser.
+        near: the cost that is asked for: the first trials are every method just below it, and not by lot.
 
     Raises:
         FoveateError: fewer than one trial.
@@ -100,9 +124,12 @@ def explore(session: Session, trials: int = 60, width: int = 1, cost: Cost = "fl
     draw = space(session.depth)
     known: list[tuple[dict[str, Any], list[float]]] = []
     points: list[Point] = []
+    start = [] if near is None else [_usual(name, _BELOW * near) for name in KNOBS]
     while len(points) < trials:
         count = min(width, trials - len(points))
-        new = propose(draw, known, count, seed * 1000 + len(known), "tpe", startup=2 * len(KNOBS))
+        new = start[len(points) : len(points) + count]
+        if left := count - len(new):
+            new = new + propose(draw, known, left, seed * 1000 + len(known), "tpe", startup=2 * len(KNOBS))
         drawn = [values_of(draw, p) for p in new]
         plans = [METHODS[d["method"]](**d["options"]) for d in drawn]
         outcomes = session.search.evaluate(plans)
@@ -153,21 +180,30 @@ def choose(
         fits = [p for p in best if p.cost <= budget]
         if not fits:
             raise FoveateError(
-                f"no plan tried costs {budget:g} of the full model or less; the cheapest: {best[-1].cost:.3g}; "
-                "raise --trials or --budget"
+                f"no plan tried costs {budget:g} of the full model or less; the nearest: {_said(best[-1])}; raise "
+                "--trials or --budget"
             )
-        return session.evidence(fits[0].plan, made | _of(fits[0]) | {"asked": {"budget": budget}}, confidence)
+        asked: dict[str, Any] = {"budget": budget}
+        if fits[0].cost < _FAR * budget:
+            asked["nearest"] = _said(fits[0])
+            if above := [p for p in best if p.cost > budget]:
+                asked["nearest_above"] = _said(above[-1])
+        return session.evidence(fits[0].plan, made | _of(fits[0]) | {"asked": asked}, confidence)
     assert max_loss is not None
     fits = [p for p in best if p.loss <= max_loss]
     if not fits:
         raise FoveateError(
-            f"no plan tried loses {max_loss:g} or less (the least: {best[0].loss:.3g}); raise --trials or --max-loss"
+            f"no plan tried loses {max_loss:g} or less; the nearest: {_said(best[0])}; raise --trials or --max-loss"
         )
     sure = _tested(session, fits, max_loss, confidence)
     # Without proof, at least a margin against having picked the luckiest.
     chosen = sure or next((p for p in reversed(fits) if p.loss + p.error <= max_loss), fits[0])
     asked = {"max_loss": max_loss, "proven": sure is not None}
     return session.evidence(chosen.plan, made | _of(chosen) | {"asked": asked}, confidence)
+
+
+def _said(point: Point) -> str:
+    return f"{point.method}, which costs {point.cost:.3g} and loses {point.loss:.3g}"
 
 
 def _of(point: Point) -> dict[str, Any]:
