@@ -18,9 +18,9 @@ def list_(
 ) -> None:
     """List the methods (what each does and reads, where it cuts) and the model families."""
     from foveate.hf.families import FAMILIES
-    from foveate.methods import METHODS
+    from foveate.methods import registry
 
-    data = {"methods": {n: _method(n) for n in METHODS}, "families": {n: _family(n) for n in FAMILIES}}
+    data = {"methods": {n: _method(n) for n in registry.names()}, "families": {n: _family(n) for n in FAMILIES}}
     if as_json:
         show.as_json(data)
         return
@@ -47,9 +47,9 @@ def list_(
 
 
 def _method(name: str) -> dict[str, Any]:
-    from foveate.methods import METHODS
+    from foveate.methods import registry
 
-    about = (inspect.getdoc(METHODS[name]) or "").splitlines()
+    about = (inspect.getdoc(registry.find(name)) or "").splitlines()
     settings = {
         p.name: None if p.default is inspect.Parameter.empty else p.default
         for p in choose.parameters(name).values()
