@@ -29,12 +29,14 @@ class Asked:
         fields: what a TokenView may show of those left, field by field: [left, ...], or [T, D] for the text. Called
             only where the selector reads it.
         grid: where the original tokens lie; None where they lie nowhere.
+        prompt: whose image it is, for cuts that count by prompt; None: it is alone.
     """
 
     tokens: int
     left: int
     fields: Mapping[str, Callable[[], Tensor]]
     grid: Grid | None = None
+    prompt: int | None = None
 
 
 class Stay(NamedTuple):
@@ -60,8 +62,8 @@ def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
     reads = cut.select.reads
     groups: dict[tuple[int, int, tuple[int, ...], bool, Any], list[int]] = defaultdict(list)
     out: list[Stay] = []
-    for i, one in enumerate(asked):
-        k = count(cut, one.left, one.tokens)
+    for i, (one, most) in enumerate(zip(asked, counts(cut, asked), strict=True)):
+        k = count(cut, one.left, one.tokens, most)
         if k is None:
             continue
         if k == 0:
@@ -86,12 +88,29 @@ def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
     return out
 
 
-def count(cut: Cut, left: int, tokens: int) -> int | None:
+def counts(cut: Cut, asked: Sequence[Asked]) -> list[int]:
+    """How many of each record's original tokens may stay, those of one prompt counted together where the cut says so.
+
+    Raises:
+        PlanError: see `Cut.counts`.
+    """
+    groups: dict[Any, list[int]] = defaultdict(list)
+    for i, one in enumerate(asked):
+        groups[("alone", i) if one.prompt is None or cut.per == "image" else one.prompt].append(i)
+    out = [0] * len(asked)
+    for group in groups.values():
+        for i, k in zip(group, cut.counts([asked[i].tokens for i in group]), strict=True):
+            out[i] = k
+    return out
+
+
+def count(cut: Cut, left: int, tokens: int, most: int | None = None) -> int | None:
     """How many of those left may stay; None where the cut changes nothing.
 
-    Adaptive selectors are asked even where fewer are left than may stay: they may keep fewer still.
+    Adaptive selectors are asked even where fewer are left than may stay: they may keep fewer still. `most` is what
+    `counts` says, where that is known.
     """
-    k = cut.count(tokens)
+    k = cut.count(tokens) if most is None else most
     nothing = not left or k >= tokens or (k >= left and not cut.select.adaptive)
     return None if nothing else min(k, left)
 

@@ -1,9 +1,12 @@
 """One place where tokens are dropped, and how many may stay there at most."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Integral, Real
+from typing import Literal, SupportsFloat, SupportsInt
 
 from foveate.errors import PlanError, short
+from foveate.ops.apportion import share
 from foveate.selection import Selector
 
 Place = Literal["encoder", "input"] | int | float
@@ -11,8 +14,8 @@ MOST = 1_000_000_000
 """No prompt holds as many tokens, and no model as many layers."""
 
 
-def check_keep(keep: float | int, none: bool = False) -> None:
-    """Refuse a keep that means nothing.
+def check_keep(keep: float | int, none: bool = False) -> float | int:
+    """The keep as a plain number; one that means nothing is refused.
 
     Args:
         keep: a fraction (float) or a number (int) of tokens.
@@ -21,17 +24,28 @@ def check_keep(keep: float | int, none: bool = False) -> None:
     Raises:
         PlanError: neither a fraction in (0, 1] nor a number of at least 1.
     """
-    if isinstance(keep, bool) or not isinstance(keep, int | float):
+    if type(keep).__name__ in ("bool", "bool_") or not isinstance(keep, int | float | Real):
         raise PlanError(
             f"keep is {short(repr(keep))}; it must be a fraction in (0, 1] or a whole number of tokens, at least 1"
         )
     if none and keep == 0:
-        return
-    if isinstance(keep, int) and not 1 <= keep <= MOST:
-        raise PlanError(f"keep is {short(str(keep))}; a number of tokens must be at least 1 and at most {MOST:,}")
-    if isinstance(keep, float) and not 0 < keep <= 1:
+        return plain(keep)
+    if isinstance(keep, Integral):
+        if not 1 <= keep <= MOST:
+            raise PlanError(f"keep is {short(str(keep))}; a number of tokens must be at least 1 and at most {MOST:,}")
+    elif not 0 < keep <= 1:
         way = f"; for a number of tokens write keep={round(keep)}" if 1 < keep <= MOST else ""
         raise PlanError(f"keep is {keep}; a fraction must lie in (0, 1]{way}")
+    return plain(keep)
+
+
+def plain(number: SupportsInt | SupportsFloat) -> int | float:
+    """A number of any library as Python's own; what is none comes back as it is."""
+    if isinstance(number, int | float) and type(number) in (bool, int, float):
+        return number
+    if isinstance(number, Integral):
+        return int(number)
+    return float(number) if isinstance(number, Real) else number  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -42,12 +56,17 @@ class Cut:
         at: "encoder" (before the projector), "input" (as the LLM receives them), i: before decoder layer i, or a float
             in (0, 1): before the layer at that fraction of the depth, which `Plan.at_depth` turns into a number.
         select: which tokens stay.
-        keep: how many of the ORIGINAL visual tokens may stay: a fraction (float) or a number (int). 1 is one token,
-            1.0 is all of them. 0 is none, at a decoder layer only: from there on no layer sees the image.
+        keep: how many of the ORIGINAL visual tokens may stay: a fraction (float) or a number (int), at most. 1 is one
+            token, 1.0 is all of them; an image with fewer tokens than the number keeps all. 0 is none, at a decoder
+            layer only: from there on no layer sees the image.
         over: "visual" chooses among the tokens of each image; "prompt" among the image tokens and the question's text
             of each prompt, where `keep` is relative to both together. Template and last tokens are never candidates.
         or_last: in a model without that layer, cut before its last one instead of refusing. For defaults, not for
             numbers that somebody chose.
+        per: "image" gives each image of a prompt the keep by itself; "prompt" is one total for all images that a
+            prompt brings in one forward pass, shared in proportion to their tokens.
+        least: of each image stay at least so many, or all it has: a floor under a fraction, or under its share.
+        exact: refuse an image that has fewer tokens than the number, instead of keeping all of them.
     """
 
     at: Place
@@ -55,9 +74,14 @@ class Cut:
     keep: float | int
     over: Literal["visual", "prompt"] = "visual"
     or_last: bool = False
+    per: Literal["image", "prompt"] = "image"
+    least: int = 0
+    exact: bool = False
 
     def __post_init__(self) -> None:
-        check_keep(self.keep, none=isinstance(self.at, int | float))
+        # A count that was computed with numpy is a count.
+        object.__setattr__(self, "keep", check_keep(self.keep, none=isinstance(self.at, int | float)))
+        object.__setattr__(self, "least", plain(self.least))
         if isinstance(self.at, bool) or not (self.at in ("encoder", "input") or isinstance(self.at, int | float)):
             raise PlanError(
                 f'cut at {short(repr(self.at))}; it must be "encoder", "input" or the number of a decoder layer'
@@ -74,6 +98,22 @@ class Cut:
             raise PlanError(f'over is {short(repr(self.over))}; it must be "visual" or "prompt"')
         if self.over == "prompt" and self.at == "encoder":
             raise PlanError('over="prompt" needs text beside the image: cut at "input" or at a decoder layer')
+        if self.per not in ("image", "prompt"):
+            raise PlanError(f'per is {short(repr(self.per))}; it must be "image" or "prompt"')
+        if isinstance(self.least, bool) or not isinstance(self.least, int) or not 0 <= self.least <= MOST:
+            raise PlanError(f"least is {short(repr(self.least))}; it is a number of tokens, 0 or more")
+        if not isinstance(self.exact, bool):
+            raise PlanError(f"exact is {short(repr(self.exact))}; it must be true or false")
+        if self.over == "prompt" and (self.per == "prompt" or self.least):
+            raise PlanError('over="prompt" chooses among all tokens of a prompt at once; per and least speak of images')
+        if self.per == "prompt" and self.at == "encoder":
+            raise PlanError(
+                'per="prompt" needs to know which images make a prompt: cut at "input" or at a layer'
+            )
+        if self.least and self.least > self.keep >= 1 and isinstance(self.keep, int):
+            raise PlanError(f"least={self.least} is more than keep={self.keep}; one of them cannot be meant")
+        if self.exact and not isinstance(self.keep, int):
+            raise PlanError(f"exact=True speaks of a number of tokens, but keep is the fraction {self.keep}")
         for name, kind in (("reads", set | frozenset), ("adaptive", bool)):
             if not isinstance(getattr(self.select, name, None), kind):
                 raise PlanError(f"{short(repr(self.select))} is no selector: its {name!r} must be a {kind}")
@@ -82,17 +122,33 @@ class Cut:
         """How many of n original tokens may stay here: known before the choice, from the number alone.
 
         Raises:
-            PlanError: keep is a number larger than n.
+            PlanError: with exact=True, keep is a number larger than n.
         """
+        return self.counts([n])[0]
+
+    def counts(self, sizes: Sequence[int]) -> list[int]:
+        """How many tokens of each image of one prompt may stay, from their original numbers alone.
+
+        Raises:
+            PlanError: with exact=True, keep is a number larger than an image (per prompt: than all of them); a total
+                too small for one token, or the floor, of each.
+        """
+        if not self.keep or not sizes:
+            return [0] * len(sizes)
+        if self.per == "prompt":
+            return share(self._of(sum(sizes)), sizes, max(1, self.least))
+        return [max(self._of(n), min(self.least, n)) for n in sizes]
+
+    def _of(self, n: int) -> int:
         if isinstance(self.keep, int):
-            if self.keep > n:
+            if self.exact and self.keep > n:
                 raise PlanError(
-                    f"keep={self.keep} at {self.at!r}, but there are only {n} tokens; "
-                    f"ask for at most {n}, or for a fraction of them"
+                    f"keep={self.keep} at {self.at!r}, but there are only {n} tokens; ask for at most {n}, for a "
+                    "fraction of them, or leave exact=True away to keep them all"
                 )
-            return self.keep
+            return min(self.keep, n)
         # Half up, not banker's rounding: the count must not depend on whether n is odd.
-        return max(1, int(self.keep * n + 0.5)) if self.keep else 0
+        return max(1, int(self.keep * n + 0.5))
 
     def after(self, other: "Cut") -> bool:
         """Whether the cut comes later in a forward pass; of a layer and a fraction nobody can tell before the depth."""

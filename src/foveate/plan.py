@@ -68,6 +68,15 @@ class Plan:
             raise PlanError(f"{len(keeps)} keeps for {len(self.cuts)} cuts; give one for each")
         return replace(self, cuts=tuple(replace(c, keep=k) for c, k in zip(self.cuts, keeps, strict=True)), mean=None)
 
+    def with_counts(self, per: Literal["image", "prompt"] = "image", least: int = 0, exact: bool = False) -> "Plan":
+        """The same cuts with other rules of counting, where a cut is over images; see `Cut`.
+
+        Raises:
+            PlanError: the rules do not fit a cut's place or keep.
+        """
+        rules = {"per": per, "least": least, "exact": exact}
+        return replace(self, cuts=tuple(c if c.over == "prompt" else replace(c, **rules) for c in self.cuts))
+
     def at_depth(self, depth: int) -> "Plan":
         """The plan for a model of so many decoder layers: fractions become layers, the first possible being 1.
 
@@ -108,7 +117,13 @@ class Plan:
             PlanError: a selector is no dataclass of plain values, nor a trained one that `save_pretrained` saved.
         """
         plain = ("at", "keep", "over", "or_last")
-        cuts = [{name: getattr(c, name) for name in plain} | {"select": plan_text.dump(c.select)} for c in self.cuts]
+        rare = {"per": "image", "least": 0, "exact": False}
+        cuts = [
+            {name: getattr(c, name) for name in plain}
+            | {name: getattr(c, name) for name, usual in rare.items() if getattr(c, name) != usual}
+            | {"select": plan_text.dump(c.select)}
+            for c in self.cuts
+        ]
         own: dict[str, Any] = {"positions": self.positions, "mean": self.mean, "note": self.note}
         if self.made is not None:
             own["made"] = dict(self.made)

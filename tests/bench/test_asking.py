@@ -118,7 +118,7 @@ def test_a_picture_that_cannot_be_read(engine: Any, ways: list[Way], tmp_path: P
 
 
 def test_a_way_that_fails_says_why_and_scores_nothing(engine: Any, task: Task, ways: list[Way], tmp_path: Path) -> None:
-    much = Way("uniform", "577", "plan", Plan((Cut("input", Uniform(), 577),)))
+    much = Way("uniform", "577", "plan", Plan((Cut("input", Uniform(), 577, exact=True),)))
     records = run(engine, replace(task, examples=task.examples[:2]), [ways[0], much], tmp_path / "s.jsonl")
     failed = [r for r in records if r["way"] == much.id]
     assert [(r["score"], "only 576 tokens" in r["failed"]) for r in failed] == [(0, True)] * 2

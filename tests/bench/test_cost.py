@@ -21,7 +21,7 @@ from foveate.methods import METHODS
 @pytest.fixture(scope="module")
 def cell(engine: Any, ways: list[Way]) -> dict[str, Any]:
     examples = tasks.load("tiny", 2)[0].examples
-    much = Way("uniform", "577", "plan", METHODS["uniform"](keep=577))
+    much = Way("uniform", "577", "plan", METHODS["uniform"](keep=577).with_counts(exact=True))
     prompt, smaller = cost.asked(engine, examples, 2)
     *turns, found = cost.measure(engine, prompt, smaller, [*ways, much], length=3, repeats=2)
     assert turns == [None] * (2 + cost.WARM_UPS)

@@ -703,7 +703,8 @@ def test_counts_are_checked_before_the_encoder(name, keeps, say):
     handle = tower.register_forward_hook(lambda *_: ran.append(1))
     uniform = method("uniform", keep=0.5).cuts[0].select
     try:
-        with attach(model, Plan((Cut("input", uniform, keeps[0]), Cut(2, uniform, keeps[1])))), torch.no_grad():
+        first = Cut("input", uniform, keeps[0], exact=keeps[0] == 999)
+        with attach(model, Plan((first, Cut(2, uniform, keeps[1])))), torch.no_grad():
             with pytest.raises(PlanError, match=say):
                 model(**b.inputs)
             if name != "internvl" or keeps[0] == 999:

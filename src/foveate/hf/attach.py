@@ -35,6 +35,7 @@ from foveate.hf.checks import (
     check_model,
     check_plan,
     check_rows,
+    check_shares,
     has_windows,
     reads_projections,
 )
@@ -341,7 +342,8 @@ class Attachment:
     def _drops(self, ids: Tensor) -> bool:
         """Whether some cut may drop something of some image."""
         counts = runs(self._visual(ids))
-        return any(cut.over == "prompt" or cut.count(n) < n for cut in self.plan.cuts for n in counts)
+        shared = any(cut.over == "prompt" or cut.per == "prompt" for cut in self.plan.cuts)
+        return shared or any(cut.count(n) < n for cut in self.plan.cuts for n in counts)
 
     def _visual(self, ids: Tensor) -> Tensor:
         """Placeholders of either kind."""
@@ -369,6 +371,8 @@ class Attachment:
         if self.family.joins_units:
             # Only now is it known what makes one image.
             check_counts(self.plan, [i.tokens for i in images])
+        for row in sorted({i.row for i in images}):
+            check_shares(self.plan, [i.tokens for i in images if i.row == row])
         ends = visual.gather(1, last.unsqueeze(1)).flatten().tolist()
         for image in images:
             if ends[image.row] and bool((here := image.place_N == last[image.row]).any()):

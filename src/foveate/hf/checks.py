@@ -1,6 +1,7 @@
 """What is refused, and when: at attach where the model tells, before the encoder runs where only the prompt tells."""
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
@@ -213,7 +214,7 @@ def check_counts(plan: Plan, tokens: list[int]) -> None:
     for n in sorted(set(tokens)):
         before: tuple[int, Any] | None = None
         for cut in plan.cuts:
-            if cut.over != "visual":
+            if cut.over != "visual" or cut.per == "prompt":
                 continue
             k = cut.count(n)
             if before is not None and k > before[0]:
@@ -222,3 +223,20 @@ def check_counts(plan: Plan, tokens: list[int]) -> None:
                     "dropped tokens cannot return"
                 )
             before = k, cut.at
+
+
+def check_shares(plan: Plan, tokens: list[int]) -> None:
+    """As `check_counts`, for plans that count by prompt, on the images of one.
+
+    Raises:
+        PlanError: a total too small for its images, or keeps that grow.
+    """
+    cuts = [cut for cut in plan.cuts if cut.over == "visual"]
+    if not any(cut.per == "prompt" for cut in cuts):
+        return
+    for a, b in pairwise(cuts):
+        if grown := [i for i, (x, y) in enumerate(zip(a.counts(tokens), b.counts(tokens), strict=True)) if y > x]:
+            raise PlanError(
+                f"keep grows from {a.keep} at {a.at!r} to {b.keep} at {b.at!r} for image {grown[0]} of a prompt; "
+                "dropped tokens cannot return"
+            )

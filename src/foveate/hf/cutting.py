@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.choosing import Asked, choose
+from foveate.choosing import Asked, choose, counts
 from foveate.cut import Cut
 from foveate.errors import ModelError
 from foveate.fields import ASKED, TOWER
@@ -60,9 +60,10 @@ class Cutting:
             }
             ask = self._ask_prompts if cut.over == "prompt" else self._ask_images
             drop = ask(cut, hidden, slots, calls)
+        most = counts(cut, [Asked(self.total(cut, i), len(i.alive), {}, None, i.row) for i in prompt.images])
         mixed = drop()
-        for image in prompt.images:
-            image.cuts.append((cut.at, cut.count(self.total(cut, image)), image.alive))
+        for image, k in zip(prompt.images, most, strict=True):
+            image.cuts.append((cut.at, k, image.alive))
         return streams if mixed is None else self.shorten(streams, slots, mixed)
 
     def _ask_images(
@@ -101,7 +102,7 @@ class Cutting:
                 fields[name] = partial(read, call, image)
             fields["text_hidden_BTD"] = lambda: hidden[behind(image)]
             fields["text_norm_BT"] = lambda: calls["key_norm_BN"]()[behind(image)]
-            return Asked(image.tokens, len(image.alive), fields, image.grid)
+            return Asked(image.tokens, len(image.alive), fields, image.grid, image.row)
 
         answers = choose(cut, [asked(i) for i in prompt.images])
 

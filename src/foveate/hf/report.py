@@ -34,6 +34,10 @@ class CutReport:
         """Their original indices."""
         return tuple(self.alive.tolist())
 
+    def all_of(self, tokens: int) -> bool:
+        """Whether nothing was dropped of an image of so many tokens."""
+        return self.count == tokens
+
 
 @dataclass(frozen=True)
 class ImageReport:
@@ -114,7 +118,8 @@ class Report:
                     "budget": i.budget,
                     "per_layer": list(i.per_layer),
                     "cuts": [
-                        {"at": c.at, "asked": c.asked, "kept": c.count} | ({"indices": list(c.kept)} if indices else {})
+                        {"at": c.at, "asked": c.asked, "kept": c.count, "all": c.all_of(i.tokens)}
+                        | ({"indices": list(c.kept)} if indices else {})
                         for c in i.cuts
                     ],
                 }
@@ -138,7 +143,7 @@ class Report:
             f"{self.cache_bytes_saved / 2**20:.2f} MiB saved; selection {self.select_seconds * 1e3:.2f} ms"
         ]
         for i in self.images:
-            steps = "".join(f" -> {c.count} at {c.at}" for c in i.cuts)
+            steps = "".join(f" -> {'all ' * c.all_of(i.tokens)}{c.count} at {c.at}" for c in i.cuts)
             lines.append(f"  prompt {i.row}, {i.kind} {i.image}: {i.tokens}{steps}; budget {i.budget:.1f}")
         return "\n".join(lines)
 

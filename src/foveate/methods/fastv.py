@@ -52,7 +52,7 @@ def fastv(keep: float | int, layer: int | None = None, scoring: Literal["code", 
     Raises:
         PlanError: layer below 1, which has no attention before it, or an unknown scoring.
     """
-    check_keep(keep)
+    keep = check_keep(keep)
     or_last = layer is None
     layer = 2 if layer is None else layer
     if layer < 1:

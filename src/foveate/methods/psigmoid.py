@@ -64,7 +64,7 @@ def psigmoid(
         PlanError: a budget that the first layer alone exceeds, or that the upper level cannot reach; slope or top out
             of range; `tokens` or `shape` without what they need.
     """
-    check_keep(keep)
+    keep = check_keep(keep)
     if not slope > 0 or math.isinf(slope):
         raise PlanError(f"slope is {slope}; it must be a number above 0 (about 2 to 60)")
     if not 0 < top <= 1:

@@ -50,7 +50,7 @@ def pyramiddrop(
     any_depth = depth is None and layers is None
     depth = 32 if depth is None else depth
     if keep is not None:
-        check_keep(keep)
+        keep = check_keep(keep)
     if ratio is not None and not 0 < ratio <= 1:
         raise PlanError(f"ratio is {ratio}; each stage keeps a share in (0, 1]")
     if isinstance(keep, float):

@@ -31,7 +31,7 @@ def sts(keep: float | int, path: str | None = None, stop_bias: float | None = No
         PlanError: a keep out of range, or no selector is shipped.
         ModelError: no selector at `path`.
     """
-    check_keep(keep)
+    keep = check_keep(keep)
     typed.check({"path": path, "stop_bias": stop_bias}, typed.hints_of(sts), PlanError)
     select = PointerSelector.from_pretrained(path or _nearest(keep))
     if stop_bias is not None:

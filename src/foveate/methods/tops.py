@@ -23,7 +23,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
-from foveate.cut import Cut
+from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError, unknown
 from foveate.methods.tops_schedules import SCHEDULES, Budget, default_layers, keeps_of
 from foveate.ops.balance import Normalise, balance
@@ -184,6 +184,7 @@ def tops(
         layers = model.layers if model and model.depth == depth else default_layers(depth)
     if attention == "previous" and 0 in layers:
         raise PlanError('layers hold 0, which has no layer before it; use attention="own", or layers from 1')
+    keep = check_keep(keep)
     keeps = keeps_of(keep, layers, depth, budget, model, inside_only=stages == 2)
     tuned = model.weights(keep) if model else (0.5, 0.5)
     inside = StageTwo(
