@@ -49,7 +49,7 @@ MAY = {
 }
 # Inside the Hugging Face engine: each file may import those before it.
 HF = ["wrappers", "clock", "cache", "families", "picking", "taps", "listen", "prompt", "segment", "step", "layers",
-      "restore", "cutting", "checks", "calls", "guesses", "reading", "encode", "report", "run",
+      "restore", "cutting", "follow", "checks", "calls", "guesses", "reading", "encode", "report", "run",
       "probe", "attach"]  # fmt: skip
 
 

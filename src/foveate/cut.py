@@ -107,9 +107,7 @@ class Cut:
         if self.over == "prompt" and (self.per == "prompt" or self.least):
             raise PlanError('over="prompt" chooses among all tokens of a prompt at once; per and least speak of images')
         if self.per == "prompt" and self.at == "encoder":
-            raise PlanError(
-                'per="prompt" needs to know which images make a prompt: cut at "input" or at a layer'
-            )
+            raise PlanError('per="prompt" needs to know which images make a prompt: cut at "input" or at a layer')
         if self.least and self.least > self.keep >= 1 and isinstance(self.keep, int):
             raise PlanError(f"least={self.least} is more than keep={self.keep}; one of them cannot be meant")
         if self.exact and not isinstance(self.keep, int):

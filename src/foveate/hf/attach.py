@@ -16,6 +16,7 @@ What a forward pass knows lives in a thread-local `Run`; what a pruned prompt le
 import functools
 import inspect
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -26,7 +27,7 @@ from transformers.cache_utils import DynamicCache
 from foveate.cut import Cut
 from foveate.errors import ModelError, PlanError
 from foveate.geometry.base import Kind
-from foveate.hf.cache import NAMES, check_cache, given, kept_of, left, length, widen
+from foveate.hf.cache import NAMES, check_cache, cuts_of, given, left, length, widen
 from foveate.hf.calls import named, special_ids, stand_in_ids
 from foveate.hf.checks import (
     MARK,
@@ -42,6 +43,7 @@ from foveate.hf.checks import (
 from foveate.hf.cutting import Cutting
 from foveate.hf.encode import Encoding, Features, wrapped
 from foveate.hf.families import family
+from foveate.hf.follow import light, settle
 from foveate.hf.guesses import guessed, watched
 from foveate.hf.layers import Layers
 from foveate.hf.probe import probe as held_against
@@ -61,7 +63,7 @@ from foveate.hf.restore import restore
 from foveate.hf.run import Run
 from foveate.hf.step import Step
 from foveate.hf.taps import key_norms
-from foveate.hf.wrappers import renew_compiled, unseen, unwrapped
+from foveate.hf.wrappers import compiled, renew_compiled, unseen, unwrapped
 from foveate.plan import Plan
 from foveate.question import question
 from foveate.selection import Attention
@@ -110,6 +112,9 @@ class Attachment:
         self.names = [[*inspect.signature(type(x).forward).parameters][1:] for x in self.lm.layers]
         self.local = threading.local()
         self._handles: list[Any] = []
+        self._ears: list[Any] = []
+        self._listening: weakref.WeakSet[Run] = weakref.WeakSet()
+        self._lock = threading.Lock()
         self._wrapped: list[tuple[Any, str]] = []
         self._hook()
 
@@ -134,11 +139,11 @@ class Attachment:
 
         A cache that was cut stays cut: finish a conversation before detaching, or start it anew.
         """
-        for handle in self._handles:
+        for handle in (*self._handles, *self._ears):
             handle.remove()
         for module, name in self._wrapped:
             delattr(module, name)
-        self._handles, self._wrapped = [], []
+        self._handles, self._ears, self._wrapped = [], [], []
         if self.base.__dict__.get(MARK) is self:
             delattr(self.base, MARK)
             renew_compiled()
@@ -155,11 +160,6 @@ class Attachment:
         add(self.lm.register_forward_hook(unseen(self._lm_out)))
         # After the language model's, which may be the same module.
         add(self.base.register_forward_hook(unseen(self._end), always_call=True))
-        for i, layer in enumerate(self.lm.layers):
-            add(layer.register_forward_pre_hook(unseen(functools.partial(self._layer_in, i)), with_kwargs=True))
-            if not self.plain:
-                # First of all, so that whoever records states records whole ones.
-                add(layer.register_forward_hook(unseen(self._layer_out), prepend=True))
         for name in ("get_image_features", "get_video_features"):
             if hasattr(self.base, name) and not self.family.by_runs:
                 # On the instance: the class, and every other model, keeps its own.
@@ -179,6 +179,28 @@ class Attachment:
         if hasattr(self.lm, "_deepstack_process"):
             self.lm._deepstack_process = unseen(self._deepstack(self.lm._deepstack_process))
             self._wrapped.append((self.lm, "_deepstack_process"))
+
+    def _listen(self, run: Run | None) -> None:
+        """Put hooks on the layers for a run, or (None) take them off where no pass has a use for them.
+
+        Code that was compiled with them looks for no others, so there they stay.
+        """
+        with self._lock:
+            if run is None:
+                if self._ears and self.plain and not self._listening and not compiled():
+                    while self._ears:
+                        self._ears.pop().remove()
+                return
+            self._listening.add(run)
+            if self._ears:
+                return
+            renew_compiled()
+            for i, layer in enumerate(self.lm.layers):
+                hook = unseen(functools.partial(self._layer_in, i))
+                self._ears.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
+                if not self.plain:
+                    # First of all, so that whoever records states records whole ones.
+                    self._ears.append(layer.register_forward_hook(unseen(self._layer_out), prepend=True))
 
     # -- the whole model
 
@@ -283,7 +305,7 @@ class Attachment:
         cache = given(kwargs)
         if run is None:
             check_cache(cache)
-        cut_before = cache is not None and any(kept_of(cache, i) is not None for i in range(len(cache.layers)))
+        cuts = cuts_of(cache)
         images = run is not None and self._has_images(run) and bool(self.plan.cuts)
         if not images and length(cache) == 0:
             self.report = None
@@ -293,11 +315,17 @@ class Attachment:
                 f"{type(self.model).__name__} calls its language model by itself here, where nobody sees which tokens "
                 "are visual; call forward, or detach first"
             )
-        if not (cut_before or images):
+        if not (cuts or images):
+            self._listen(None)
             return None
+        easy = not images and self.plain and not self.windows
         if run is None:
             # The language model was called by itself, on a cache that was cut.
             run = self.local.run = Run(alone=True)
+        if easy and (new := light(cuts, kwargs, str(lm.config._attn_implementation), run)) is not None:
+            self._listen(None)
+            return ((), kwargs | new) if new else None
+        self._listen(run)
         if lm.training and getattr(lm, "gradient_checkpointing", False) and self.layer_cuts:
             raise ModelError(
                 "gradient checkpointing runs decoder layers twice, and cuts inside the LLM cannot follow; call "
@@ -447,15 +475,19 @@ class Attachment:
 
     def _lm_out(self, _lm: Any, _args: Any, output: Any) -> Any:
         run = self.run
-        if run is None or run.step is None:
+        if run is None:
             return None
-        step, run.step = run.step, None
         if run.alone:
             self.local.run = None
+        if run.step is None:
+            return None
+        step, run.step = run.step, None
+        self._listening.discard(run)
         cut = any(s.index_BM is not None for s in step.of_layer)
         cache = left(output) if not isinstance(output, tuple) else step.cache
         if cut and cache is not None:
             step.remember(cache)
+            settle(cache, step.real_BT, step.masked and not bool(step.real_BT.all()))
         if run.cutting is not None:
             run.dropped_BL = ~run.cutting.prompt.alive_BL if cut else None
             self.report = account(step, run.cutting.prompt, cache, run.seconds)

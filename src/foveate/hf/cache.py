@@ -5,6 +5,7 @@ A cut layer tells transformers its logical length and nothing else, so that mask
 nothing had gone; what a layer lacks is then picked out of them (`layers.py`).
 """
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -29,6 +30,38 @@ def left(output: Any) -> Any:
     return next((output[name] for name in NAMES if name in output), None)
 
 
+class Told:
+    """What holds for all layers of a cache that was cut; shared by them.
+
+    Attributes:
+        uniform: every layer lost the same.
+        free: no filler, no padding, no shift: whoever goes on from here needs to know nothing but the length.
+    """
+
+    def __init__(self, uniform: bool = False, free: bool = False) -> None:
+        self.uniform, self.free = uniform, free
+        self._leader: Any = None
+        self._whole = False
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the pass that is running."""
+        return self.__dict__ | {"_leader": None}
+
+    def lead(self, by: object, whole: bool) -> None:
+        """Say that a pass knows of the cut, for as long as `by` lives; `whole`: it wants masks of all positions."""
+        self._leader, self._whole = weakref.ref(by), whole
+
+    @property
+    def led(self) -> bool:
+        """Whether the pass that is running knows of the cut."""
+        return self._leader is not None and self._leader() is not None
+
+    @property
+    def picked(self) -> bool:
+        """Whether masks are made of all positions, and each layer's columns picked out of them."""
+        return not self.uniform or (self.led and self._whole)
+
+
 class Kept:
     """Which logical positions the first cached entries of a layer stand for. Shared by layers that saw the same tokens.
 
@@ -38,12 +71,25 @@ class Kept:
         shift_B: how far positions of later tokens move down ("contiguous"), or None.
         by_text: the choice was made by the prompt's text, so the prompt cannot be shortened afterwards.
         guesses: how many of the last positions had no say in it, and can be taken back.
+        filled: there may be filler.
+        told: what holds for the whole cache.
+        mask_BT: where layers are uniform and rows padded, the padding mask of what is held, as the model slices it.
     """
 
-    def __init__(self, index_BP: Tensor, covers: int, shift_B: Tensor | None, by_text: bool, guesses: int = 0) -> None:
+    def __init__(
+        self,
+        index_BP: Tensor,
+        covers: int,
+        shift_B: Tensor | None,
+        by_text: bool,
+        guesses: int = 0,
+        filled: bool | None = None,
+    ) -> None:
         self.index_BP, self.covers, self.shift_B = index_BP, covers, shift_B
         self.by_text, self.guesses = by_text, guesses
-        self.filled = bool((index_BP < 0).any())
+        self.filled = bool((index_BP < 0).any()) if filled is None else filled
+        self.told = Told()
+        self.mask_BT: Tensor | None = None
         self._taken: tuple[Tensor, Kept] | None = None
         self._cropped: tuple[int, Kept] | None = None
 
@@ -51,6 +97,10 @@ class Kept:
     def dropped(self) -> int:
         """Logical positions without an entry of their own."""
         return self.covers - self.index_BP.shape[1]
+
+    def _like(self, other: "Kept", mask_BT: Tensor | None) -> "Kept":
+        self.told, self.mask_BT = other.told, mask_BT
+        return self
 
     def squeeze(self, real_BT: Tensor) -> Tensor:
         """A padding mask over logical positions -> over entries, then whatever comes later."""
@@ -62,7 +112,8 @@ class Kept:
         if self._taken is None or self._taken[0] is not rows:
             i = rows.to(self.index_BP.device)
             shift = None if self.shift_B is None else self.shift_B[i]
-            self._taken = (rows, Kept(self.index_BP[i], self.covers, shift, self.by_text, self.guesses))
+            kept = Kept(self.index_BP[i], self.covers, shift, self.by_text, self.guesses, self.filled)
+            self._taken = (rows, kept._like(self, None if self.mask_BT is None else self.mask_BT[i]))
         return self._taken[1]
 
     def crop(self, n: int) -> "Kept":
@@ -80,7 +131,8 @@ class Kept:
                     "cache"
                 )
             left = max(0, self.guesses - n)
-            self._cropped = (n, Kept(self.index_BP[:, :-n], self.covers - n, self.shift_B, self.by_text, left))
+            kept = Kept(self.index_BP[:, :-n], self.covers - n, self.shift_B, self.by_text, left, self.filled)
+            self._cropped = (n, kept._like(self, None if self.mask_BT is None else self.mask_BT[:, :-n]))
         return self._cropped[1]
 
 
@@ -88,9 +140,11 @@ class Cuttable:
     """What a cut adds to a cache layer: its entries are a subset of the logical positions they stand for.
 
     To masks it says that it holds every logical position; each layer's own columns are picked out of those masks.
+    Where every layer lost the same, it looks like a window whose first `dropped` positions have left.
     """
 
     kept: Kept | None
+    told: Told | None = None
     keys: Any
     is_sliding = False
 
@@ -109,13 +163,29 @@ class Cuttable:
         return self.held + self.dropped
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        """Logical length with the query."""
-        return self.get_seq_length() + query_length, 0
+        """Length with the query, and where the first entry stands."""
+        if self.kept is None or self.kept.told.picked:
+            return self.get_seq_length() + query_length, 0
+        return self.held + query_length, self.dropped
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Append; refused where nobody is there who knows what the entries stand for.
+
+        Raises:
+            ModelError: the plan that made the cut is attached no more, and the model alone would go wrong.
+        """
+        told = self.told if self.kept is None else self.kept.told
+        if told is not None and not told.led and not (told.uniform and told.free):
+            raise ModelError(
+                "this cache was pruned by a plan that is attached no more, and the model alone cannot tell what its "
+                "entries stand for; attach the plan again to go on, or start with a new cache"
+            )
+        return super().update(*args, **kwargs)  # type: ignore[misc]
 
     def reset(self) -> None:
         """Forget the cut with the entries."""
         super().reset()  # type: ignore[misc]
-        self.kept = None
+        self.kept = self.told = None
 
     def crop(self, tokens_to_remove: int) -> None:
         """Remove the last tokens; into a cut only where nothing of it was dropped.
@@ -147,8 +217,8 @@ class Cuttable:
     def __reduce__(self) -> Any:
         """Copied and pickled as what it was made of: its class has no name of its own."""
         plain: Any = object.__new__(type(self).__mro__[2])
-        plain.__dict__.update({k: v for k, v in self.__dict__.items() if k != "kept"})
-        return cut_layer, (plain, self.kept)
+        plain.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("kept", "told")})
+        return cut_layer, (plain, self.kept, self.told)
 
     def _rows(self, rows: Tensor) -> None:
         if self.kept:
@@ -165,14 +235,14 @@ KNOWN = (*_WHOLE, *_WHOLE.values(), "DynamicIndexedLayer")
 _CLASSES: dict[type, type] = {}
 
 
-def cut_layer(layer: Any, kept: Kept | None) -> Any:
+def cut_layer(layer: Any, kept: Kept | None, told: Told | None = None) -> Any:
     """A cache layer with a cut: the same entries, in a class that knows what they stand for."""
     plain: type = getattr(cache_utils, _WHOLE.get(type(layer).__name__, ""), type(layer))
     if plain not in _CLASSES:
         _CLASSES[plain] = type(f"Cut{plain.__name__}", (Cuttable, plain), {})
     new: Any = object.__new__(_CLASSES[plain])
     new.__dict__.update(layer.__dict__)
-    new.kept = kept
+    new.kept, new.told = kept, told
     return new
 
 
@@ -229,6 +299,13 @@ def kept_of(cache: Any, layer: int) -> Kept | None:
     if cache is None or layer >= len(cache.layers):
         return None
     return getattr(cache.layers[layer], "kept", None)
+
+
+def cuts_of(cache: Any) -> list[Kept]:
+    """What was cut of a cache, each once, in the order of its layers."""
+    layers = () if cache is None else cache.layers
+    found = {id(kept): kept for layer in layers if (kept := getattr(layer, "kept", None)) is not None}
+    return list(found.values())
 
 
 def length(cache: Any) -> int:

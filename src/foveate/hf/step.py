@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import ModelError
-from foveate.hf.cache import Cuttable, Kept, cut_layer, extend, given, holds_keys, kept_of, length, may_be_cut
+from foveate.hf.cache import Cuttable, Kept, cut_layer, cuts_of, extend, given, holds_keys, kept_of, length, may_be_cut
 from foveate.hf.clock import Clock, Seconds
 from foveate.hf.families.base import Family
 from foveate.hf.prompt import last_real
@@ -43,6 +43,8 @@ class Step:
         self.position_ids: Any = kwargs.get("position_ids")
         if self.position_ids is None:
             self.position_ids = (torch.arange(self.l, device=device) + self.past).unsqueeze(0)
+        for kept in cuts_of(self.cache):
+            kept.told.lead(self, whole=True)
         self.by_text = False
         """Whether some selector read the prompt's text."""
         self.guesses = 0

@@ -53,9 +53,14 @@ def renew_compiled() -> None:
 
     Whatever was compiled in this process is compiled once more when it runs next; nothing happens where nothing was.
     """
-    convert = sys.modules.get("torch._dynamo.convert_frame")
-    if convert is not None and getattr(convert.input_codes, "seen", True):
+    if compiled():
         torch.compiler.reset()
+
+
+def compiled() -> bool:
+    """Whether anything was compiled in this process, as far as can be told."""
+    convert = sys.modules.get("torch._dynamo.convert_frame")
+    return convert is not None and bool(getattr(convert.input_codes, "seen", True))
 
 
 def unseen(hook: Any, inside: bool = False) -> Any:
