@@ -73,7 +73,7 @@ class Kept:
         guesses: how many of the last positions had no say in it, and can be taken back.
         filled: there may be filler.
         told: what holds for the whole cache.
-        mask_BT: where layers are uniform and rows padded, the padding mask of what is held, as the model slices it.
+        mask_BT: where layers are uniform and rows padded, the padding mask of what is held.
     """
 
     def __init__(
@@ -166,7 +166,8 @@ class Cuttable:
         """Length with the query, and where the first entry stands."""
         if self.kept is None or self.kept.told.picked:
             return self.get_seq_length() + query_length, 0
-        return self.held + query_length, self.dropped
+        # One token sees all there is, wherever that stands; whoever leads has squeezed the padding mask for it.
+        return self.held + query_length, 0 if query_length == 1 and self.kept.told.led else self.dropped
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """Append; refused where nobody is there who knows what the entries stand for.

@@ -32,15 +32,19 @@ def light(cuts: list[Kept], call: Mapping[str, Any], kernel: str, by: object) ->
         # One token of one row sees all there is; others need masks of as many lengths as there are.
         return None
     told.lead(by, whole=False)
-    if told.free:
-        return {}
     new: dict[str, Any] = {}
+    if told.free:
+        if l == 1 and told.uniform and mask is not None:
+            new["attention_mask"] = mask[:, kept.dropped :]
+        return new
     if kept.mask_BT is not None:
         later = mask[:, kept.covers :] if mask is not None else None
         if later is None:
             past = length(given(call))
             later = torch.ones(b, past + l - kept.covers, dtype=torch.bool, device=embeds.device)
-        new["attention_mask"] = torch.cat((kept.mask_BT.to(later.device), later.to(torch.bool)), 1)
+        # As the model slices it: dropped places first, which it never looks at. One token needs no places.
+        gone = [] if l == 1 else [later.new_zeros(b, kept.dropped)]
+        new["attention_mask"] = torch.cat((*gone, kept.mask_BT.to(later.device), later), 1)
     if kept.shift_B is not None:
         if ids is None:
             past = length(given(call))
@@ -68,6 +72,4 @@ def settle(cache: Any, real_BT: torch.Tensor, padded: bool) -> None:
     for kept in cuts:
         kept.told = told
         if whole and (padded or kept.filled):
-            # As the model slices it: dropped places first, which it never looks at.
-            squeezed = kept.squeeze(real_BT[:, : kept.covers])
-            kept.mask_BT = torch.cat((squeezed.new_zeros(squeezed.shape[0], kept.dropped), squeezed), 1)
+            kept.mask_BT = kept.squeeze(real_BT[:, : kept.covers])
