@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from foveate.cli import app
 from foveate.data import Example
 from foveate.engines import hf
-from foveate.pointer import PointerSelector
+from foveate.pointer.loading import load
 from foveate.pointer.train import state
 from foveate.pointer.train.fit import split
 from foveate.tiny import examples as world
@@ -25,9 +25,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return world.write(tmp_path_factory.mktemp("data"), range(6), "train", 1)
 
 
-@pytest.mark.parametrize("kind", ["sts", "oneshot"])
+@pytest.mark.parametrize("kind", ["sts", "oneshot", "published"])
 def test_a_selector_comes_out(kind: str, data: Path, tmp_path: Path) -> None:
-    words = ["train", kind, "--data", str(data), "--budget", "0.05", "--steps", "2", "--batch", "2"]
+    which = ["sts", "--recipe", "published", "--group", "2"] if kind == "published" else [kind]
+    words = ["train", *which, "--data", str(data), "--budget", "0.05", "--steps", "2", "--batch", "2"]
     result = run(app, [*words, "--out", str(tmp_path / "run"), "--json"])
     assert result.exit_code == 0, result.stderr
     figures = json.loads(result.stdout)
@@ -42,7 +43,7 @@ def test_a_selector_comes_out(kind: str, data: Path, tmp_path: Path) -> None:
     if kind == "oneshot":
         assert figures["kept_count"] == {"mean": 29, "deviation": 0, "of": 576}
         return
-    assert figures["stop_bias"] == PointerSelector.from_pretrained(folder).config.stop_bias
+    assert figures["stop_bias"] == load(str(folder)).config.stop_bias
     picture = str(data.parent / json.loads(data.read_text().splitlines()[0])["image"])
     asked = ["run", "--image", picture, "--prompt", "what color is the star?", "--method", "sts", "--keep", "0.125"]
     out = run(app, [*asked, "--set", f"path={folder}", "--repeats", "1", "--max-new-tokens", "2", "--json"])

@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "groups": {"group": 3},
     "text": {"text": True},
     "no state": {"state": False},
+    "centred": {"centred": True},
     "no coverage": {"coverage": False},
     "no stop": {"stop": "none"},
     "joint stop": {"stop": "softmax"},
@@ -291,3 +292,19 @@ def test_a_count_out_of_range_is_refused(k: int) -> None:
 def test_configs_that_cannot_be(field: str, value: Any) -> None:
     with pytest.raises(FoveateError, match=field):
         dataclasses.replace(pointer().config, **{field: value})
+
+
+def test_tokens_that_say_nothing_cover_each_other() -> None:
+    """Ground lies near the mean token. As tokens are, one pick covers all of it; about the mean, it points anywhere."""
+    g = torch.Generator().manual_seed(0)
+    mean = torch.full((WIDTH,), 5.0)
+    ground, things = mean + 0.1 * torch.randn(20, WIDTH, generator=g), mean + 6 * torch.randn(4, WIDTH, generator=g)
+    tokens = torch.cat((ground, things))[None]
+    found = {}
+    for centred in (False, True):
+        torch.manual_seed(0)
+        config = PointerConfig(WIDTH, 0.2, width=16, heads=2, likeness=WIDTH, stop="none", centred=centred)
+        select = PointerSelector(config)
+        select.fit(mean, (tokens - mean).square().mean((0, 1)).sqrt())
+        found[centred] = int(select(TokenView(hidden_BND=tokens), 5).keep_BN[0, 20:].sum())
+    assert found[False] == 4 > found[True]

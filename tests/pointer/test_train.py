@@ -9,16 +9,18 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from foveate import FoveateError, attach
+from foveate import FoveateError, PlanError, attach
 from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.loading import Engine, Facts
 from foveate.engines.prompting import Prompt
+from foveate.methods import METHODS
 from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.pointer.noise import Support
+from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
 from foveate.pointer.train import Recipe, Seen, examples, make_accelerator, state, train
-from foveate.pointer.train.calibrate import calibrated, counts, mean_kept, walks
+from foveate.pointer.train.calibrate import calibrated, counts, dialled, mean_kept, walks
 from foveate.pointer.train.examples import Examples
 from foveate.pointer.train.loop import STATE, numbers
 from foveate.pointer.train.trainee import Trainee
@@ -150,6 +152,55 @@ def test_gradients_reach_the_selector_and_nothing_else(task: Examples, kind: str
     learned = {n for n, p in trainee.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert learned == {n for n, _ in trainee.named_parameters() if n.startswith(("selector.", "denoiser."))}
     assert 0 < float(figures["kept"]) <= 1
+
+
+def before_projector(task: Examples) -> Examples:
+    """The same examples, shown as a selector at the encoder sees them."""
+    return Examples(task.engine, task.examples, "encoder")
+
+
+@pytest.mark.parametrize("task", ["llava"], indirect=True)
+def test_before_the_projector_too_the_loss_is_that_of_use(task: Examples) -> None:
+    early, model = before_projector(task), task.engine.model
+    seen = early.look([0, 1])
+    c = seen.candidates
+    places = torch.arange(0, c.tokens_BND.shape[1], 3).expand(len(c.tokens_BND), -1)
+    tokens = c.tokens_BND.gather(1, places.unsqueeze(-1).expand(-1, -1, c.tokens_BND.shape[-1]))
+    with torch.no_grad():
+        nll, _ = early.loss(seen, tokens, torch.ones(places.shape), Support(places, torch.ones_like(places).bool()))
+    prompt = examples.prepare_examples(task.engine, task.examples)
+    inputs, next_BL = examples._answered(task.engine, prompt.inputs, ["5 6", "7 8 9"])
+    with torch.no_grad(), attach(model, Plan((Cut("encoder", Told(), 0.7),)), tail=TAIL):
+        logits = model(**inputs).logits
+    said = next_BL >= 0
+    assert_close(nll, torch.nn.functional.cross_entropy(logits[said], next_BL[said]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["qwen2_5_vl"], indirect=True)
+def test_a_projector_of_several_tokens_each_is_refused(task: Examples) -> None:
+    with pytest.raises(FoveateError, match="use --recipe coverage"):
+        before_projector(task).look([0, 1])
+
+
+@llava
+@pytest.mark.parametrize("coverage", [False, True])
+def test_the_published_recipe_trains_the_published_selector(task: Examples, coverage: bool) -> None:
+    early = before_projector(task)
+    torch.manual_seed(0)
+    features = early.look([0]).candidates.tokens_BND.shape[-1]
+    selector = StepwiseSelector(StepwiseConfig(features, 32, 0.3, heads=2, coverage=coverage))
+    recipe = Recipe.published(steps=20, spread=(0.01, 0.5))
+    trainee = Trainee(early, task.engine.model, selector, recipe, lambda x: x)
+    optimizer = torch.optim.SGD([p for p in trainee.parameters() if p.requires_grad], 0.05)
+    for step in range(8, 12):
+        optimizer.zero_grad()
+        loss, figures = trainee([0, 1], step, step)
+        loss.backward()
+        optimizer.step()
+    learned = {n for n, p in trainee.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert learned == {n for n, _ in trainee.named_parameters() if n.startswith(("selector.", "denoiser.", "dial"))}
+    # Lambda times the share kept, and nothing else, is added to the answers' loss.
+    assert_close(loss.detach(), figures["loss"] + recipe.drawn(11) * figures["kept"])
 
 
 def select(features: int, **options: Any) -> PointerSelector:
@@ -326,7 +377,41 @@ def test_heat_and_rate() -> None:
     assert recipe.factor(0) < recipe.factor(9) > recipe.factor(60) > recipe.factor(99) > 0
 
 
-@pytest.mark.parametrize(("field", "value"), [("steps", 0), ("rate", 0.0), ("gate", "fog"), ("batch", -1)])
+def test_budgets_are_drawn_evenly_and_alike_on_every_process() -> None:
+    recipe = Recipe(spread=(0.05, 0.4), seed=3)
+    drawn = [recipe.drawn(s) for s in range(400)]
+    assert drawn == [Recipe(spread=(0.05, 0.4), seed=3).drawn(s) for s in range(400)]
+    assert all(0.05 <= d <= 0.4 for d in drawn)
+    assert sum(d < recipe.middle() for d in drawn) == pytest.approx(200, abs=40)
+    assert recipe.middle() == pytest.approx(0.1414, abs=1e-3) and Recipe().drawn(0) is None
+    assert Recipe.published().drawn(7) == pytest.approx(0.01)
+
+
+def test_a_dial_of_many_budgets(tmp_path: Path) -> None:
+    from learned import folder
+
+    selector = PointerSelector.from_pretrained(folder(12))
+    views = [TokenView(hidden_BND=torch.randn(20, 50, 12, generator=torch.Generator().manual_seed(i))) for i in (0, 1)]
+    seen = walks(selector, views, 4.0)
+    with pytest.raises(PlanError, match="trained for one budget"):
+        selector.at(0.1)
+    ready = dialled(selector, seen, (0.1, 0.4, 0.2))
+    for budget in (0.1, 0.2, 0.4):
+        assert mean_kept(ready, seen, ready.at(budget).config.stop_bias) == pytest.approx(budget, rel=0.05)
+    between = mean_kept(ready, seen, ready.at(0.15).config.stop_bias)
+    assert 0.1 < between < 0.2
+    assert ready.at(0.01).config.stop_bias == ready.at(0.1).config.stop_bias
+    ready.save_pretrained(tmp_path)
+    plan = METHODS["sts"](0.5, path=str(tmp_path), budget=0.2)
+    assert plan.cuts[0].select.config.stop_bias == ready.at(0.2).config.stop_bias
+    with pytest.raises(PlanError, match="give one of them"):
+        METHODS["sts"](0.5, path=str(tmp_path), budget=0.2, stop_bias=1.0)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("steps", 0), ("rate", 0.0), ("gate", "fog"), ("batch", -1), ("spread", (0.2, 0.1)), ("length", "none")],
+)
 def test_recipes_that_cannot_be(field: str, value: Any) -> None:
     with pytest.raises(FoveateError, match=field):
         Recipe(**{field: value})

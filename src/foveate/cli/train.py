@@ -19,6 +19,10 @@ _EXAMPLES = """
 
   foveate train sts --model ./llava --data train.jsonl --budget 0.111 --out runs/sts-111
 
+  foveate train sts --recipe published --model ./llava --data train.jsonl --steps 4000 --out runs/sts-published
+
+  foveate train sts --spread 0.05 0.33 --model ./llava --data train.jsonl --out runs/sts-many
+
   foveate train oneshot --model ./llava --data train.jsonl --budget 0.111 --out runs/oneshot-111
 
   accelerate launch --num_processes 8 -m foveate.cli train sts --model ./llava --data train.jsonl --budget 0.111 \\
@@ -29,6 +33,13 @@ _EXAMPLES = """
 Killed or stopped with Ctrl-C, the same command again goes on where it stopped.
 One JSON object a line of the data: image, question, answer.
 """
+
+
+class Recipes(StrEnum):
+    """Which stepwise selector."""
+
+    coverage = "coverage"
+    published = "published"
 
 
 class Kind(StrEnum):
@@ -52,6 +63,14 @@ def train(
     accumulate: Annotated[int, typer.Option(min=1, help="Micro-batches an update.")] = 1,
     rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     group: Annotated[int, typer.Option(min=1, help="Tokens a step (sts).")] = 1,
+    recipe: Annotated[
+        Recipes,
+        typer.Option(help="Of sts. coverage: before the LLM. published: before the projector; reads text."),
+    ] = Recipes.coverage,
+    spread: Annotated[
+        tuple[float, float] | None,
+        typer.Option(metavar="LOW HIGH", help="One selector for budgets from LOW to HIGH; published: for lambdas."),
+    ] = None,
     text: Annotated[bool, typer.Option("--text", help="Read the question too.")] = False,
     save_every: Annotated[int, typer.Option(min=1, help="Updates between states on disk; Ctrl-C saves one too.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Decides weights, order and noise.")] = 0,
@@ -65,19 +84,30 @@ def train(
     from foveate import files
     from foveate.engines import hf
     from foveate.pointer.config import OneShotConfig, PointerConfig
+    from foveate.pointer.stepwise import StepwiseConfig
     from foveate.pointer.train import Recipe
     from foveate.pointer.train.fit import fit, split
 
     if precision not in (known := ("no", "bf16", "fp16")):
         raise FoveateError(f"--precision is {precision!r}; it must be one of {', '.join(known)}")
-    recipe = Recipe(steps=steps, batch=batch, accumulate=accumulate, rate=rate, seed=seed, save_every=save_every)
+    published = recipe is Recipes.published
+    if selector is Kind.oneshot and (published or spread):
+        raise FoveateError("--recipe published and --spread are of sts; a one-shot scorer keeps what it is asked")
+    more: dict[str, Any] = {"steps": steps, "batch": batch, "accumulate": accumulate, "rate": rate, "seed": seed}
+    more["save_every"] = save_every
+    if spread:
+        more["spread"] = spread
+    how = Recipe.published(**more) if published else Recipe(**more)
 
-    def config(features: int) -> "PointerConfig | OneShotConfig":
+    def config(features: int, words: int) -> "PointerConfig | OneShotConfig | StepwiseConfig":
         if selector is Kind.oneshot:
             return OneShotConfig(features, budget, text)
+        if published:
+            heads = next(h for h in (16, 12, 8, 6, 4, 3, 2, 1) if features % h == 0)
+            return StepwiseConfig(features, words, budget, heads=heads, group=group)
         return PointerConfig(features, budget, text, group=group)
 
-    config(1)  # so that a wrong budget is found before the model is loaded
+    config(1, 1)  # so that a wrong budget is found before the model is loaded
     hf.check_device(device)
     hf.check_dtype(dtype)
     examples = sets.load(data, labelled=True)
@@ -92,7 +122,7 @@ def train(
             engine,
             examples,
             config,
-            recipe,
+            how,
             out,
             precision,
             lambda n: bar(f"training {selector.value}", n, steps),

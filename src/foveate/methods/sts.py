@@ -11,32 +11,40 @@ from foveate import typed
 from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.plan import Plan
+from foveate.pointer.loading import load
 from foveate.pointer.saved import names
-from foveate.pointer.selector import PointerSelector
 
 _TOKENS = 576
 """Of the embedded model, for keeps that are numbers."""
 
 
-def sts(keep: float | int, path: str | None = None, stop_bias: float | None = None) -> Plan:
-    """STS: a stepwise pointer with a learned stop, before the LLM.
+def sts(
+    keep: float | int, path: str | None = None, stop_bias: float | None = None, budget: float | None = None
+) -> Plan:
+    """STS: a stepwise pointer with a learned stop, before the LLM (or, as published, before the projector).
 
     Args:
         keep: the most tokens that an image may keep, a fraction (float) or a number (int); the stop decides below it.
         path: folder or hub id of a trained selector, or the name of a shipped one. By default the
             shipped one whose mean is nearest to `keep`; those are for the embedded model alone.
         stop_bias: the dial: larger keeps fewer. By default what the selector was calibrated to.
+        budget: instead, the share that is kept on average, for a selector of many budgets; by default `keep`.
 
     Raises:
         PlanError: a keep out of range, or no selector is shipped.
         ModelError: no selector at `path`.
     """
     keep = check_keep(keep)
-    typed.check({"path": path, "stop_bias": stop_bias}, typed.hints_of(sts), PlanError)
-    select = PointerSelector.from_pretrained(path or _nearest(keep))
+    typed.check({"path": path, "stop_bias": stop_bias, "budget": budget}, typed.hints_of(sts), PlanError)
+    if stop_bias is not None and budget is not None:
+        raise PlanError(f"stop_bias={stop_bias} and budget={budget} both set the mean count; give one of them")
+    select = load(path or _nearest(keep))
+    share = keep if isinstance(keep, float) else keep / _TOKENS
     if stop_bias is not None:
         select = select.turned(stop_bias)
-    return Plan((Cut("input", select, keep),))
+    elif budget is not None or select.config.dial:
+        select = select.at(min(1.0, share) if budget is None else budget)
+    return Plan((Cut(select.place, select, keep),))
 
 
 def _nearest(keep: float | int) -> str:

@@ -7,6 +7,7 @@ from foveate import typed
 from foveate.errors import FoveateError
 
 Stop = Literal["hazard", "softmax", "none"]
+Dial = tuple[tuple[float, float], ...]
 
 
 def check(name: str, value: float, good: bool, rule: str) -> None:
@@ -58,11 +59,15 @@ class PointerConfig:
         likeness: width of the space in which picked tokens cover others.
         group: tokens picked a step; state and stop move once a step, coverage at every pick.
         coverage: whether tokens like those already picked lose score.
+        centred: whether likeness is that of standardised tokens, instead of tokens as they are. What says nothing lies
+            near the mean token: as they are, such tokens are alike; about the mean, they point anywhere.
         state: whether a GRU remembers what was picked.
         stop: "hazard": a chance to stop before each step, and the sequence ends where half of all sequences would have;
             "softmax": stopping competes with the tokens; "none": always as many as allowed.
         stop_bias: the run-time dial: added to the stop's logit, so that larger keeps fewer.
         stop_scale: the sharpness of the stop at the end of training, which its hazard is read with.
+        dial: for a selector of many budgets, which stop_bias keeps which share of the tokens on average: pairs
+            (share, stop_bias), shares rising.
     """
 
     features: int
@@ -74,12 +79,15 @@ class PointerConfig:
     likeness: int = 64
     group: int = 1
     coverage: bool = True
+    centred: bool = False
     state: bool = True
     stop: Stop = "hazard"
     stop_bias: float = 0.0
     stop_scale: float = 0.3
+    dial: Dial = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dial", tuple((float(share), float(bias)) for share, bias in self.dial))
         sane(self)
         for name in ("features", "width", "heads", "likeness", "group"):
             check(name, v := getattr(self, name), v >= 1, "at least 1")

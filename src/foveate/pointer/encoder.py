@@ -47,6 +47,10 @@ class Standard(nn.Module):
         # A channel that never moved says nothing; it must not become infinite where it does move.
         self.std_D.copy_(std_D.clamp(min=1e-4 * float(std_D.max())))
 
+    def scaled(self, tokens_BND: Tensor) -> Tensor:
+        """Tokens in units of their own size, directions as they are."""
+        return tokens_BND / (self.mean_D.square() + self.std_D.square()).mean().sqrt()
+
     def standard(self, tokens_BND: Tensor) -> Tensor:
         """Tokens with mean 0 and deviation 1 in each channel."""
         return (tokens_BND - self.mean_D) / self.std_D

@@ -73,7 +73,10 @@ class Pointing(nn.Module):
         if c.real_BN is not None:
             score_BN = score_BN.masked_fill(~c.real_BN, _NEVER)
         mean_Bm = (state_BNm * real_BN.unsqueeze(-1)).sum(1) / real_BN.sum(1, keepdim=True)
-        sight_BNd = F.normalize(self.sight(z_BND), dim=-1, eps=1e-6) if self.config.coverage else z_BND[..., :0]
+        sight_BNd = z_BND[..., :0]
+        if self.config.coverage:
+            seen_BND = z_BND if self.config.centred else self.encoder.scaled(c.tokens_BND)
+            sight_BNd = F.normalize(self.sight(seen_BND), dim=-1, eps=1e-6)
         budget_B = (self.config.budget * c.counts_B).clamp(min=1.0)
         return Scene(state_BNm, self.key(state_BNm), score_BN, sight_BNd, budget_B), torch.tanh(self.begin(mean_Bm))
 

@@ -3,8 +3,10 @@
 import copy
 import os
 from dataclasses import fields, replace
+from itertools import pairwise
+from math import log
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from huggingface_hub import PyTorchModelHubMixin, hf_hub_download
@@ -45,6 +47,8 @@ class Saved(
 
     knob: ClassVar[Knob | None] = None
     """The config field that turns the mean count after training; None where the count is fixed."""
+    place: ClassVar[Literal["encoder", "input"]] = "input"
+    """The cut that it was made for."""
     saved: str | None = None
     """The folder or hub id of these weights, or the name of a shipped selector; None before they were saved."""
     config: Any
@@ -60,6 +64,26 @@ class Saved(
         other = copy.copy(self)
         other.configure(**{self.knob.name: float(value)})
         return other
+
+    def at(self, budget: float) -> Self:
+        """The same weights, dialled to keep this share of the tokens on average: the nearest they were dialled for.
+
+        Raises:
+            PlanError: this selector knows one budget only, or the budget is no share.
+        """
+        if not 0 < budget <= 1:
+            raise PlanError(f"budget is {budget}; it must be a fraction in (0, 1]")
+        dial = getattr(self.config, "dial", ())
+        if not dial:
+            raise PlanError(
+                f"{self!r} was trained for one budget, {self.config.budget:.1%}; turn its stop_bias, or train one for "
+                "many budgets (foveate train sts --spread LOW HIGH)"
+            )
+        x = min(max(log(budget), log(dial[0][0])), log(dial[-1][0]))
+        low, high = next((a, b) for a, b in pairwise((*dial, dial[-1])) if x <= log(b[0]) + 1e-9)
+        width = log(high[0]) - log(low[0])
+        part = (x - log(low[0])) / width if width > 0 else 0.0
+        return self.turned(low[1] + part * (high[1] - low[1]))
 
     def configure(self, **changes: Any) -> None:
         """Change fields of the config that no weight depends on."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from foveate.pointer.config import check
+from foveate.pointer.config import Dial, check, sane
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class StepwiseConfig:
         coverage: whether tokens like those already picked lose score; not published, ours.
         likeness: width of the space in which picked tokens cover others.
         stop_bias: the run-time dial: added to the stop's logit, so that larger keeps fewer.
+        dial: which stop_bias keeps which share of the tokens on average, as in `PointerConfig`.
     """
 
     features: int
@@ -37,8 +38,11 @@ class StepwiseConfig:
     coverage: bool = False
     likeness: int = 64
     stop_bias: float = 0.0
+    dial: Dial = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dial", tuple((float(share), float(bias)) for share, bias in self.dial))
+        sane(self)
         for name in ("features", "heads", "layers", "group", "likeness"):
             check(name, v := getattr(self, name), v >= 1, "at least 1")
         for name in ("words", "width", "blocks"):

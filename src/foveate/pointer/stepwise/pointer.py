@@ -44,7 +44,7 @@ class Pointer(nn.Module):
         real_BM = None if c.real_BN is None else F.pad(c.real_BN, (0, 1), value=True)
         sight_BNd = memory_BMD[:, :-1, :0]
         if self.config.coverage:
-            sight_BNd = F.normalize(self.sight(self.encoder.standard(c.tokens_BND)), dim=-1, eps=1e-6)
+            sight_BNd = F.normalize(self.sight(self.encoder.scaled(c.tokens_BND)), dim=-1, eps=1e-6)
         return Scene(memory_BMD, self.decoder.scenes(memory_BMD, real_BM), sight_BNd)
 
     def start(self, b: int) -> Tensor:

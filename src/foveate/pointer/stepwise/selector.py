@@ -32,8 +32,7 @@ class StepwiseSelector(Saved):
 
     knob: ClassVar[Knob | None] = Knob("stop_bias", -30.0, 30.0, rising=False)
     adaptive: bool = True
-    place: ClassVar[str] = "encoder"
-    """The cut that it was made for."""
+    place = "encoder"
 
     def __init__(self, config: StepwiseConfig) -> None:
         super().__init__()

@@ -32,7 +32,15 @@ from foveate.pointer.noise import Support
 from foveate.pointer.train.task import Seen
 from foveate.question import question
 
+
+class _All(Uniform):
+    """Drops nothing, and has the tower's features shown."""
+
+    reads = frozenset({"encoder_BNC"})
+
+
 _EVERYTHING = Plan((Cut("input", Uniform(), 1.0),))
+_WITH_FEATURES = Plan((Cut("input", _All(), 1.0),))
 _NONE = -100
 
 
@@ -58,16 +66,18 @@ class Examples:
     Args:
         engine: from `foveate.engines.loading.load`.
         examples: all with an answer and at least one picture.
+        place: where the selector to come stands, "input" or "encoder": what it is shown.
 
     Raises:
         FoveateError: an example has none.
     """
 
-    def __init__(self, engine: Engine, examples: Sequence[Example]) -> None:
+    def __init__(self, engine: Engine, examples: Sequence[Example], place: str = "input") -> None:
         for e in examples:
             if not e.answers or not e.images:
                 raise FoveateError(f"example {e.id} has no {'picture' if e.answers else 'answer'}; training needs both")
         self.engine, self.examples = engine, list(examples)
+        self.place, self.plan = place, _WITH_FEATURES if place == "encoder" else _EVERYTHING
         self.family = family(engine.model)
         self.lm = self.family.language_model(engine.model)
 
@@ -81,6 +91,8 @@ class Examples:
         given = self.given([self.examples[n] for n in numbers])
         embeds = given.kwargs["inputs_embeds"]
         tokens = [embeds[i.row, i.place_N] for i in given.images]
+        if self.place == "encoder":
+            tokens = [self._features(i.signals["encoder"], t) for i, t in zip(given.images, tokens, strict=True)]
         words = [embeds[i.row, given.question_BL[i.row]] for i in given.images]
         tokens_BND, real_BN = _stack(tokens)
         text_BTD, said_BT = _stack(words)
@@ -101,7 +113,7 @@ class Examples:
             raise _Noted
 
         places: list[Prompt] = []
-        with attach(model, _EVERYTHING, tail=prompt.tail) as attached:
+        with attach(model, self.plan, tail=prompt.tail) as attached:
             handle = attached.lm.register_forward_pre_hook(note, with_kwargs=True)
             try:
                 model(**inputs, use_cache=False)
@@ -119,6 +131,8 @@ class Examples:
     def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
         """Over the answers' tokens, the end token among them."""
         given: Given = seen.material
+        if self.place == "encoder":
+            tokens_BSD = self._projected(tokens_BSD)
         embeds = given.kwargs["inputs_embeds"].clone()
         alive_BL = _real(given) & ~given.visual_BL
         weight_BL = torch.ones_like(alive_BL, dtype=torch.float32)
@@ -135,6 +149,30 @@ class Examples:
         said = next_BM != _NONE
         scores = self.engine.model.get_output_embeddings()(out.last_hidden_state[said]).float()
         return F.cross_entropy(scores, next_BM[said]), (scores.argmax(-1) == next_BM[said]).float().mean()
+
+    def _projected(self, features_BSC: Tensor) -> Tensor:
+        """What the projector makes of each token."""
+        projector = self.family.projector(self.family.base(self.engine.model))
+        projected: Tensor = projector(features_BSC.to(next(projector.parameters()).dtype))
+        return projected
+
+    def _features(self, features_NC: Tensor, tokens_ND: Tensor) -> Tensor:
+        """The tower's tokens, if the projector brings each by itself to what the LLM receives.
+
+        Raises:
+            FoveateError: it does not.
+        """
+        try:
+            made = self._projected(features_NC[None])[0]
+            same = made.shape == tokens_ND.shape and torch.allclose(made.float(), tokens_ND.float(), 0.05, 0.05)
+        except RuntimeError:
+            same = False
+        if not same:
+            raise FoveateError(
+                f"the published recipe trains before the projector, but {self.family.model_type}'s makes its tokens of "
+                "more than one of the tower's each, or of none; use --recipe coverage"
+            )
+        return features_NC
 
     def _shorter(
         self, given: Given, embeds: Tensor, alive_BL: Tensor, weight_BL: Tensor

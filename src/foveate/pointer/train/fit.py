@@ -22,13 +22,17 @@ from foveate.plan import Plan
 from foveate.pointer.config import OneShotConfig, PointerConfig
 from foveate.pointer.oneshot import OneShotSelector
 from foveate.pointer.selector import PointerSelector
-from foveate.pointer.train.calibrate import calibrated, walks
+from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
+from foveate.pointer.train.calibrate import calibrated, dialled, walks
 from foveate.pointer.train.examples import Examples
 from foveate.pointer.train.loop import Curve, make_accelerator, train
 from foveate.pointer.train.recipe import Recipe
 from foveate.selection import TokenView
 
 SELECTOR = "selector"
+SHARES = (0.03, 0.056, 0.08, 0.111, 0.16, 0.222, 0.333)
+"""Of the dial of a selector of many budgets."""
+Config = PointerConfig | OneShotConfig | StepwiseConfig
 _CHECKED = 64
 _MEASURED = 256
 
@@ -70,7 +74,7 @@ def _key(e: Example) -> str:
 def fit(
     engine: Engine,
     examples: Sequence[Example],
-    config: Callable[[int], PointerConfig | OneShotConfig],
+    config: Callable[[int, int], Config],
     recipe: Recipe,
     out: Path,
     precision: str = "no",
@@ -82,7 +86,8 @@ def fit(
     Args:
         engine: the model.
         examples: with answers; see `split`.
-        config: the selector, given the width of the model's tokens.
+        config: the selector, given the width of the tokens and that of the model's words. A `StepwiseConfig`
+            trains before the projector, where tokens are the tower's.
         recipe: how to train.
         out: a folder that exists.
         precision: accelerate's mixed precision: "no", "bf16" or "fp16".
@@ -97,8 +102,10 @@ def fit(
     """
     parts = split(examples)
     accelerator = make_accelerator(recipe, engine.model.device.type == "cpu", precision)
-    task, watch, held = (Examples(engine, p) for p in (parts.train, parts.watch, parts.held))
-    shape = config(engine.model.config.get_text_config().hidden_size)
+    words = engine.model.config.get_text_config().hidden_size
+    place = "encoder" if isinstance(config(words, words), StepwiseConfig) else "input"
+    task, watch, held = (Examples(engine, p, place) for p in (parts.train, parts.watch, parts.held))
+    shape = config(task.look([0]).candidates.tokens_BND.shape[-1], words)
     selector = build(shape, recipe.seed, statistics(task)).to(engine.model.device)
 
     def check(now: Any) -> dict[str, float]:
@@ -106,8 +113,12 @@ def fit(
         return {"accuracy": fmean(judged.right), "kept": judged.kept}
 
     train(task, engine.model, selector, recipe, out, check, accelerator, tick)
-    if isinstance(selector, PointerSelector):
-        selector = calibrated(selector, walks(selector, views(watch, selector.config.text), recipe.room), shape.budget)
+    if selector.knob is not None:
+        highest = max(shape.budget, SHARES[-1]) if recipe.spread else shape.budget
+        seen = walks(selector, views(watch, "text_BTD" in selector.reads), recipe.room * highest / shape.budget)
+        if recipe.spread:
+            selector = dialled(selector, seen, SHARES)
+        selector = calibrated(selector, seen, shape.budget)
     result = _quote(engine, held.examples, selector, recipe.room, longest)
     if accelerator.is_main_process:
         selector.save_pretrained(out / SELECTOR)
@@ -115,12 +126,12 @@ def fit(
     return result
 
 
-def build(config: PointerConfig | OneShotConfig, seed: int, seen: tuple[Tensor, Tensor]) -> Any:
+def build(config: Config, seed: int, seen: tuple[Tensor, Tensor]) -> Any:
     """A new selector whose weights the seed decides, for tokens of these channel statistics."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        kind: Any = PointerSelector if isinstance(config, PointerConfig) else OneShotSelector
-        selector = kind(config)
+        kinds: dict[type, Any] = {PointerConfig: PointerSelector, OneShotConfig: OneShotSelector}
+        selector = kinds.get(type(config), StepwiseSelector)(config)
     selector.fit(*(t.cpu() for t in seen))
     return selector
 
@@ -129,7 +140,8 @@ def plan(selector: Any, room: float) -> Plan:
     """The selector before the LLM, with room above its mean where it is adaptive."""
     budget = selector.config.budget
     # To keep all is to be asked for all, and not to stop: the room ends before that.
-    return Plan((Cut("input", selector, max(budget, min(0.99, budget * room)) if selector.adaptive else budget),))
+    keep = max(budget, min(0.99, budget * room)) if selector.adaptive else budget
+    return Plan((Cut(selector.place, selector, keep),))
 
 
 def statistics(task: Examples) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,9 @@ class Recipe:
         everything: all tokens reach the LLM, as published, instead of the best and some others.
         others: tokens by lot beside the best `room` budgets in what the LLM sees; fewer and fewer while it cools.
         gone: tokens kept less than this far are left out in the end, as they will be in use.
+        crowd: the best so many budgets of tokens reach the LLM at most.
+        early: whether those are left out from the start, and none come by lot: noise in the place of what is gone lets
+            a model count that could not count without it.
         gate: how a half-kept token looks; see `noise.gate`.
         perturb: Gumbel and logistic perturbation of picks and stops.
         straight: the straight-through estimator instead of soft values.
@@ -59,6 +62,8 @@ class Recipe:
     everything: bool = False
     others: int = 16
     gone: float = 0.1
+    crowd: float = 2.5
+    early: bool = False
     gate: Gate = "matched"
     perturb: bool = True
     straight: bool = False
@@ -121,7 +126,7 @@ class Recipe:
 
     def company(self, step: int) -> tuple[int, float]:
         """How many tokens by lot the LLM sees at update number `step`, and below which alpha it sees none."""
-        done = self._cooled(step)
+        done = 1.0 if self.early else self._cooled(step)
         return int(self.others * (1 - done) + 0.5), self.gone * done
 
     def _cooled(self, step: int) -> float:

@@ -53,10 +53,12 @@ class Trainee(nn.Module):
         budget, bias = self._asked(step)
         n = c.tokens_BND.shape[1]
         budget_B = (budget * c.counts_B).clamp(min=1.0)
-        most = max(1, int(min(recipe.most * n, recipe.room * float(budget_B.max())) + 0.5))
+        free = recipe.length == "pressure"
+        most = max(1, int(min(recipe.most * n, n if free else recipe.room * float(budget_B.max())) + 0.5))
         soft = self.selector.soft(c, most, recipe.heat(step), generator, bias)
         others, gone = (n, 0.0) if recipe.everything else recipe.company(step)
-        chosen = support(soft.alpha_BN, c.real_BN, most, others, gone, generator)
+        best = most if free else min(most, max(1, int(recipe.crowd * float(budget_B.max()) + 0.5)))
+        chosen = support(soft.alpha_BN, c.real_BN, best, others, gone, generator)
         places_BS = chosen.places_BS
         x_BSD = c.tokens_BND.gather(1, places_BS.unsqueeze(-1).expand(-1, -1, c.tokens_BND.shape[-1]))
         alpha_BS = soft.alpha_BN.gather(1, places_BS)
