@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.ops.cosine import CHUNK, Cosine, all_pairs, unit, whole
-from foveate.ops.roads import compiled
+from foveate.ops.roads import compiled, kernels
 from foveate.ops.start import check_start, given
 
 Normalise = Literal["mean", "minmax"]
@@ -58,6 +58,11 @@ def balance(
     """
     b, n = relevance_BN.shape
     start_BS = check_start(relevance_BN.argmax(1, keepdim=True) if start_BS is None else start_BS, b, n, k)
+    if kernels(x_BND):
+        from foveate.ops.gpu.rising import rising
+
+        weight_3 = (float(beta), float(alpha), float(lam))
+        return rising(x_BND, k, normalise, relevance_BN, None, weight_3, start_BS, 0.0)
     fast = bool(lam) and compiled(x_BND)
     matrix = all_pairs(x_BND, 1 if fast else b) if lam else None
     if fast and matrix:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from foveate.errors import PlanError
 from foveate.ops.cosine import ONE, Cosine, all_pairs, unit, whole
-from foveate.ops.roads import compiled
+from foveate.ops.roads import compiled, kernels
 from foveate.ops.start import check_start
 
 _AT_ONCE = 32
@@ -54,6 +54,10 @@ def coverage(
     start_BS = check_start(start_BS, b, n, k)
     if not -1 <= floor <= 1:
         raise PlanError(f"floor is {floor}; a similarity lies between -1 and 1")
+    if weight_BN is None and kernels(x_BND):
+        from foveate.ops.gpu.rising import rising
+
+        return rising(x_BND, k, "coverage", value_BN, bonus_BN, (1.0, 1.0, 1.0), start_BS, floor)
     fast, matrix = compiled(x_BND), all_pairs(x_BND, 1)
     out = []
     for image, (unit_ND, start_S) in enumerate(zip(unit(x_BND), start_BS, strict=True)):
@@ -61,7 +65,7 @@ def coverage(
         if fast and matrix:
             out.append(_compiled(unit_ND, k, weights, start_S, floor))
             continue
-        cosine = Cosine(unit_ND[None], matrix)
+        cosine = Cosine(x_BND[image : image + 1], matrix)
         best_N = torch.full((n,), round(floor * ONE) / ONE, device=x_BND.device)
         out.append(_lazy(lambda at_M, c=cosine: c.rows(at_M[None])[0], n, best_N, k, start_S, *weights))  # type: ignore[misc]
     return torch.stack(out)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foveate.ops import cosine, falling
 from foveate.ops.cosine import ONE, Cosine
-from foveate.ops.roads import compiled, on_host
+from foveate.ops.roads import compiled, kernels, on_host
 from foveate.ops.start import check_start, given
 
 # Two tokens that are each other's nearest tie for the first place exactly, up to the rounding of a float32 product.
@@ -45,6 +45,10 @@ def farthest(
     b, n = x_BND.shape[:2]
     start_BS = check_start(start_BS, b, n, k)
     weight_BN = None if weight_BN is None else weight_BN.double()
+    if kernels(x_BND):
+        from foveate.ops.gpu.farthest import farthest as launch
+
+        return launch(x_BND, k, weight_BN, start_BS, cap, _TIE)
     if not on_host(x_BND):
         return _all_at_once(Cosine(x_BND), k, weight_BN, start_BS, cap)
     # With a start, k rows of similarities are needed and not N.

@@ -1,12 +1,13 @@
 """Residual selection: each new token is the one whose part outside the span of those picked is longest."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from foveate.errors import PlanError
 from foveate.ops import falling
 from foveate.ops.cosine import check_finite
-from foveate.ops.roads import on_host
+from foveate.ops.roads import compiled, kernels, on_host
 from foveate.ops.start import check_start, given
 
 
@@ -40,13 +41,28 @@ def residual(
     if not 0 <= tolerance < 1:
         raise PlanError(f"tolerance is {tolerance}; a share of the squared length is at least 0 and below 1")
     check_finite(x_BND)
+    if kernels(x_BND):
+        from foveate.ops.gpu.residual import residual as launch
+
+        return launch(x_BND, k, weight_BN, start_BS, tolerance)
     x_BND = x_BND.double()
     left_BN = x_BND.square().sum(-1)
     weight_BN = torch.ones_like(left_BN) if weight_BN is None else weight_BN.double()
     if not on_host(x_BND):
         return _all_at_once(x_BND, left_BN, k, weight_BN, start_BS, tolerance)
     images = zip(x_BND, left_BN, weight_BN, start_BS, strict=True)
+    if compiled(x_BND):
+        return torch.stack([_compiled(x, e, k, w, s, tolerance * e) for x, e, w, s in images])
     return torch.stack([falling.pick(x, e, k, s, _Outside(x, w, tolerance * e)) for x, e, w, s in images])
+
+
+def _compiled(x_ND: Tensor, left_N: Tensor, k: int, weight_N: Tensor, start_S: Tensor, least_N: Tensor) -> Tensor:
+    from foveate.ops.compiled.residual import walk
+
+    order_K, axis_KD = np.empty(k, np.int64), np.empty((k, x_ND.shape[1]))
+    x, left, weight, least = (t.contiguous().numpy() for t in (x_ND, left_N.clone(), weight_N, least_N))
+    walk(x, left, weight, least, start_S.numpy(), axis_KD, order_K)
+    return torch.from_numpy(order_K)
 
 
 class _Outside:

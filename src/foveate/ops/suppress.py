@@ -2,14 +2,18 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from foveate.errors import PlanError
 from foveate.ops import falling
-from foveate.ops.cosine import ONE, Cosine, steps, unit
-from foveate.ops.roads import on_host
+from foveate.ops.cosine import ONE, Cosine, steps, unit, whole
+from foveate.ops.roads import compiled, on_host
 from foveate.ops.start import check_start, given
+
+_SMALL = 1024
+"""Up to this many tokens the whole matrix costs little, although only k rows of it are read."""
 
 Soften = Literal["square", "linear"]
 
@@ -58,10 +62,24 @@ def suppress(
     if not on_host(x_BND):
         return _all_at_once(Cosine(x_BND), score_BN, k, radius_BK, soften, start_BS)
     out = []
+    matrix = x_BND.shape[1] <= _SMALL and compiled(x_BND)
     for image, (unit_ND, score_N, start_S) in enumerate(zip(unit(x_BND), score_BN, start_BS, strict=True)):
         radius_K = None if radius_BK is None else radius_BK[image]
+        if matrix:
+            out.append(_compiled(unit_ND, score_N, k, radius_K, soften, start_S))
+            continue
         out.append(falling.pick(unit_ND, score_N, k, start_S, _Like(unit_ND, radius_K, soften)))
     return torch.stack(out)
+
+
+def _compiled(
+    unit_ND: Tensor, score_N: Tensor, k: int, radius_K: Tensor | None, soften: Soften | None, start_S: Tensor
+) -> Tensor:
+    from foveate.ops.compiled.suppress import WAYS, walk
+
+    order_K, radii = np.empty(k, np.int64), np.empty(0) if radius_K is None else radius_K.contiguous().numpy()
+    walk(whole(unit_ND).numpy(), score_N.clone().numpy(), radii, WAYS[soften], start_S.numpy(), order_K)
+    return torch.from_numpy(order_K)
 
 
 class _Like:

@@ -11,7 +11,7 @@ LEAST = 1e-300
 
 
 @njit(cache=True, nogil=True)
-def walk(similar_NN, relevance_N, weight_3, by_mean, start_S, order_K):  # type: ignore[no-untyped-def]
+def walk(similar_NN, relevance_N, weight_3, by_mean, start_S, order_K):
     """Fill in the picks of `ops.balance.balance`; weights are those of relevance, diversity, coverage."""
     n = len(relevance_N)
     beta, alpha, lam = weight_3
@@ -39,7 +39,7 @@ def walk(similar_NN, relevance_N, weight_3, by_mean, start_S, order_K):  # type:
 
 
 @njit(cache=True, nogil=True)
-def _by_mean(relevance_N, best_N, gain_N, open_N, beta, alpha, lam):  # type: ignore[no-untyped-def]
+def _by_mean(relevance_N, best_N, gain_N, open_N, beta, alpha, lam):
     relevant, far, covers = 0.0, np.int64(0), np.int64(0)
     for i in range(len(best_N)):
         if open_N[i]:
@@ -58,7 +58,7 @@ def _by_mean(relevance_N, best_N, gain_N, open_N, beta, alpha, lam):  # type: ig
 
 
 @njit(cache=True, nogil=True)
-def _by_range(relevance_N, best_N, gain_N, open_N, beta, alpha, lam):  # type: ignore[no-untyped-def]
+def _by_range(relevance_N, best_N, gain_N, open_N, beta, alpha, lam):
     low_3, high_3 = np.full(3, np.inf), np.full(3, -np.inf)
     for i in range(len(best_N)):
         if open_N[i]:

@@ -3,15 +3,15 @@
 import numpy as np
 from numba import njit
 
+from foveate.ops.compiled.bounds import BLOCK, first, put
 from foveate.ops.compiled.rising import begin, rise
 from foveate.ops.cosine import ONE
 
 UNIT = 1.0 / ONE
-_BLOCK = 64
 
 
 @njit(cache=True, nogil=True)
-def walk(similar_NN, best_N, value_N, bonus_N, start_S, order_K):  # type: ignore[no-untyped-def]
+def walk(similar_NN, best_N, value_N, bonus_N, start_S, order_K):
     """Fill in the picks of `ops.coverage.coverage` without weights on what is covered; other weights may be empty."""
     n = len(best_N)
     gain_N, open_N = np.empty(n, np.int64), np.ones(n, np.bool_)
@@ -35,16 +35,16 @@ def walk(similar_NN, best_N, value_N, bonus_N, start_S, order_K):  # type: ignor
 
 
 @njit(cache=True, nogil=True)
-def lazy(rows_NR, best_R, weight_R, value_N, bonus_N, unit, start_S, order_K):  # type: ignore[no-untyped-def]
+def lazy(rows_NR, best_R, weight_R, value_N, bonus_N, unit, start_S, order_K):
     """The same for any rows [N, R], in units, and weights of what is covered: bounds are renewed while they matter."""
     n = rows_NR.shape[0]
     bound_N, seen_N = np.full(n, np.inf), np.full(n, -1, np.int64)
-    top_M = np.full((n + _BLOCK - 1) // _BLOCK, np.inf)
+    top_M = np.full((n + BLOCK - 1) // BLOCK, np.inf)
     for step in range(len(order_K)):
         if step < len(start_S) and start_S[step] >= 0:
             pick = start_S[step]
         else:
-            pick = _first(bound_N, top_M)
+            pick = first(bound_N, top_M)
             while seen_N[pick] != step:
                 gain = _gain(rows_NR[pick], best_R, weight_R) * unit
                 if len(value_N):
@@ -52,10 +52,10 @@ def lazy(rows_NR, best_R, weight_R, value_N, bonus_N, unit, start_S, order_K):  
                 if len(bonus_N):
                     gain += bonus_N[pick]
                 seen_N[pick] = step
-                _set(bound_N, top_M, pick, gain)
-                pick = _first(bound_N, top_M)
+                put(bound_N, top_M, pick, gain)
+                pick = first(bound_N, top_M)
         order_K[step] = pick
-        _set(bound_N, top_M, pick, -np.inf)
+        put(bound_N, top_M, pick, -np.inf)
         row_R = rows_NR[pick]
         for r in range(len(row_R)):
             best_R[r] = max(best_R[r], row_R[r])
@@ -63,7 +63,7 @@ def lazy(rows_NR, best_R, weight_R, value_N, bonus_N, unit, start_S, order_K):  
 
 # No value is NaN. Summed in one order, whichever it is, so that no gain rises by rounding and old ones stay bounds.
 @njit(cache=True, nogil=True, fastmath={"reassoc", "nnan", "nsz"})
-def _gain(row_R, best_R, weight_R):  # type: ignore[no-untyped-def]
+def _gain(row_R, best_R, weight_R):
     total = 0.0
     if len(weight_R):
         for r in range(len(row_R)):
@@ -72,26 +72,3 @@ def _gain(row_R, best_R, weight_R):  # type: ignore[no-untyped-def]
         for r in range(len(row_R)):
             total += max(np.float64(row_R[r]) - np.float64(best_R[r]), 0.0)
     return total
-
-
-@njit(cache=True, nogil=True)
-def _set(bound_N, top_M, i, value):  # type: ignore[no-untyped-def]
-    """Change one bound, and the largest of its block."""
-    bound_N[i] = value
-    top, start = -np.inf, i - i % _BLOCK
-    for j in range(start, min(start + _BLOCK, len(bound_N))):
-        top = max(top, bound_N[j])
-    top_M[i // _BLOCK] = top
-
-
-@njit(cache=True, nogil=True)
-def _first(bound_N, top_M):  # type: ignore[no-untyped-def]
-    """The first of the largest bounds."""
-    block = 0
-    for m in range(1, len(top_M)):
-        if top_M[m] > top_M[block]:
-            block = m
-    i = block * _BLOCK
-    while bound_N[i] != top_M[block]:
-        i += 1
-    return i

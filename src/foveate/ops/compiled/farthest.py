@@ -10,7 +10,7 @@ TAKEN = np.int32(2**31 - 1)
 
 
 @njit(cache=True, nogil=True)
-def isolation(similar_NN, near_N, total_N):  # type: ignore[no-untyped-def]
+def isolation(similar_NN, near_N, total_N):
     """Fill in each token's best similarity to another, and the sum of its similarities."""
     n = similar_NN.shape[0]
     for i in range(n):
@@ -26,7 +26,7 @@ def isolation(similar_NN, near_N, total_N):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def walk(similar_NN, weight_N, start_S, first, cap, order_K):  # type: ignore[no-untyped-def]
+def walk(similar_NN, weight_N, start_S, first, cap, order_K):
     """Fill in the picks. `cap` is the least similarity that counts; an empty weight is 1 for all."""
     n, weighted = similar_NN.shape[0], len(weight_N) > 0
     near_N = np.full(n, cap, np.int32)

@@ -5,7 +5,7 @@ from numba import njit
 
 
 @njit(cache=True, nogil=True)
-def begin(similar_NN, best_N, gain_N):  # type: ignore[no-untyped-def]
+def begin(similar_NN, best_N, gain_N):
     """Fill in the gain of every token: the sum over all columns of what it has above their best."""
     n = similar_NN.shape[0]
     base = np.int64(0)
@@ -19,7 +19,7 @@ def begin(similar_NN, best_N, gain_N):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, nogil=True)
-def rise(similar_NN, best_N, row_N, gain_N):  # type: ignore[no-untyped-def]
+def rise(similar_NN, best_N, row_N, gain_N):
     """Raise the columns' best to a new row, and take from the gains what such columns give no more."""
     n = len(row_N)
     risen = np.empty(n, np.int64)

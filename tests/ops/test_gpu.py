@@ -1,0 +1,91 @@
+"""The Triton kernels, interpreted where no GPU is (`tests/conftest.py`): the picks of the loops on the CPU."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+import foveate.ops.gpu.farthest
+import foveate.ops.gpu.rising
+from foveate.ops import roads
+from foveate.ops.cosine import unit, whole
+from foveate.ops.gpu import similar
+from foveate.ops.residual import residual
+
+from .scenes import features, starts, weights
+from .test_roads import KERNELS
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+# The interpreter is slow: small, and no multiple of anything. All tokens are picked once, too.
+SIZES = [(2, 19, 7), (1, 6, 6)]
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """Kernels run on the CPU's tensors; and by the CPU's matrix, as a product of another shape rounds another way."""
+    monkeypatch.setattr(roads, "_has_triton", lambda device: True)
+    for room in (foveate.ops.gpu.farthest, foveate.ops.gpu.rising):
+        monkeypatch.setattr(room, "matrix", lambda x_BND: torch.stack([whole(u) for u in unit(x_BND.cpu())]).to(DEVICE))
+
+
+@pytest.mark.parametrize(("b", "n", "k"), SIZES)
+@pytest.mark.parametrize("kind", ["normal", "copies"])
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("name", [n for n in KERNELS if n not in ("cover", "suppress", "coverage weighted")])
+def test_kernels_pick_what_the_loops_pick(launched, name, started, kind, b, n, k):
+    x, w = features(b * n, b, n, 48, kind), weights(b * n, b, n)
+    start = starts(n, b, n, 3) if started else None
+    found = KERNELS[name](x.to(DEVICE), w.to(DEVICE), k, start).cpu()
+    with roads.plain_torch():
+        expected = KERNELS[name](x, w, k, start)
+    if not (kind == "copies" and "balance" in name):  # copies tie, and relevances summed in another order may tip them
+        assert torch.equal(found, expected)
+    assert all(len(set(row)) == k for row in found.tolist()) or name == "residual"
+
+
+def test_many_images_are_worked_on_some_at_a_time(launched, monkeypatch):
+    x = features(0, 3, 9, 8).to(DEVICE)
+    whole_batch = [KERNELS[name](x, x[..., 0].abs(), 4, None) for name in ("farthest", "coverage", "residual")]
+    monkeypatch.setattr(roads, "_ROOM", 8 * 9 * 9)
+    assert len(roads.groups(x)) == 3
+    for name, expected in zip(("farthest", "coverage", "residual"), whole_batch, strict=True):
+        assert torch.equal(KERNELS[name](x, x[..., 0].abs(), 4, None), expected)
+
+
+def test_residual_ends_where_the_rank_does(launched):
+    x = features(1, 2, 14, 4)
+    found = residual(x.to(DEVICE), 7).cpu()
+    with roads.plain_torch():
+        assert torch.equal(found, residual(x, 7)) and (found[:, 4:] == -1).all()
+
+
+@pytest.mark.parametrize("n", [5, 70])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_norms_divided_out_afterwards_give_the_same_similarities(n, dtype):
+    x = features(n, 2, n, 40, "heavy").to(dtype)
+    x[0, 3] = 0
+    scaled = x.clone()
+    scaled[1] *= 64  # a power of two: it rounds nothing, and must change nothing
+    found = similar.matrix(scaled.to(DEVICE)).cpu()
+    expected = torch.stack([whole(u) for u in unit(x)])
+    assert (found - expected).abs().max() <= 2**30 * 4e-7, "to the rounding of a float32 product"
+    assert torch.equal(found, found.mT) and (found.diagonal(dim1=1, dim2=2) == 1 << 30).all()
+
+
+def test_large_numbers_do_not_overflow():
+    x = features(4, 1, 20, 16) * 1e30
+    assert (similar.matrix(x.to(DEVICE))[0].cpu() - whole(unit(x / 1e30)[0])).abs().max() <= 2**30 * 4e-7
+
+
+def test_kernels_compile_for_three_generations_of_gpus():
+    """Without a GPU. The interpreter passes what the compiler refuses, so this is a process of its own."""
+    plain = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "foveate.ops.gpu.ahead", "--arch", "80,89,90", "--tokens", "576"]
+    done = subprocess.run(command, capture_output=True, text=True, env=plain)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(done.stdout.splitlines()) == 3 * 9
