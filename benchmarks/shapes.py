@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,8 +45,10 @@ def clip(**kind: int) -> CLIPVisionConfig:
     return CLIPVisionConfig(**{"image_size": 336, "patch_size": 14, "projection_dim": 768} | kind)
 
 
-def llava_7b() -> LlavaConfig:
-    tower = clip(hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16)
+def llava_7b(side: int = 336) -> LlavaConfig:
+    tower = clip(
+        hidden_size=1024, intermediate_size=4096, num_hidden_layers=24, num_attention_heads=16, image_size=side
+    )
     text = LlamaConfig(vocab_size=32064, max_position_embeddings=4096)  # the defaults are Llama-7B's
     return LlavaConfig(vision_config=tower, text_config=text, image_token_id=32000, tie_word_embeddings=False)
 
@@ -105,11 +108,14 @@ def qwen_smoke() -> Qwen2_5_VLConfig:
 SHAPES = {
     "llava-1.5-7b": Shape(llava_7b, (24, 24)),
     "qwen2.5-vl-7b": Shape(qwen_7b, (72, 72), 2),
+    "llava-1.5-7b-large": Shape(partial(llava_7b, 756), (54, 54)),
+    "qwen2.5-vl-7b-large": Shape(qwen_7b, (80, 200), 2),
     "llava-0.5b": Shape(llava_half_b, (24, 24)),
     "llava-smoke": Shape(llava_smoke, (24, 24)),
     "qwen-smoke": Shape(qwen_smoke, (24, 24), 2),
 }
-"""1008 x 1008 pixels are 72 x 72 patches and 1296 tokens to Qwen2.5-VL; LLaVA-1.5 has 576."""
+"""1008 x 1008 pixels are 72 x 72 patches and 1296 tokens to Qwen2.5-VL; LLaVA-1.5 has 576. The large ones are as
+long as LLaVA-NeXT's 2880 tokens (one picture of 2916, not five tiles), and 4000."""
 
 
 def build(name: str, device: str, dtype: torch.dtype) -> Engine:

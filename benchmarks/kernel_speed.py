@@ -1,0 +1,202 @@
+"""The greedy kernels on a CPU: compiled, as torch loops, and as the papers' loops are written. Picks compared, ratios.
+
+    python benchmarks/kernel_speed.py [--cases 576x64,576x128,2880x320] [--large 20000x2000] [--width 256] [--out DIR]
+
+One thread, CPU seconds of the process, median of several runs, all in one run. "loop" is the time apart from the
+similarity matrix, which is made once and handed in; "matrix" is that; "whole" is a call from the features on. "torch"
+is the loop that serves without numba. "paper" recomputes what the paper's loop recomputes: the distances to all picked
+tokens, every gain, every residual row. The large case is measured against the loops as they were, without a matrix
+above 8192 tokens. Features are a random walk over a grid: neighbours are alike, as in a picture.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from math import isqrt
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from foveate import files
+from foveate.ops import balance, cosine, coverage, farthest, residual, roads, suppress
+
+Call = Callable[[Tensor, Tensor, int], Tensor]
+KERNELS: dict[str, Call] = {
+    "farthest": lambda x, w, k: farthest.farthest(x, k),
+    "balance (TOPS)": lambda x, w, k: balance.balance(x, w, k),
+    "coverage": lambda x, w, k: coverage.coverage(x, k),
+    "coverage, weighted": lambda x, w, k: coverage.coverage(x, k, w),
+    "residual": lambda x, w, k: residual.residual(x, k),
+    "suppress": lambda x, w, k: suppress.suppress(x, w, k, soften="square"),
+}
+
+
+def inputs(n: int, width: int) -> tuple[Tensor, Tensor]:
+    """Features [1, N, D] and a relevance with a mild tail [1, N]."""
+    g = torch.Generator().manual_seed(n)
+    rows = next(r for r in range(isqrt(n), 0, -1) if n % r == 0)
+    x = torch.randn(1, rows, n // rows, width, generator=g)
+    return (x.cumsum(1) + x.cumsum(2)).flatten(1, 2), torch.rand(1, n, generator=g) ** 4
+
+
+def paper(name: str, x_ND: Tensor, w_N: Tensor, k: int, similar_NN: Tensor) -> list[int]:
+    """The loop as it is written down, in whole-tensor operations."""
+    n = len(x_ND)
+    if name == "farthest":
+        distance_NN = 1 - similar_NN
+        picks = [int((distance_NN + 9 * torch.eye(n)).amin(1).argmax())]
+        while len(picks) < k:
+            picks.append(int(distance_NN[picks].amin(0).index_fill(0, torch.tensor(picks), -1).argmax()))
+        return picks
+    shut_N, picks = torch.zeros(n, dtype=torch.bool), []
+    best_N, rest_ND, score_N = torch.zeros(n), x_ND.double().clone(), w_N.double().clone()
+    if name == "balance (TOPS)":
+        picks = [int(w_N.argmax())]
+        shut_N[picks], best_N = True, similar_NN[picks[0]].clone()
+    while len(picks) < k:
+        if name == "residual":
+            value_N = rest_ND.square().sum(1)
+        elif name == "suppress":
+            value_N = score_N
+        else:
+            value_N = (similar_NN - best_N).clamp_(min=0) @ (w_N if "weighted" in name else torch.ones(n))
+            if name == "balance (TOPS)":
+                criteria = w_N.double(), 1 - best_N.double(), value_N.double()
+                value_N = sum(c * s / c[~shut_N].mean() for c, s in zip(criteria, (1, 0.5, 0.5), strict=True))  # type: ignore[assignment]
+        picks.append(int(value_N.masked_fill(shut_N, -torch.inf).argmax()))
+        shut_N[picks[-1]] = True
+        if name == "residual":
+            axis_D = rest_ND[picks[-1]] / rest_ND[picks[-1]].norm()
+            rest_ND -= torch.outer(rest_ND @ axis_D, axis_D)
+        elif name == "suppress":
+            score_N = score_N * (1 - similar_NN[picks[-1]].double().square())
+        else:
+            best_N = torch.maximum(best_N, similar_NN[picks[-1]])
+    return picks
+
+
+@contextmanager
+def handed_in(x_BND: Tensor) -> Iterator[None]:
+    """The matrix is made already, whoever asks for it."""
+    unit_BND, similar = cosine.unit(x_BND), cosine.Cosine(x_BND, True)
+    whole_NN = cosine.whole(unit_BND[0])
+    with ExitStack() as stack:
+        for module in (cosine, balance, coverage, suppress, farthest):
+            for name, value in (("whole", whole_NN), ("unit", unit_BND), ("Cosine", similar)):
+                if hasattr(module, name):
+                    stack.enter_context(mock.patch.object(module, name, lambda *_, v=value: v))
+        yield
+
+
+@contextmanager
+def as_before() -> Iterator[None]:
+    """No matrix above the limit, and torch loops alone."""
+    with roads.plain_torch(), mock.patch.object(cosine, "fits", lambda b, n, d: n <= cosine.GRAM_LIMIT):
+        yield
+
+
+def timed(call: Callable[[], Any], repeats: int, around: Callable[[], Any] = nullcontext) -> tuple[float, Any]:
+    """Median CPU milliseconds, and the answer."""
+    times = []
+    with around():
+        if repeats > 1:
+            call()
+        for _ in range(repeats):
+            start = time.process_time()
+            out = call()
+            times.append((time.process_time() - start) * 1e3)
+    return statistics.median(times), out
+
+
+def case(n: int, k: int, width: int, repeats: int) -> Iterator[dict[str, Any]]:
+    x, w = inputs(n, width)
+    unit_BND, similar_NN = cosine.unit(x), cosine.Cosine(x, True).rows(torch.arange(n)[None])[0]
+    matrix, _ = timed(lambda: cosine.whole(unit_BND[0]), repeats)
+    for name, kernel in KERNELS.items():
+        call = lambda kernel=kernel: kernel(x, w, k)  # noqa: E731
+        with handed_in(x):
+            loop, picks = timed(call, repeats)
+            plain, plain_picks = timed(call, max(1, repeats // 2), roads.plain_torch)
+        whole, _ = timed(call, repeats)
+        written, expected = timed(lambda name=name: paper(name, x[0], w[0], k, similar_NN), 1)
+        yield {"kernel": name, "n": n, "k": k, "loop_ms": loop, "torch_ms": plain, "paper_ms": written,
+               "matrix_ms": matrix, "whole_ms": whole, "same_as_torch": torch.equal(picks, plain_picks),
+               "shared_with_paper": len(set(picks[0].tolist()) & set(expected)) / k}  # fmt: skip
+
+
+def large(n: int, k: int, width: int) -> Iterator[dict[str, Any]]:
+    x, w = inputs(n, width)
+    unit_ND = cosine.unit(x)[0]
+    for name in ("farthest", "balance (TOPS)"):
+        call = lambda name=name: KERNELS[name](x, w, k)  # noqa: E731
+        whole, picks = timed(call, 1)
+        pairs = farthest._isolation if name == "farthest" else cosine.whole
+        apart, _ = timed(lambda pairs=pairs: pairs(unit_ND), 1)
+        before, expected = timed(call, 1, as_before)
+        yield {"kernel": name, "n": n, "k": k, "whole_ms": whole, "pairs_ms": apart, "before_ms": before,
+               "same": len(set(picks[0].tolist()) & set(expected[0].tolist())) / k}  # fmt: skip
+
+
+def sizes(text: str) -> list[tuple[int, int]]:
+    return [(int(n), int(k)) for n, k in (c.split("x") for c in text.split(",") if c)]
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", default="576x64,576x128,2880x320")
+    parser.add_argument("--large", default="20000x2000")
+    parser.add_argument("--width", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    for kernel in KERNELS.values():
+        kernel(*inputs(64, 8), 5)  # compiled once
+    data: dict[str, Any] = {"command": "python benchmarks/kernel_speed.py", "torch": torch.__version__}
+    data |= {"width": args.width, "machine": platform.machine(), "cases": [], "large": []}
+    table = Table(title=f"One thread, CPU ms, rows of {args.width}")
+    for column in (
+        "kernel",
+        "N",
+        "K",
+        "loop",
+        "torch loop",
+        "ratio",
+        "paper",
+        "ratio",
+        "matrix",
+        "whole",
+        "same picks",
+    ):
+        table.add_column(column, justify="right")
+    for n, k in sizes(args.cases):
+        for row in case(n, k, args.width, args.repeats):
+            data["cases"].append(row)
+            ratios = row["torch_ms"] / row["loop_ms"], row["paper_ms"] / row["loop_ms"]
+            table.add_row(row["kernel"], str(n), str(k), f"{row['loop_ms']:.2f}", f"{row['torch_ms']:.1f}",
+                          f"{ratios[0]:.0f}x", f"{row['paper_ms']:.1f}", f"{ratios[1]:.0f}x", f"{row['matrix_ms']:.1f}",
+                          f"{row['whole_ms']:.1f}", "yes" if row["same_as_torch"] else "NO")  # fmt: skip
+    for n, k in sizes(args.large):
+        for row in large(n, k, args.width):
+            data["large"].append(row)
+            loop = row["whole_ms"] - row["pairs_ms"]
+            table.add_row(row["kernel"], str(n), str(k), f"{loop:.0f}", f"{row['before_ms'] - row['pairs_ms']:.0f}",
+                          f"{(row['before_ms'] - row['pairs_ms']) / loop:.0f}x", "", "", f"{row['pairs_ms']:.0f}",
+                          f"{row['whole_ms']:.0f}", f"{row['same']:.3f}")  # fmt: skip
+    args.out.mkdir(parents=True, exist_ok=True)
+    files.write(args.out / "kernel_speed.json", (json.dumps(data, indent=1) + "\n").encode())
+    Console(width=150).print(table)
+
+
+if __name__ == "__main__":
+    main()
