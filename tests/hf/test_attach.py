@@ -1009,7 +1009,13 @@ def test_report_counts():
     assert report.cache_bytes_saved == (report.cache_tokens_full - report.cache_tokens) * 2 * 2 * 8 * 4
     assert report.select_seconds > 0
     data = report.to_dict(indices=True)
-    assert data["images"][0]["cuts"][1] == {"at": 2, "asked": 9, "kept": 9, "indices": list(image.cuts[1].kept)}
+    assert data["images"][0]["cuts"][1] == {
+        "at": 2,
+        "asked": 9,
+        "kept": 9,
+        "all": False,
+        "indices": list(image.cuts[1].kept),
+    }
     assert "36 -> 18 at input -> 9 at 2" in repr(report)
 
 

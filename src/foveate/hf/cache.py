@@ -238,7 +238,8 @@ _CLASSES: dict[type, type] = {}
 
 def cut_layer(layer: Any, kept: Kept | None, told: Told | None = None) -> Any:
     """A cache layer with a cut: the same entries, in a class that knows what they stand for."""
-    plain: type = getattr(cache_utils, _WHOLE.get(type(layer).__name__, ""), type(layer))
+    was = type(layer).__mro__[2] if isinstance(layer, Cuttable) else type(layer)
+    plain: type = getattr(cache_utils, _WHOLE.get(was.__name__, ""), was)
     if plain not in _CLASSES:
         _CLASSES[plain] = type(f"Cut{plain.__name__}", (Cuttable, plain), {})
     new: Any = object.__new__(_CLASSES[plain])
