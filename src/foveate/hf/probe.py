@@ -93,8 +93,8 @@ def probe(model: nn.Module, make: Callable[[nn.Module, Plan], Any]) -> float | N
         raise ModelError(
             f"cutting tokens from this {family.model_type} is neither like hiding them nor like never sending them: "
             f"states are off by {min(o[-1] for o in off):.2g} of their size, and {where}, is the first to differ. It "
-            "computes something from places or lengths that nobody sees, and needs a family of its own (docs/models.md); "
-            "probe=False attaches all the same"
+            "computes something from places or lengths that nobody sees, and needs a family of its own "
+            "(docs/models.md); probe=False attaches all the same"
         )
     done.add(kernel)
     return min(o[-1] for o in off)
