@@ -74,7 +74,7 @@ class Plan:
         Raises:
             PlanError: the rules do not fit a cut's place or keep.
         """
-        rules = {"per": per, "least": least, "exact": exact}
+        rules: dict[str, Any] = {"per": per, "least": least, "exact": exact}
         return replace(self, cuts=tuple(c if c.over == "prompt" else replace(c, **rules) for c in self.cuts))
 
     def at_depth(self, depth: int) -> "Plan":
