@@ -50,7 +50,7 @@ MAY = {
 # Inside the Hugging Face engine: each file may import those before it.
 HF = ["wrappers", "clock", "cache", "families", "picking", "taps", "listen", "prompt", "segment", "step", "layers",
       "restore", "cutting", "follow", "checks", "calls", "guesses", "reading", "encode", "report", "run",
-      "probe", "attach"]  # fmt: skip
+      "probe", "loss", "beginning", "placing", "passing", "attach"]  # fmt: skip
 
 
 def imported(path: Path) -> set[tuple[str, ...]]:

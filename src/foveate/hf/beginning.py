@@ -1,0 +1,79 @@
+"""A call of the base model, before anything heavy runs: what was asked, and what cannot be cut."""
+
+from typing import Any
+
+from torch import Tensor
+
+from foveate.errors import ModelError
+from foveate.hf.cache import check_cache, given, length
+from foveate.hf.calls import named, stand_in_ids
+from foveate.hf.checks import MARK, check_counts, check_mask, check_rows
+from foveate.hf.encode import Encoding
+from foveate.hf.guesses import guessed
+from foveate.hf.prompt import placeholders, runs
+from foveate.hf.run import Run
+
+PIXELS = ("pixel_values", "image_patches")
+"""How arguments that bring pictures begin."""
+
+
+def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse what cannot be cut, before anything heavy runs, and note what was asked."""
+    run = attached.local.run = Run()
+    kwargs = named(base, args, kwargs)
+    check_cache(given(kwargs))
+    check_mask(kwargs.get("attention_mask"))
+    ids = kwargs.get("input_ids")
+    embeds = kwargs.get("inputs_embeds")
+    encoded = kwargs.get("mm_encoder_outputs") or {}
+    raw = any(k.startswith(PIXELS) and v is not None for k, v in kwargs.items())
+    if ids is None and embeds is not None:
+        if not raw and not encoded and length(given(kwargs)) == 0:
+            raise ModelError(
+                "inputs_embeds alone do not say which tokens are visual; "
+                "pass input_ids and pixel_values, or detach first"
+            )
+        ids = stand_in_ids(attached.family, base, embeds, attached.special) if raw or encoded else None
+    run.ids, run.mask = ids, kwargs.get("attention_mask")
+    run.pictures = raw or any(v is not None for v in encoded.values())
+    if ids is not None:
+        run.guesses = guessed(attached.local)
+    if raw and ids is not None and attached.family.joins_units:
+        check_counts(attached.plan, runs(visual_of(attached, ids)))
+    # What a source of guesses copied out of the prompt is no image.
+    own = None if ids is None else ids[:, : ids.shape[1] - run.guesses]
+    if own is not None and own.shape[1] > 1 and not run.pictures and bool((visual := visual_of(attached, own)).any()):
+        raise ModelError(
+            f"{int(visual.sum())} image placeholders in input_ids, but no pixel_values with them; pass both in "
+            "one call; leave prefill_chunk_size unset (chunked prefill parts them), and attach no plan to an "
+            "assistant model (it is given no images)"
+        )
+    if ids is not None and run.pictures and attached.plan.cuts:
+        check_rows(kwargs, ids.shape[1], bool(getattr(attached.local, "last_only", False)))
+    for kind, output in encoded.items():
+        if output is None or attached.family.by_runs:
+            continue
+        encoding = getattr(output, MARK, None)
+        if not isinstance(encoding, Encoding) or encoding.owner is not attached:
+            encoding = attached.pending.get(kind)
+        if encoding is None or not encoding.made(output):
+            raise ModelError(
+                f"the pre-encoded {kind} features were not made by this attachment: encode them while it is "
+                "attached, and leave prefill_chunk_size unset (chunked prefill cuts prompts where images are)"
+            )
+        run.encoded[kind] = encoding.images
+        run.seconds += encoding.seconds
+
+
+def end(attached: Any, _base: Any, _args: Any, _output: Any) -> None:
+    """Forget the call, but for what the loss has to know."""
+    run, attached.local.run = attached.run, None
+    attached.local.dropped = run.dropped_BL if run else None
+
+
+def visual_of(attached: Any, ids: Tensor) -> Tensor:
+    """Placeholders of either kind."""
+    config = attached.base.config
+    return placeholders(ids, attached.family.token_id(config, "image")) | placeholders(
+        ids, attached.family.token_id(config, "video")
+    )
