@@ -572,7 +572,11 @@ def test_every_method_fits_a_shallow_model(name, depth):
         c.vision_config.deepstack_visual_indexes = [0]
     model = AutoModelForImageTextToText.from_config(c).eval()
     for m in METHODS:
-        with torch.no_grad(), attach(model, METHODS[m](keep=0.6, **options(m))) as attached:
+        plan = METHODS[m](keep=0.6, **options(m))
+        if name == "llava_onevision":
+            # It resamples this picture behind its projector, before which nothing can be merged then.
+            plan = replace(plan, cuts=tuple(replace(c, at="input") if c.at == "encoder" else c for c in plan.cuts))
+        with torch.no_grad(), attach(model, plan) as attached:
             model(**one(name).inputs)
             assert attached.report.budget_fraction < 1
     with pytest.raises(PlanError, match="layers 0 to"):

@@ -26,6 +26,10 @@ def check_model(model: nn.Module, family: Family) -> None:
         ModelError: attached; an unknown or untried attention implementation; sliding windows.
     """
     base = family.base(model)
+    if not hasattr(base, "config"):
+        raise ModelError(
+            f"{type(model).__name__} has no config, which says what it is made of; attach takes a transformers model"
+        )
     if MARK in base.__dict__:
         raise ModelError(
             "this model already has a plan attached; detach it first, or put the cuts of both into one plan"
