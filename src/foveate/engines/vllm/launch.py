@@ -1,0 +1,151 @@
+"""Start vLLM's own server with a plan, wait until it answers, and see from an answer that the plan is in force."""
+
+import base64
+import io
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from PIL import Image
+
+from foveate.engines.vllm.hook import check_version
+from foveate.engines.vllm.settings import ALL, KEY
+from foveate.errors import FoveateError, ModelError
+
+PROBE = (448, 448)
+"""Pixels of the picture that is asked about first."""
+
+
+def command(source: str, settings: Any, extra: Sequence[str], fixed: bool = False) -> list[str]:
+    """vLLM's command line.
+
+    Args:
+        source: folder or hub id.
+        settings: what goes under "foveate".
+        extra: vLLM's own options, passed on; an --hf-overrides among them is joined with ours.
+        fixed: requests may not choose for themselves.
+
+    Raises:
+        FoveateError: --hf-overrides is no JSON object.
+        ModelError: a vLLM that was not tested.
+    """
+    check_version()
+    rest: list[str] = []
+    overrides: dict[str, Any] = {}
+    words = iter(extra)
+    for word in words:
+        name, sign, value = word.partition("=")
+        if name == "--hf-overrides":
+            try:
+                overrides = json.loads(value if sign else next(words, ""))
+            except json.JSONDecodeError as e:
+                raise FoveateError(f"--hf-overrides is no JSON: {e.msg}") from None
+        else:
+            rest.append(word)
+    trust = [] if fixed else ["--trust-request-mm-kwargs"]
+    ours = json.dumps({**overrides, KEY: settings})
+    start = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", source, "--hf-overrides", ours]
+    return [*start, *trust, *rest]
+
+
+def option(extra: Sequence[str], name: str, default: str) -> str:
+    """The value of one of vLLM's options."""
+    words = list(extra)
+    for i, word in enumerate(words):
+        if word == name and i + 1 < len(words):
+            return words[i + 1]
+        if word.startswith(name + "="):
+            return word.partition("=")[2]
+    return default
+
+
+def run(words: Sequence[str], url: str, fixed: bool, tell: Callable[[str], None]) -> int:
+    """Run the server until it ends; gives its exit status.
+
+    Raises:
+        ModelError: it answers as if there were no plan.
+    """
+    server = subprocess.Popen(words)
+    # Ctrl-C reaches the server as well; what is to be done then is its own affair.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda n, _: server.send_signal(n))
+    try:
+        if up(server, url):
+            tell(verdict(url, fixed))
+        return server.wait()
+    finally:
+        if server.poll() is None:
+            server.terminate()
+            server.wait()
+
+
+def up(server: subprocess.Popen[bytes], url: str) -> bool:
+    """Wait for the server to answer; False if it ends first."""
+    while server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{url}/health", timeout=5):
+                return True
+        except OSError:
+            time.sleep(1)
+    return False
+
+
+def verdict(url: str, fixed: bool) -> str:
+    """What a picture costs, in words.
+
+    Raises:
+        ModelError: as much with the plan as without.
+    """
+    text, mine = cost(url, picture=False), cost(url)
+    if fixed:
+        return f"ready: a picture of {PROBE[0]} x {PROBE[1]} pixels costs {mine - text} tokens"
+    whole = cost(url, {KEY: ALL})
+    if mine >= whole:
+        raise ModelError(
+            f"the server is up, but a picture costs {mine - text} tokens with the plan and {whole - text} without: "
+            "nothing is pruned. If the plan keeps everything, start vLLM without it; otherwise look for Foveate in the "
+            "server's log (VLLM_PLUGINS may leave it out)"
+        )
+    return f"ready: a picture of {PROBE[0]} x {PROBE[1]} pixels costs {mine - text} tokens instead of {whole - text}"
+
+
+def cost(url: str, settings: Any = None, picture: bool = True) -> int:
+    """Prompt tokens of one short question, with a picture or without."""
+    content: list[Any] = [{"type": "text", "text": "what is this?"}]
+    if picture:
+        content.insert(0, {"type": "image_url", "image_url": {"url": data_url(Image.new("RGB", PROBE, "white"))}})
+    more = {"mm_processor_kwargs": settings} if settings else {}
+    return int(
+        post(url, {"messages": [{"role": "user", "content": content}], "max_tokens": 1} | more)["usage"][
+            "prompt_tokens"
+        ]
+    )
+
+
+def post(url: str, body: dict[str, Any]) -> Any:
+    """One chat completion.
+
+    Raises:
+        FoveateError: what the server said instead.
+    """
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=600) as reply:
+            return json.load(reply)
+    except urllib.error.HTTPError as e:
+        raise FoveateError(f"the server answers {e.code}: {e.read().decode(errors='replace')[:500]}") from None
+
+
+def data_url(picture: Image.Image) -> str:
+    """A picture as a request carries it."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -1,0 +1,48 @@
+"""Tiny random models of the other families: served answers and kept tokens are Hugging Face's."""
+
+import numpy as np
+import pytest
+from engines_of_vllm import NAME, ask, same
+from PIL import Image
+
+from foveate import methods
+from foveate.data import Example
+from foveate.engines.score import answer
+
+pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
+pytest.importorskip("torchvision", reason="their processors need torchvision")
+
+from little import NAMES
+
+pytestmark = pytest.mark.skipif(NAME not in NAMES, reason=f"FOVEATE_MODEL is none of {', '.join(NAMES)}")
+SIZES = [(64, 48), (32, 32), (40, 96)]
+PLANS = {"divprune": 0.3, "fastervlm": 0.3, "cdpruner": 6, "all": 1.0}
+
+
+@pytest.fixture(scope="module")
+def asked():
+    noise = np.random.default_rng(0)
+    pictures = [Image.fromarray(noise.integers(0, 255, (h, w, 3), dtype=np.uint8)) for w, h in SIZES]
+    texts = ("w7 w8 w9", "w20", "w30 w31")
+    return [Example(str(i), (p,), t, ("?",)) for i, (p, t) in enumerate(zip(pictures, texts, strict=True))]
+
+
+@pytest.mark.parametrize("name", list(PLANS))
+def test_a_random_model_is_served_as_hugging_face_runs_it(instrument, reference, asked, kept, name):
+    plan = None if name == "all" else methods.METHODS[name](keep=PLANS[name])
+    wanted = [answer(reference, [e], plan, 6)[0] for e in asked]
+    got = ask(instrument[1], asked, "all" if plan is None else {"method": name, "keep": PLANS[name]}, tokens=6)
+    assert kept == [list(s.images[0].cuts[-1].kept) for s in wanted if plan is not None]
+    same(got, wanted)
+
+
+def test_images_of_different_sizes_go_through_one_encoder_call(instrument, asked):
+    from foveate.engines.vllm.worker import COUNTS
+
+    _, llm = instrument
+    llm.reset_mm_cache()
+    llm.reset_prefix_cache()
+    llm.reset_encoder_cache()
+    before = COUNTS["calls"]
+    ask(llm, asked, {"method": "divprune", "keep": 0.25}, tokens=1)
+    assert COUNTS["calls"] == before + 1

@@ -1,0 +1,124 @@
+"""One server over HTTP, started by `foveate serve`: what clients may ask, and that one's mistakes are its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from engines_of_vllm import MODELS
+
+from foveate.engines.vllm.launch import data_url, up
+from foveate.tiny.examples import examples
+
+pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
+
+PLAN = {"method": "divprune", "keep": 64}
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory):
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    log = tmp_path_factory.mktemp("server") / "log"
+    words = [
+        sys.executable, "-m", "foveate.cli", "serve", os.fspath(MODELS["llava"]), "--method", "divprune", "--keep", "64",
+        "--image-tokens", "200", "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "m",
+        "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--block-size", "32", "--max-num-seqs", "8",
+    ]  # fmt: skip
+    env = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
+    with log.open("wb") as out:
+        server = subprocess.Popen(words, stdout=out, stderr=out, env=env)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            assert up(server, address), log.read_text()[-3000:]
+            end = time.time() + 300
+            while "ready: a picture" not in log.read_text() and time.time() < end:
+                time.sleep(2)
+            assert "costs 64 tokens instead of 200" in log.read_text(), log.read_text()[-3000:]
+            yield address
+        finally:
+            server.terminate()
+            server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def asked():
+    return examples(range(6, 8))
+
+
+def body(example, plan=None, **more):
+    content = [*({"type": "image_url", "image_url": {"url": data_url(p)}} for p in example.pictures()),
+               {"type": "text", "text": example.question}]  # fmt: skip
+    out = {"model": "m", "messages": [{"role": "user", "content": content}], "max_tokens": 8, "temperature": 0} | more
+    return out if plan is None else out | {"mm_processor_kwargs": {"foveate": plan}}
+
+
+def post(url, data):
+    """Status, answer, and prompt tokens or what was wrong."""
+    request = urllib.request.Request(
+        f"{url}/v1/chat/completions", json.dumps(data).encode(), {"Content-Type": "application/json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=300) as reply:
+            said = json.load(reply)
+            return reply.status, said["choices"][0]["message"]["content"], said["usage"]["prompt_tokens"]
+    except urllib.error.HTTPError as e:
+        return e.code, None, e.read().decode()
+
+
+def test_the_default_a_wish_and_the_servers_limit(url, asked):
+    status, _, default = post(url, body(asked[0]))
+    assert status == 200
+    for plan, tokens in ((PLAN, 64), (PLAN | {"keep": 16}, 16), ("all", 200), (PLAN | {"image_tokens": 9}, 9),
+                         (PLAN | {"keep": 400}, 200), ({"request_tokens": 30}, 30)):  # fmt: skip
+        assert post(url, body(asked[0], plan))[::2] == (200, default - 64 + tokens), plan
+
+
+@pytest.mark.parametrize(
+    ("plan", "why"),
+    [
+        ({"method": "divprun", "keep": 8}, "did you mean 'divprune'"),
+        ({"method": "fastv", "keep": 8}, "inside the LLM"),
+        ({"method": "divprune", "keep": 0}, "at least 1"),
+        ({"method": "os:system", "keep": 8}, "no method"),
+        ({"method": "sts", "keep": 8, "path": "/etc"}, "only the server"),
+        ({"method": "divprune", "keep": 8, "image_tokens": 0}, "at least 1"),
+    ],
+)
+def test_what_cannot_be_is_refused_with_the_reason(url, asked, plan, why):
+    status, _, said = post(url, body(asked[0], plan))
+    assert status == 400 and why in said
+
+
+def test_one_clients_mistakes_are_its_own(url, asked):
+    """Refused, broken, abandoned and differently planned requests among good ones: each gets what it gets alone."""
+    plans = [None, PLAN | {"keep": 32}, "all", {"method": "fastervlm", "keep": 64}]
+    alone = [post(url, body(e, p)) for e, p in zip(asked[:4], plans, strict=True)]
+    broken = body(asked[5])
+    broken["messages"][0]["content"][0]["image_url"]["url"] = "data:image/png;base64,AAAA"
+    bad = [broken, body(asked[6], {"method": "nonsense", "keep": 8}), body(asked[7], {"method": "fastv", "keep": 8})]
+
+    def abandon(example):
+        data = json.dumps(body(example, PLAN | {"keep": 48}, max_tokens=300, ignore_eos=True, stream=True)).encode()
+        request = urllib.request.Request(f"{url}/v1/chat/completions", data, {"Content-Type": "application/json"})
+        with urllib.request.urlopen(request, timeout=300) as reply:
+            reply.read(1)
+
+    with ThreadPoolExecutor(12) as pool:
+        left = [pool.submit(abandon, e) for e in asked[8:10]]
+        wrong = [pool.submit(post, url, b) for b in bad]
+        right = [pool.submit(post, url, body(e, p)) for e, p in zip(asked[:4], plans, strict=True)]
+        assert [f.result() for f in right] == alone
+        assert all(400 <= f.result()[0] < 500 for f in wrong)
+        for f in left:
+            f.result()
+    with urllib.request.urlopen(f"{url}/health", timeout=30) as reply:
+        assert reply.status == 200
+    assert [post(url, body(e, p)) for e, p in zip(asked[:4], plans, strict=True)] == alone
