@@ -1,6 +1,5 @@
 """Folders of tiny random models with processors of their own, for the families that have no trained instrument."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -174,6 +173,4 @@ def write(name: str, folder: Path) -> Path:
         old = load_file(file)
         new = {k.replace(where, where + "vision_model.", 1) if where in k else k: t for k, t in old.items()}
         save_file(new, file, metadata={"format": "pt"})
-    facts = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(facts | {"template_tail": 1}))
     return folder

@@ -28,8 +28,8 @@ def url(tmp_path_factory):
         port = s.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
     words = [
-        sys.executable, "-m", "foveate.cli", "serve", os.fspath(MODELS["llava"]), "--method", "divprune", "--keep", "64",
-        "--image-tokens", "200", "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "m",
+        sys.executable, "-m", "foveate.cli", "serve", os.fspath(MODELS["llava"]), "--method", "divprune",
+        "--keep", "64", "--image-tokens", "200", "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "m",
         "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--block-size", "32", "--max-num-seqs", "8",
     ]  # fmt: skip
     env = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}

@@ -72,6 +72,11 @@ def _render(processor: Any, images: int, prompt: str) -> tuple[str, str]:
     return text, text[: end + len(prompt)] if end >= 0 else without
 
 
+def usual_tail(processor: Any) -> int:
+    """How many tokens close a short question under the processor's chat template."""
+    return _tail(processor.tokenizer, *_render(processor, 1, "what is this?"))
+
+
 def _tail(tokenizer: Any, text: str, before_tail: str) -> int:
     """Tokens after the user's last word. Compared as tokens: a tokenizer may join the last letter and what follows."""
     whole = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -11,6 +11,7 @@ from vllm.multimodal.inputs import MultiModalFieldConfig
 from vllm.multimodal.parse import EmbeddingItems
 from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
+from foveate.engines.prompting import usual_tail
 from foveate.engines.vllm import settings
 from foveate.engines.vllm.hook import SPREAD
 from foveate.engines.vllm.limits import check_room
@@ -116,7 +117,7 @@ class Pruned:
     @cached_property
     def tail(self) -> int:
         """Tokens that close a prompt after the question."""
-        return int(getattr(self.config, "template_tail", 5))
+        return usual_tail(self.info.get_hf_processor())
 
     def apply(self, inputs: Any, timing_ctx: Any) -> Any:
         """Settle the order of the request before anything is hashed."""
