@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveate.pointer import launch
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.config import Stopping
 from foveate.pointer.pointing import Pointing
@@ -54,6 +55,8 @@ def walk(pointing: Pointing, c: Candidates, most: int, end: float | None = None)
     """
     config = pointing.config
     scene, memory_Bm = pointing.scene(c)
+    if launch.serves(pointing, scene):
+        return Walk(*launch.walk(pointing, scene, memory_Bm, most))
     b = len(scene.score_BN)
     row_B = torch.arange(b, device=scene.score_BN.device)
     covered_BN = torch.zeros_like(scene.score_BN)

@@ -16,10 +16,12 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from foveate.ops.gpu import farthest, residual, rising, similar
+from foveate.ops.gpu import farthest, pointing, residual, rising, similar
 from foveate.ops.gpu.similar import warps
 
-_LONG = {"N": "i32", "K": "i32", "S": "i32", "cap": "i32"}
+_LONG = {"N": "i32", "K": "i32", "S": "i32", "T": "i32", "cap": "i32"}
+_WALKED = ("score", "key", "sight", "given", "own", "begin", "stop", "time", "dials", "hold", "stops")
+_POINTER = dict.fromkeys(_WALKED, "*fp32")
 _POINTERS = {
     "similar": "*i32", "near": "*i32", "near0": "*i32", "best": "*i32", "best0": "*i32", "risen": "*i32", "out": "*i32",
     "total": "*i64", "gain": "*i64", "gain0": "*i64", "start": "*i64", "order": "*i64",
@@ -42,6 +44,9 @@ def kernels(tokens: int) -> list[tuple[str, Any, dict[str, Any], int]]:
         (f"farthest{' weighted' * w}", farthest.walk, {"WEIGHTED": w, "BLOCK": block}, warps(block))
         for w in (False, True)
     ]
+    for group, state in ((4, True), (1, True), (4, False)):
+        constants = {"GROUP": group, "STATE": state, "HAZARD": state, "M": 128, "TILE": 8, "BLOCK": block}
+        out.append((f"pointer, groups of {group}{', state' * state}", pointing.walk, constants, 2 * warps(block)))
     return out + [
         (name, rising.walk, {"MODE": mode, "TILE": 4, "BLOCK": block}, warps(block))
         for name, mode in rising.MODES.items()
@@ -50,7 +55,8 @@ def kernels(tokens: int) -> list[tuple[str, Any, dict[str, Any], int]]:
 
 def build(kernel: Any, constants: dict[str, Any], num_warps: int, arch: int) -> tuple[Any, dict[str, str]]:
     """One kernel for one architecture, and its argument types."""
-    types = {a: "constexpr" if a in constants else (_LONG | _POINTERS)[a] for a in kernel.arg_names}
+    known = _LONG | _POINTERS | _POINTER
+    types = {a: "constexpr" if a in constants else known[a] for a in kernel.arg_names}
     source = ASTSource(fn=kernel, signature=types, constexprs=constants)
     options = {"num_warps": num_warps, "enable_fp_fusion": False}
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options), types
