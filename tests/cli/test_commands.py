@@ -97,12 +97,12 @@ BAD: list[tuple[list[str], str]] = [
     (["--keep", "0"], "at least 1"),
     (["--keep", "-3"], "at least 1"),
     (["--keep", "0.0"], "(0, 1]"),
-    (["--keep", "nan"], "(0, 1]"),
+    (["--keep", "nan"], "finite"),
     (["--keep", "many"], "a fraction such as"),
     (["--method", "fastv", "--set", "lyer=3"], "'layer'"),
     (["--method", "fastv", "--set", "layer"], "name=value"),
     (["--method", "fastv", "--set", "layer=0"], "layer is 0"),
-    (["--method", "fastv", "--set", "layer=abc"], "layer='abc'"),
+    (["--method", "fastv", "--set", "layer=abc"], "layer is 'abc'"),
     (["--method", "fastv", "--set", "layer=2", "--set", "layer=3"], "twice"),
     (["--method", "fastv", "--set", "keep=3"], "--keep"),
     (["--image", "missing.png"], "no image missing.png"),
@@ -136,9 +136,8 @@ def test_bad_words_are_found_before_a_model_is_loaded(tmp_path: Path, words: lis
     assert result.stderr.startswith("foveate: ")
 
 
-@pytest.mark.parametrize("words", [["--keep", "577"], ["--method", "fastv", "--set", "layer=10"]])
-def test_what_only_the_model_can_know(words: list[str]) -> None:
-    result = run(app, [*ASK, "--method", "divprune", *words])
+def test_what_only_the_model_can_know() -> None:
+    result = run(app, [*ASK, "--method", "fastv", "--set", "layer=10"])
     assert result.exit_code == 2
     assert all(line.startswith("foveate: ") for line in result.stderr.splitlines())
     assert len(result.stderr.splitlines()) == 2  # that it loads, and what is wrong
