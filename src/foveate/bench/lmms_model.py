@@ -7,7 +7,6 @@
 either nothing is dropped. Other arguments are the method's settings. Needs lmms-eval, in an environment of its own.
 """
 
-import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from foveate.data import Example
 from foveate.engines import hf
 from foveate.engines.score import answer
 from foveate.errors import FoveateError
-from foveate.methods import METHODS, method
+from foveate.methods import method, parameters
 from foveate.plan import Plan
 
 _LONGEST = 64
@@ -85,7 +84,7 @@ def _plan(name: str | None, keep: float | int, file: str | None, depth: int, set
         if settings:
             raise FoveateError(f"no argument {min(settings)!r}; a method's settings need method=")
         return None
-    if name in METHODS and "depth" in inspect.signature(METHODS[name]).parameters:
+    if "depth" in parameters(name):
         settings = {"depth": depth} | settings
     return method(name, keep=keep, **settings)
 

@@ -4,12 +4,14 @@ VTW (visual tokens withdrawal), arXiv 2405.05803.
 
 The paper withdraws all visual tokens before layer K: half of the depth for LLaVA-1.5, otherwise the smallest K at which
 the mean Kullback-Leibler divergence of the last logits, with and without, stays under a threshold on some twenty
-examples: `foveate.search.withdraw` finds it.
+examples. `layer` takes what was found; the search itself is not here.
+
+Which tokens go is no question, so nobody is asked: the selector in the plan never runs.
 """
 
 from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
-from foveate.methods.fastv import LAST, TextAttention
+from foveate.methods.uniform import Uniform
 from foveate.plan import Plan
 
 
@@ -27,10 +29,10 @@ def vtw(keep: float | None = None, layer: int | None = None) -> Plan:
     if (keep is None) == (layer is None):
         raise PlanError("vtw needs keep, the fraction of the depth that sees the image, or layer; give one of them")
     if keep is None:
-        return Plan((Cut(0 if layer is None else layer, TextAttention(LAST), 0),))
+        return Plan((Cut(0 if layer is None else layer, Uniform(), 0),))
     check_keep(keep)
     if not isinstance(keep, float):
         raise PlanError(f"keep is {keep}; vtw keeps all tokens or none: give the mean over the layers, e.g. keep=0.5")
     if keep == 1:
-        return Plan((Cut(0.5, TextAttention(LAST), 1.0),))
-    return Plan((Cut(keep, TextAttention(LAST), 0),))
+        return Plan((Cut(0.5, Uniform(), 1.0),))
+    return Plan((Cut(keep, Uniform(), 0),))

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from foveate.errors import FoveateError, PlanError
-from foveate.methods import METHODS
+from foveate.methods import method
+from foveate.methods.registry import offered
 from foveate.plan import Plan
 from foveate.search.promise import error
 from foveate.search.propose import propose, values_of
@@ -47,9 +48,10 @@ def space(depth: int) -> Callable[[Any], dict[str, Any]]:
     """Methods and their knobs, for a model of so many layers. `keep` is drawn above what the method can meet."""
 
     def draw(trial: Any) -> dict[str, Any]:
-        name = trial.suggest_categorical("method", list(KNOBS))
+        known = knobs()
+        name = trial.suggest_categorical("method", list(known))
         share = trial.suggest_float("keep", *_KEEP, log=True)
-        return {"method": name, "options": KNOBS[name](trial, share, depth)}
+        return {"method": name, "options": known[name](trial, share, depth)}
 
     return draw
 
@@ -93,6 +95,11 @@ KNOBS: dict[str, Callable[[Any, float, int], dict[str, Any]]] = {
 """Method -> (trial, share to keep, depth) -> its options."""
 
 
+def knobs() -> dict[str, Callable[[Any, float, int], dict[str, Any]]]:
+    """The methods that are tried: those above, and with nothing but `keep` those that installed packages offer."""
+    return KNOBS | dict.fromkeys(offered(), _plain)
+
+
 def _usual(name: str, share: float) -> dict[str, Any]:
     """A method's usual settings at a share, as Optuna names them."""
     usual: dict[str, dict[str, Any]] = {
@@ -124,14 +131,14 @@ def explore(
     draw = space(session.depth)
     known: list[tuple[dict[str, Any], list[float]]] = []
     points: list[Point] = []
-    start = [] if near is None else [_usual(name, _BELOW * near) for name in KNOBS]
+    start = [] if near is None else [_usual(name, _BELOW * near) for name in knobs()]
     while len(points) < trials:
         count = min(width, trials - len(points))
         new = start[len(points) : len(points) + count]
         if left := count - len(new):
-            new = new + propose(draw, known, left, seed * 1000 + len(known), "tpe", startup=2 * len(KNOBS))
+            new = new + propose(draw, known, left, seed * 1000 + len(known), "tpe", startup=2 * len(knobs()))
         drawn = [values_of(draw, p) for p in new]
-        plans = [METHODS[d["method"]](**d["options"]) for d in drawn]
+        plans = [method(d["method"], **d["options"]) for d in drawn]
         outcomes = session.search.evaluate(plans)
         costs = session.seconds(plans) if cost == "seconds" else [getattr(o, cost) for o in outcomes]
         for params, d, plan, outcome, paid in zip(new, drawn, plans, outcomes, costs, strict=True):

@@ -17,6 +17,12 @@ SIGNALS = {
     "cls_cos_BN": "cosine of [CLS] and each token in the output of the feature layer; SigLIP towers: none, refused",
     "text_BTD": "input embeddings of the question",
     "text_attn_BN": "attention of the rater tokens in the previous or the own decoder layer",
+    "prior_attn_BN": "the same, of the first token behind the prompt's last image; 0 where no question follows it",
+    "first_attn_BN": "as cls_attn_BN, in the tower's first layer",
+    "input_BND": "projected tokens, at a layer",
+    "key_norm_BN": "L1 norm of the keys of the decoder layer before the cut, before rotation",
+    "text_hidden_BTD": "states at the layer of the text behind the image",
+    "text_norm_BT": "as key_norm_BN, of that text",
 }
 
 
