@@ -1,0 +1,43 @@
+"""The catalogue is what the code says: the page in the documentation is the one that would be made now."""
+
+from pathlib import Path
+
+import pytest
+
+from foveate.cli.catalogue import entry, markdown
+from foveate.fields import ASKED
+from foveate.methods import METHODS
+from learned import options
+
+PAGE = Path(__file__).parents[2] / "docs" / "methods" / "catalogue.md"
+
+
+def test_the_page_is_up_to_date():
+    """foveate list --markdown > docs/methods/catalogue.md"""
+    assert PAGE.read_text(encoding="utf-8") == markdown(list(METHODS))
+
+
+@pytest.mark.parametrize(
+    ("name", "kernel"),
+    [
+        ("gots", "residual"), ("cdpruner", "residual"), ("resprune", "residual"), ("divprune", "farthest"),
+        ("anchorprune", "farthest"), ("crisp", "farthest"), ("scope", "coverage"), ("mmtok", "coverage"),
+        ("eadp", "coverage"), ("sfpruner", "peaks"), ("priortr", "prior"), ("tops", "balance"), ("fastv", "top-k"),
+    ],
+)  # fmt: skip
+def test_kernels_are_read_off_imports(name, kernel):
+    assert entry(name).kernel == kernel
+
+
+def test_who_asks_and_who_merges():
+    asks = {n for n in METHODS if entry(n).asks}
+    for name in METHODS:
+        cuts = METHODS[name](keep=0.25, **options(name)).cuts
+        assert (name in asks) == any(c.select.reads & ASKED for c in cuts)
+    assert {"fastv", "cdpruner", "dart", "priortr"} <= asks and not asks & {"gots", "visionzip", "vtw", "evs"}
+    assert {n for n in METHODS if entry(n).merges} == {"pool", "visionzip", "prumerge", "tome", "trim", "sparsevlm"}
+
+
+def test_every_paper_is_named():
+    ours = {"random", "uniform", "pool", "psigmoid"}
+    assert {n for n in METHODS if entry(n).paper is None} <= ours
