@@ -89,12 +89,13 @@ def probe(model: nn.Module, make: Callable[[nn.Module, Plan], Any]) -> float | N
     off = [_apart(got, want) for want in (never, hidden)]
     if min(o[-1] for o in off) > limit:
         first = max(next(i for i, x in enumerate(o) if x > limit) for o in off)
+        least = min(o[-1] for o in off)
         where = f"layer {first}, a {type(lm.layers[first]).__name__}" if first < len(lm.layers) else "the last norm"
         raise ModelError(
             f"cutting tokens from this {family.model_type} is neither like hiding them nor like never sending them: "
-            f"states are off by {min(o[-1] for o in off):.2g} of their size, and {where}, is the first to differ. It "
-            "computes something from places or lengths that nobody sees, and needs a family of its own "
-            "(docs/models.md); probe=False attaches all the same"
+            f"states are off by {least:.2g} of their size, and {where}, is the first to differ. It computes "
+            "something from places or lengths that nobody sees, and needs a family of its own (docs/models.md); "
+            "probe=False attaches all the same"
         )
     done.add(kernel)
     return min(o[-1] for o in off)
