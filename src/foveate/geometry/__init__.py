@@ -1,18 +1,41 @@
 """How the pictures of a model become tokens, by Hugging Face model type, for whatever engine runs it."""
 
 from foveate.geometry.base import Geometry
+from foveate.geometry.gemma3 import Gemma3Geometry
+from foveate.geometry.idefics3 import Idefics3Geometry, SmolVLMGeometry
 from foveate.geometry.internvl import InternVLGeometry
 from foveate.geometry.llava import LlavaGeometry
 from foveate.geometry.llava_next import LlavaNextGeometry
 from foveate.geometry.llava_onevision import LlavaOnevisionGeometry
-from foveate.geometry.qwen import Qwen2VLGeometry, Qwen3VLGeometry, Qwen25VLGeometry
+from foveate.geometry.mistral3 import Mistral3Geometry
+from foveate.geometry.qwen import (
+    Glm4vGeometry,
+    Glm4vMoeGeometry,
+    Glm46vGeometry,
+    Qwen2VLGeometry,
+    Qwen3VLGeometry,
+    Qwen3VLMoeGeometry,
+    Qwen25VLGeometry,
+    Qwen35Geometry,
+    Qwen35MoeGeometry,
+)
 
 GEOMETRIES: dict[str, Geometry] = {
+    "gemma3": Gemma3Geometry(),
+    "glm46v": Glm46vGeometry(),
+    "glm4v": Glm4vGeometry(),
+    "glm4v_moe": Glm4vMoeGeometry(),
+    "idefics3": Idefics3Geometry(),
     "internvl": InternVLGeometry(),
     "llava": LlavaGeometry(),
     "llava_next": LlavaNextGeometry(),
     "llava_onevision": LlavaOnevisionGeometry(),
+    "mistral3": Mistral3Geometry(),
     "qwen2_5_vl": Qwen25VLGeometry(),
     "qwen2_vl": Qwen2VLGeometry(),
+    "qwen3_5": Qwen35Geometry(),
+    "qwen3_5_moe": Qwen35MoeGeometry(),
     "qwen3_vl": Qwen3VLGeometry(),
+    "qwen3_vl_moe": Qwen3VLMoeGeometry(),
+    "smolvlm": SmolVLMGeometry(),
 }

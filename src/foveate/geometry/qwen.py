@@ -89,6 +89,42 @@ class Qwen3VLGeometry(Qwen2VLGeometry):
     model_type = "qwen3_vl"
 
 
+class Qwen3VLMoeGeometry(Qwen3VLGeometry):
+    """`qwen3_vl_moe`."""
+
+    model_type = "qwen3_vl_moe"
+
+
+class Qwen35Geometry(Qwen2VLGeometry):
+    """`qwen3_5`."""
+
+    model_type = "qwen3_5"
+
+
+class Qwen35MoeGeometry(Qwen35Geometry):
+    """`qwen3_5_moe`."""
+
+    model_type = "qwen3_5_moe"
+
+
+class Glm4vGeometry(Qwen2VLGeometry):
+    """`glm4v`: merged cells, as Qwen2-VL's."""
+
+    model_type = "glm4v"
+
+
+class Glm4vMoeGeometry(Glm4vGeometry):
+    """`glm4v_moe`."""
+
+    model_type = "glm4v_moe"
+
+
+class Glm46vGeometry(Glm4vGeometry):
+    """`glm46v`."""
+
+    model_type = "glm46v"
+
+
 def frames(t: int, h: int, w: int) -> Grid:
     """One block a frame."""
     return tuple(Block(f * h * w, h, w) for f in range(t))

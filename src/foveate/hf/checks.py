@@ -125,6 +125,11 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
     if family.by_runs:
         _check_unknown(plan, family)
     lm = family.language_model(model)
+    if plan.positions == "contiguous" and not family.plain(lm):
+        raise PlanError(
+            f'positions="contiguous" needs to know what a {lm.config.model_type} makes of positions; leave it out, or '
+            'say "original"'
+        )
     for cut in plan.cuts:
         who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
         if "relevance_BN" in reads:
@@ -168,11 +173,6 @@ def reads_projections(family: Family, lm: Any) -> bool:
 
 def _check_unknown(plan: Plan, family: Family) -> None:
     """Refuse what needs a family of the model's own."""
-    if plan.positions == "contiguous":
-        raise PlanError(
-            f'positions="contiguous" needs to know how {family.model_type} counts them, which has no family of its '
-            'own; leave it out, or say "original"'
-        )
     for cut in plan.cuts:
         who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
         if missing := reads - ROW_FIELDS or cut.at == "encoder":

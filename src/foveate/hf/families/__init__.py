@@ -3,25 +3,40 @@
 from typing import Any
 
 from foveate.hf.families.base import Family
+from foveate.hf.families.gemma3 import Gemma3
 from foveate.hf.families.generic import Generic
+from foveate.hf.families.glm4v import Glm4v, Glm4vMoe, Glm46v
+from foveate.hf.families.idefics3 import Idefics3, SmolVLM
 from foveate.hf.families.inkling import Inkling
 from foveate.hf.families.internvl import InternVL
 from foveate.hf.families.llama4 import Llama4
 from foveate.hf.families.llava import Llava
 from foveate.hf.families.llava_next import LlavaNext
 from foveate.hf.families.llava_onevision import LlavaOnevision
+from foveate.hf.families.mistral3 import Mistral3
 from foveate.hf.families.qwen2_5_vl import Qwen25VL
 from foveate.hf.families.qwen2_vl import Qwen2VL
-from foveate.hf.families.qwen3_vl import Qwen3VL
+from foveate.hf.families.qwen3_5 import Qwen35, Qwen35Moe
+from foveate.hf.families.qwen3_vl import Qwen3VL, Qwen3VLMoe
 
 FAMILIES: dict[str, Family] = {
+    "gemma3": Gemma3(),
+    "glm46v": Glm46v(),
+    "glm4v": Glm4v(),
+    "glm4v_moe": Glm4vMoe(),
+    "idefics3": Idefics3(),
     "internvl": InternVL(),
     "llava": Llava(),
     "llava_next": LlavaNext(),
     "llava_onevision": LlavaOnevision(),
+    "mistral3": Mistral3(),
     "qwen2_5_vl": Qwen25VL(),
     "qwen2_vl": Qwen2VL(),
+    "qwen3_5": Qwen35(),
+    "qwen3_5_moe": Qwen35Moe(),
     "qwen3_vl": Qwen3VL(),
+    "qwen3_vl_moe": Qwen3VLMoe(),
+    "smolvlm": SmolVLM(),
 }
 """Those whose images, signals and grids are known."""
 DECODERS: dict[str, Generic] = {

@@ -17,9 +17,9 @@ class TiledTap(Tap):
     def __init__(self, reads: frozenset[str], layer: Any, attn: Any, cls: bool, merge: int = 1) -> None:
         super().__init__(reads)
         self.layer, self.attn, self.cls, self.merge = layer, attn, cls, merge
-        # DINOv2 has the same projections under other names.
-        named = ("num_attention_heads", "scaling") if hasattr(attn, "scaling") else ("num_heads", "scale")
-        self.heads, self.scale = (getattr(attn, n) for n in named)
+        # The same things under different names: DINOv2's, Pixtral's, CLIP's.
+        self.heads = getattr(attn, "num_attention_heads", None) or attn.num_heads
+        self.scale = getattr(attn, "scaling", None) or attn.scale
 
     def hooks(self) -> Sequence[Any]:
         """Record queries, keys and features, each only where read."""

@@ -1,0 +1,167 @@
+"""Families beside the seven whose towers are known: counts, grids, signals as the tower has them, encoder cuts."""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch.nn.functional import softmax
+from torch.overrides import TorchFunctionMode
+from torch.testing import assert_close
+
+from alltypes.prompts import Row, base, batch, count, picture, places, sizes, together
+from alltypes.tiny import build
+from foveate import Cut, ModelError, Plan, Selection, attach
+from foveate.families import FAMILIES
+from foveate.methods import METHODS
+from foveate.methods.pool import Pool
+from zoo import NAMES as LAWS
+
+RICH = sorted(set(FAMILIES) - set(LAWS))
+POOLED = ("gemma3",)
+READS = frozenset({"cls_attn_BN", "encoder_BNC", "keys_BNC"})
+
+
+@cache
+def model_of(name: str) -> Any:
+    return build(name, "eager")
+
+
+def call(name: str) -> dict[str, torch.Tensor]:
+    """Two pictures of different sizes, in one encoder call."""
+    config = model_of(name).config
+    return together(name, [[picture(name, config, s, i)] for i, s in enumerate((sizes(name)[0], sizes(name)[-1]))])
+
+
+@dataclass(frozen=True)
+class Tower:
+    """Keeps by the tower's features, and shows what it was shown."""
+
+    seen: Any = None
+    reads: ClassVar[frozenset[str]] = READS
+    adaptive: ClassVar[bool] = False
+
+    def __call__(self, view: Any, k: int) -> Selection:
+        if self.seen is not None:
+            self.seen.append(view)
+        return Selection.top(view.need("encoder_BNC").float().sum(-1) + view.need("cls_attn_BN"), k)
+
+
+@pytest.mark.parametrize("name", RICH)
+def test_counts_are_the_encoders_and_grids_cover_them(name):
+    model, args = model_of(name), call(name)
+    units = FAMILIES[name].units(base(model), "image", args)
+    assert sum(u.tokens for u in units) == count(name, model, args)
+    assert all(sum(b.size for b in u.grid) == u.tokens for u in units)
+
+
+class Shares(TorchFunctionMode):
+    """Writes down every softmax over keys."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.of: list[torch.Tensor] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is softmax and out.ndim == 4:
+            self.of.append(out)
+        return out
+
+
+@pytest.mark.parametrize("name", RICH)
+def test_tower_attention_is_the_towers_own(name):
+    """Attention received in the feature layer, from the softmax that the tower itself computes."""
+    model, args = model_of(name), call(name)
+    inner, family = base(model), FAMILIES[name]
+    tap = family.tap(inner, READS, args)
+    handles = tap.hooks()
+    with torch.no_grad(), Shares() as shares:
+        count(name, model, args)
+    for handle in handles:
+        handle.remove()
+    vision = model.config.vision_config
+    calls = len(shares.of) // (getattr(vision, "num_hidden_layers", None) or vision.depth)
+    layer = tap.shown()
+    want = layer.rows(received(name, shares.of[-calls:], inner, args).unsqueeze(-1))
+    signals = tap.signals()
+    assert_close(signals.cls_attn, want, rtol=1e-4, atol=1e-6)
+    rows = family.rows(inner, "image", args)
+    assert len(want) == rows == len(signals.encoder) == len(signals.keys)
+
+
+def received(name: str, shares: list[torch.Tensor], inner: Any, args: Any) -> torch.Tensor:
+    """Mean over heads and queries of what each patch receives: [B, patches]."""
+    each = [x.mean((1, 2)) for x in shares]
+    if name == "mistral3":
+        # One row for all pictures, of which each sees itself alone.
+        sides = [h * w for h, w in FAMILIES[name].sides(inner, args, 1)]
+        return each[0] * each[0].shape[1] / torch.tensor(sides).repeat_interleave(torch.tensor(sides))
+    return each[0] if len(each) == 1 else torch.cat(each, 1)
+
+
+MERGED = {
+    "idefics3": "connector.modality_projection",
+    "mistral3": "multi_modal_projector.patch_merger.merging_layer",
+    "smolvlm": "connector.modality_projection",
+}
+"""What takes the merged patches of a token side by side, where a family says itself which they are."""
+
+
+@pytest.mark.parametrize("name", sorted(MERGED))
+def test_a_row_is_of_the_patches_that_the_model_merges(name):
+    model, args = model_of(name), call(name)
+    inner = base(model)
+    tap, seen = FAMILIES[name].tap(inner, READS, args), {}
+    last = inner.multi_modal_projector.norm if name == "mistral3" else inner.vision_model.post_layernorm
+    handles = [
+        *tap.hooks(),
+        last.register_forward_hook(lambda _m, _a, out: seen.update(patches=out)),
+        inner.get_submodule(MERGED[name]).register_forward_pre_hook(lambda _m, a: seen.update(merged=a[0])),
+    ]
+    with torch.no_grad():
+        count(name, model, args)
+    for handle in handles:
+        handle.remove()
+    patches = seen["patches"] if seen["patches"].ndim == 3 else seen["patches"][None]
+    wide, merged = patches.shape[-1], seen["merged"].flatten(0, -2)
+    # Channel by channel in Mistral's unfolding, patch by patch in a shuffle.
+    apart = merged.unflatten(1, (wide, -1) if name == "mistral3" else (-1, wide))
+    assert_close(tap.shown().rows(patches), apart.mean(2 if name == "mistral3" else 1), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", RICH)
+def test_an_encoder_cut_is_an_input_cut_by_the_same_choice(name):
+    model = model_of(name)
+    rows = [Row([3, sizes(name)[-1], 9], 1), Row([2, sizes(name)[0], 1, sizes(name)[-1], 8], 2), Row([6], 3)]
+    inputs = batch(name, model, rows)
+    told = []
+    for at in ("encoder", "input"):
+        with torch.no_grad(), attach(model, Plan((Cut(at, Tower(), 0.5),))) as attached:
+            out = model(**inputs).logits
+            told.append((out, [i.cuts[-1].kept for i in attached.report.images]))
+    assert told[0][1] == told[1][1]
+    here = inputs["attention_mask"].bool()
+    for (row, _), spots in places(inputs, model.config.image_token_id).items():
+        here[row, spots] = False
+    assert_close(told[0][0][here], told[1][0][here], rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", RICH)
+def test_most_methods_run(name):
+    model = model_of(name)
+    inputs = batch(name, model, [Row([3, sizes(name)[-1], 9], 1)])
+    for method in ("divprune", "fastervlm", "uniform", "pool"):
+        with torch.no_grad(), attach(model, METHODS[method](keep=0.5)) as attached:
+            assert model(**inputs).logits.isfinite().all()
+        image = attached.report.images[0]
+        assert image.cuts[-1].count < image.tokens
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_merging_before_a_pooling_projector_is_refused(name):
+    model = model_of(name)
+    inputs = batch(name, model, [Row([3, sizes(name)[-1], 9], 1)])
+    with torch.no_grad(), attach(model, Plan((Cut("encoder", Pool(), 0.5),))), pytest.raises(ModelError, match="merge"):
+        model(**inputs)
