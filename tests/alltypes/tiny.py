@@ -127,17 +127,21 @@ def build(name: str, kernel: str | None = None, wide: bool = False) -> Any:
     """
     c = config(name, wide)
     kernel = kernel or ("eager" if name in EAGER else "sdpa")
-    torch.manual_seed(0)
+    towers = ["eager"] if kernel in ("sdpa", "eager") else ["sdpa", "eager"]
+    parts = ("vision", "audio", "sam", "vq", "high_res_vision", "encoder")
+    tries = [kernel, *({"text_config": kernel} | {f"{part}_config": tower for part in parts} for tower in towers)]
+    model = None
     with patch.object(AutoModel, "from_config", _without_timm(name, AutoModel.from_config)):
-        try:
-            model = MODELS[type(c)]._from_config(c, attn_implementation=kernel).eval()
-        except ValueError as e:
-            if "does not support an attention" not in str(e):
-                raise
-            parts = ("vision", "audio", "sam", "vq", "high_res_vision", "encoder")
-            kernels = {"text_config": kernel} | {f"{part}_config": "eager" for part in parts}
-            # Anew: the first try has written into it.
-            model = MODELS[type(c)]._from_config(config(name, wide), attn_implementation=kernels).eval()
+        for kernels in tries:
+            try:
+                torch.manual_seed(0)
+                # A config anew: a try writes into it.
+                model = MODELS[type(c)]._from_config(config(name, wide), attn_implementation=kernels).eval()
+                break
+            except (ValueError, KeyError) as e:
+                # Some towers do not know every kernel, and say so or stumble.
+                if kernels is tries[-1] or ("does not support an attention" not in str(e) and kernel not in str(e)):
+                    raise
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for p in model.parameters():
@@ -148,6 +152,13 @@ def build(name: str, kernel: str | None = None, wide: bool = False) -> Any:
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = PAD
     return model
+
+
+def empty(name: str) -> Any:
+    """A model from its type's default config, without any weights."""
+    kind = CONFIG_MAPPING[name]
+    with torch.device("meta"):
+        return MODELS[kind]._from_config(kind())
 
 
 class Timm(torch.nn.Module):

@@ -33,7 +33,8 @@ def holes(
         score = torch.tanh(score / softcap) * softcap
     if attention_mask is not None:
         score = score + attention_mask[..., : key.shape[2]]
-    seen = None if "Vision" in type(module).__name__ else SEEN.get(getattr(module, "layer_idx", -1))
+    tower = "Vision" in type(module).__name__ and not getattr(module, "is_causal", False)
+    seen = None if tower else SEEN.get(getattr(module, "layer_idx", -1))
     if seen is not None and query.shape[0] == seen.shape[0]:
         k, q = key.shape[2], query.shape[2]
         # A sliding cache holds the last positions only.

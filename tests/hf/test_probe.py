@@ -31,6 +31,15 @@ def test_a_layer_that_counts_is_refused_by_name():
     layer = model.model.language_model.layers[2]
     layer.register_forward_hook(lambda _layer, _args, out: out + out.mean(1, keepdim=True))
     with pytest.raises(ModelError, match=r"layer 2, a Gemma3DecoderLayer, is the first to differ"):
-        attach(model, PLAN)
+        attach(model, PLAN, probe=True)
     assert "_foveate" not in model.model.__dict__, "nothing is left attached"
+    attach(model, PLAN).detach()
+
+
+def test_types_without_a_family_are_tried_unless_told_not_to():
+    model = build("cohere2_vision")
+    layer = model.model.language_model.layers[1]
+    layer.register_forward_hook(lambda _layer, _args, out: out + out.mean(1, keepdim=True))
+    with pytest.raises(ModelError, match="layer 1, a Cohere2DecoderLayer"):
+        attach(model, PLAN)
     attach(model, PLAN, probe=False).detach()

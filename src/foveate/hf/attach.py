@@ -203,7 +203,7 @@ def attach(model: nn.Module, plan: Plan, tail: int | None = None, probe: bool | 
         plan: what to drop where; from `foveate.methods.METHODS`, from a file, or your own.
         tail: how many tokens close the prompt after the question ("ASSISTANT:"); they are never dropped, and are no
             question. None is `template_tail` of the model's config, or the family's usual count.
-        probe: whether to try on a dozen tokens that cutting does to this language model what never sending does (see
+        probe: whether to try on nine tokens that cutting does to this language model what never sending does (see
             `probe.py` for the cost). None tries types without a family of their own, once for each model object.
 
     Returns:

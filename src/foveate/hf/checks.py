@@ -11,7 +11,7 @@ from foveate.errors import ModelError, PlanError, SignalError
 from foveate.fields import ROW_FIELDS, check_reads
 from foveate.hf.families.base import Family
 from foveate.hf.listen import KERNELS
-from foveate.hf.picking import flat_masks
+from foveate.hf.picking import RECURRENT, flat_masks
 from foveate.plan import Plan
 from foveate.selection import Attention
 
@@ -200,6 +200,13 @@ def _check_attention(at: Any, select: Any, lm: Any, projections: bool) -> None:
         raise SignalError(
             f"{who} reads attention without rotation, but the layers of a {config.model_type} do not show queries "
             "and keys before rotation; use another method"
+        )
+    kinds, i = getattr(config, "layer_types", None), at if asked.layer == "own" else at - 1
+    if kinds and i < len(kinds) and kinds[i] in RECURRENT:
+        others = ", ".join(str(n) for n, kind in enumerate(kinds) if kind not in RECURRENT)
+        raise SignalError(
+            f"{who} reads the attention of layer {i}, which is of type {kinds[i]!r} and has none; layers that attend: "
+            f"{others}"
         )
     if not projections and config._attn_implementation not in KERNELS:
         raise SignalError(

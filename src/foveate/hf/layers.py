@@ -11,12 +11,9 @@ import torch
 from torch import Tensor
 
 from foveate.hf.cache import Kept, extend, is_recurrent, kept_of
-from foveate.hf.picking import flat_masks, pick, pick_mask, renumber
+from foveate.hf.picking import RECURRENT, flat_masks, pick, pick_mask, renumber
 from foveate.hf.segment import Segment, along, gather
 from foveate.hf.step import Step
-
-RECURRENT = ("linear_attention", "conv")
-"""Layer types, as configs name them, whose masks are of padding only."""
 
 
 class Layers:

@@ -94,6 +94,11 @@ def heard_attention(layer: nn.Module, named: dict[str, Any], kernel: str, raters
             type(layer).forward(layer, **named)
     except Heard as heard:
         told = heard.told
+    except Exception as e:
+        raise SignalError(
+            f"{type(layer).__name__} cannot be run for its attention alone ({e}); cut at another layer, or use a "
+            "method that does not read text_attn_BN"
+        ) from e
     else:
         told = {}
     key = told.get("key", told.get("score"))

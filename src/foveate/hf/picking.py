@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
 
+RECURRENT = ("linear_attention", "conv", "mamba", "moe", "mlp")
+"""Layer types, as configs name them, that do not attend: their masks, if any, are of padding."""
+
 
 def flat_masks(config: Any) -> bool:
     """Whether this model's kernel takes padding masks, and knows order by itself, as FlashAttention does."""

@@ -1,7 +1,7 @@
-"""Does cutting work on this language model? A dozen tokens, three of them cut away: held against never sending them.
+"""Does cutting work on this language model? Nine tokens, three of them cut away: held against never sending them.
 
-A net and not a proof: it sees the language model alone, one prompt, and a cut at the input. It costs three passes of a
-dozen tokens, once for each model object.
+A net and not a proof: it sees the language model alone, one prompt, and a cut at the input. It costs three passes of
+these tokens, once for each model object.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,8 +19,8 @@ from foveate.hf.run import Run
 from foveate.plan import Plan
 from foveate.selection import Block, Selection, TokenView
 
-LENGTH, FIRST, LAST = 12, 3, 9
-"""Tokens, and those of them that are an image's."""
+LENGTH, FIRST, LAST = 9, 1, 7
+"""Tokens, and those of them that are an image's; few, so that no window is shorter."""
 ROUNDING = {torch.float32: 2e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 """How far states may be apart by rounding, relative to their size."""
 _DONE: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()

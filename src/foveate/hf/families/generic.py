@@ -51,6 +51,12 @@ class Generic(Family):
             raise ModelError(f"{self.model_type} is an encoder-decoder; only decoders can be cut")
         if not (hasattr(base, "get_image_features") or hasattr(base, "get_video_features")):
             raise ModelError(f"{self.model_type} has no get_image_features: its images may not become tokens")
+        inner = getattr(base, "language_model", None)
+        if hasattr(inner, "generate") and "generate" in vars(type(base)):
+            raise ModelError(
+                f"{type(base).__name__} generates by its language model alone, where nobody sees which tokens are "
+                "visual"
+            )
         check_cache(DynamicCache(config=self.language_model(base).config))
         if self.token_id(base.config, "image") is None and self.token_id(base.config, "video") is None:
             raise ModelError(f"the config of this {self.model_type} names no image_token_id, so tokens cannot be found")
