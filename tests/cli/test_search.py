@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from foveate.cli import app, choose
 from foveate.engines import hf
-from foveate.search import session
+from foveate.search import halves
 from foveate.tiny import examples
 
 RUN = CliRunner()
@@ -106,7 +106,7 @@ def test_contradictions_and_missing_files(unloaded, tmp_path):
 
 
 def test_from_data_to_a_plan_that_runs(data, tmp_path, monkeypatch):
-    monkeypatch.setattr(session, "FEWEST", 3)
+    monkeypatch.setattr(halves, "FEWEST", 3)
     out = tmp_path / "plan.json"
     words = ("psigmoid", "--data", data, "--out", out, "--keep", "0.4", "--metric", "agreement", "--trials", "2",
              "--json", "--batch", "4", "--max-new-tokens", "5")  # fmt: skip

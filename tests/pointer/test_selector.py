@@ -256,7 +256,7 @@ class TestSaved:
             with pytest.raises(ModelError, match=says):
                 PointerSelector.from_pretrained(name)
         one_shot().save_pretrained(tmp_path / "o")
-        with pytest.raises(ModelError, match="does not load as a PointerSelector"):
+        with pytest.raises(ModelError, match="is no PointerSelector: it is a OneShotSelector"):
             PointerSelector.from_pretrained(tmp_path / "o")
         pointer().save_pretrained(tmp_path / "p")
         (tmp_path / "p" / "model.safetensors").write_bytes(b"")
