@@ -43,8 +43,9 @@ def test_the_plan_is_gone_after_an_answer(engine: hf.Engine, picture: Any) -> No
     hf.ask(engine, [picture], SAMPLE.question, None, max_new_tokens=1)
     hooks = sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in engine.model.modules())
     hf.ask(engine, [picture], SAMPLE.question, METHODS["divprune"](keep=8), max_new_tokens=1)
+    too_many = METHODS["divprune"](keep=577).with_counts(exact=True)
     with pytest.raises(PlanError):
-        hf.ask(engine, [picture], SAMPLE.question, METHODS["divprune"](keep=577).with_counts(exact=True), max_new_tokens=1)
+        hf.ask(engine, [picture], SAMPLE.question, too_many, max_new_tokens=1)
     assert hooks == sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in engine.model.modules())
 
 
