@@ -48,7 +48,7 @@ MAY = {
     "cli": None,
 }
 # Inside the Hugging Face engine: each file may import those before it.
-HF = ["wrappers", "clock", "cache", "families", "picking", "taps", "listen", "prompt", "segment", "step", "layers",
+HF = ["wrappers", "clock", "cache", "picking", "taps", "families", "listen", "prompt", "segment", "step", "layers",
       "restore", "cutting", "follow", "checks", "calls", "guesses", "reading", "encode", "report", "run",
       "probe", "loss", "beginning", "placing", "passing", "attach"]  # fmt: skip
 
