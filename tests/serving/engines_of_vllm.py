@@ -7,7 +7,7 @@ ROOT = Path(__file__).parents[2]
 # Before vLLM is imported: one process, small, quiet, and nothing from the network.
 os.environ.update(
     OMP_NUM_THREADS="1", VLLM_CPU_KVCACHE_SPACE="1", HF_HUB_OFFLINE="1", VLLM_NO_USAGE_STATS="1",
-    VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_LOGGING_LEVEL="ERROR",
+    VLLM_ENABLE_V1_MULTIPROCESSING="0", VLLM_LOGGING_LEVEL="ERROR", VLLM_CPU_OMP_THREADS_BIND="nobind",
 )  # fmt: skip
 MODELS = {"llava": ROOT / "src/foveate/tiny/checkpoint", "qwen2_5_vl": ROOT / "instruments/qwen2_5_vl"}
 

@@ -35,7 +35,7 @@ def hugging(reference, asked, plan):
 
 @pytest.mark.parametrize("name", list(PLANS))
 def test_answers_and_kept_tokens_equal_hugging_face(instrument, reference, asked, kept, name):
-    some = asked if name in ("divprune", "fastervlm") else asked[:24]
+    some = asked if name in ("divprune", "fastervlm") else asked[:16]
     plan = methods.METHODS[name](**PLANS[name])
     wanted = hugging(reference, some, plan)
     got = ask(instrument[1], some, {"method": name, **PLANS[name]})
@@ -49,10 +49,10 @@ def test_answers_and_kept_tokens_equal_hugging_face(instrument, reference, asked
 
 
 def test_keeping_everything_equals_the_stock_model(instrument, reference, asked):
-    wanted = hugging(reference, asked[:24], None)
+    wanted = hugging(reference, asked[:16], None)
     from foveate.engines.vllm.worker import COUNTS
 
     before = COUNTS["chosen"]
     for plan in ("all", {"method": "divprune", "keep": 1.0}):
-        same(ask(instrument[1], asked[:24], plan), wanted)
+        same(ask(instrument[1], asked[:16], plan), wanted)
     assert COUNTS["chosen"] == before

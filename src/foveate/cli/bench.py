@@ -60,6 +60,13 @@ def bench(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, where a task leaves it open.")] = 16,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    engine: Annotated[str, typer.Option(help="hf, or vllm: a server under load, pruned and not.")] = "hf",
+    concurrency: Annotated[str, typer.Option(metavar="N,N", help="vllm: clients at once.")] = "1,4,16",
+    pairs: Annotated[int, typer.Option(min=1, metavar="N", help="vllm: rounds of each.")] = 7,
+    per_round: Annotated[int, typer.Option(min=1, metavar="N", help="vllm: questions in a round.")] = 12,
+    vllm: Annotated[
+        list[str] | None, typer.Option(metavar="OPTION", help="Passed on to vLLM, such as --vllm=--dtype=float32.")
+    ] = None,
     compare: Annotated[
         tuple[str, str], typer.Option(metavar="A B", help="Set two finished benchmarks side by side instead.")
     ] = ("", ""),
@@ -98,9 +105,20 @@ def bench(
     ways(choose.ANY_DEPTH)
     if strange := values.keys() - {*names, "random"}:
         raise FoveateError(f"--set {min(strange)}.… sets up a method that is not in --method")
+    if engine not in ("hf", "vllm"):
+        raise FoveateError(f"--engine is {engine!r}; it is hf or vllm")
+    if engine == "vllm":
+        from foveate.cli.load import load
+
+        clients = _numbers("--concurrency", concurrency)
+        limit = limit or per_round * (pairs + 1) * len(clients)
     wanted = [t for name in _words("--task", task) for t in tasks.load(name, limit, max_new_tokens=max_new_tokens)]
-    run.open_folder(out)
     facts = hf.look(model)
+    if engine == "vllm":
+        mine = {w.id: w.plan for w in ways(facts.depth) if w.plan and w.method in names}
+        load(model, mine, wanted[0].examples, out, clients, pairs, per_round, max_new_tokens, vllm or [], as_json)
+        return
+    run.open_folder(out)
     request = session.Request(
         model, wanted, ways(facts.depth), out, baseline, batch_size, seed, sizes if cost else (), answers, repeats,
         device, dtype,

@@ -4,12 +4,15 @@ import base64
 import io
 import json
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from PIL import Image
@@ -52,6 +55,37 @@ def command(source: str, settings: Any, extra: Sequence[str], fixed: bool = Fals
     ours = json.dumps({**overrides, KEY: settings})
     start = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", source, "--hf-overrides", ours]
     return [*start, *trust, *rest]
+
+
+@contextmanager
+def serving(source: str, settings: Any, extra: Sequence[str] = ()) -> Iterator[str]:
+    """A server on a free port of this machine for the time of a block; gives its address.
+
+    Args:
+        source: folder or hub id.
+        settings: as in `command`; None starts vLLM as it is.
+        extra: vLLM's own options.
+
+    Raises:
+        ModelError: it ended before it answered.
+    """
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    options = [*extra, "--host", "127.0.0.1", "--port", str(port)]
+    stock = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", source, *options]
+    words = stock if settings is None else command(source, settings, options)
+    with tempfile.TemporaryFile() as log:
+        server = subprocess.Popen(words, stdout=log, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            if not up(server, url):
+                log.seek(0)
+                raise ModelError(f"vLLM did not start: {log.read()[-2000:].decode(errors='replace')}")
+            yield url
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def option(extra: Sequence[str], name: str, default: str) -> str:

@@ -1,0 +1,90 @@
+"""`foveate bench --engine vllm`: a stock server, and one that prunes, under the same load in turns."""
+
+import json
+import os
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from foveate.cli import show
+from foveate.cli.progress import progress
+from foveate.errors import FoveateError
+
+if TYPE_CHECKING:
+    from foveate.data import Example
+    from foveate.plan import Plan
+
+STOCK, ALL = "stock", "keep=all"
+FILE = "load.json"
+CLIENTS, PER_ROUND = "1,4,16", 12
+
+
+def load(
+    model: str,
+    plans: "dict[str, Plan]",
+    examples: "Sequence[Example]",
+    out: Path,
+    concurrency: Sequence[int],
+    pairs: int,
+    per_round: int,
+    longest: int,
+    options: Sequence[str],
+    as_json: bool,
+) -> None:
+    """Measure, print, and write load.json.
+
+    Raises:
+        FoveateError: too few examples for rounds of fresh pictures, or a plan that cannot be served.
+    """
+    from foveate import files
+    from foveate.bench import load as bench
+    from foveate.engines.loading import look
+    from foveate.engines.vllm import launch
+    from foveate.engines.vllm.client import Served
+    from foveate.servable import check_servable
+
+    need = per_round * (pairs + 1) * len(concurrency)
+    if len(examples) < need:
+        raise FoveateError(
+            f"{len(examples)} examples for {need} asked: every round needs pictures that no cache has seen; raise "
+            "--limit, or lower --pairs or --per-round"
+        )
+    for plan in plans.values():
+        check_servable(plan)
+    source = os.fspath(look(model).source)
+    with ExitStack() as stack:
+        stock = Served(stack.enter_context(launch.serving(source, None, options)), source, plans=False)
+        ours = Served(stack.enter_context(launch.serving(source, "all", options)), source)
+        arms = [bench.Arm(STOCK, stock), bench.Arm(ALL, ours)]
+        arms += [bench.Arm(name, ours, plan) for name, plan in plans.items()]
+
+        def fresh(number: int) -> "Sequence[Example]":
+            return examples[number * per_round : (number + 1) * per_round]
+
+        with progress(as_json) as bar:
+            rounds = bench.measure(
+                arms, fresh, concurrency, pairs, longest, lambda done, total: bar("load", done, total)
+            )
+    found = bench.to_dict(rounds, STOCK) | {"model": model, "per_round": per_round, "max_new_tokens": longest}
+    out.mkdir(parents=True, exist_ok=True)
+    files.write(out / FILE, json.dumps(found, indent=1).encode())
+    if as_json:
+        show.as_json({k: v for k, v in found.items() if k != "rounds"})
+        return
+    page = show.console()
+    for row in found["ratios"]:
+        page.print(f"  {_line(row)}")
+    for name, clients in found["break_even_concurrency"].items():
+        page.print(
+            f"  {name}: " + (f"at least stock from concurrency {clients} on" if clients else "never above stock")
+        )
+    page.print(f"\nNumbers: {out / FILE}")
+
+
+def _line(row: dict[str, Any]) -> str:
+    words = f"{row['arm']:<24} concurrency {row['concurrency']:>3}  {row['prompt_tokens']:6.0f} prompt tokens"
+    for field, unit in (("requests_s", "requests/s"), ("first_s", "s to first token"), ("tokens_s", "tokens/s")):
+        low, high = row[f"{field}_interval"]
+        words += f"  {row[field]:8.3f} {unit} (x {row[f'{field}_ratio']:.2f}, {low:.2f} to {high:.2f})"
+    return words

@@ -1,0 +1,68 @@
+"""Load in interleaved pairs: who is asked when, what a ratio is, and where pruning begins to pay."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from foveate.bench.load import Arm, break_even, interval, measure, ratios, to_dict
+from foveate.errors import FoveateError
+
+
+class Fake:
+    """Answers on a clock of its own; slower every time it is asked."""
+
+    def __init__(self, name, seconds, seen):
+        self.name, self.seconds, self.seen, self.calls = name, seconds, seen, 0
+
+    def answer(self, examples, plan=None, max_new_tokens=64, concurrency=1):
+        self.calls += 1
+        self.seen.append((self.name, tuple(examples), concurrency))
+        slow = self.seconds * (1 + self.calls) / concurrency
+        return [SimpleNamespace(began=i * slow, total=slow, first=slow / 2, new_tokens=4, prompt_tokens=10)
+                for i, _ in enumerate(examples)]  # fmt: skip
+
+
+def run(fast=0.5):
+    seen = []
+    arms = [Arm("stock", Fake("stock", 1.0, seen)), Arm("pruned", Fake("pruned", fast, seen))]
+    return measure(arms, lambda n: [f"{n}-{i}" for i in range(3)], (1, 4), pairs=7), seen
+
+
+def test_every_arm_is_asked_the_same_and_never_twice():
+    _, seen = run()
+    for i in range(0, len(seen), 2):
+        (a, asked, clients), (b, too, others) = seen[i : i + 2]
+        assert {a, b} == {"stock", "pruned"} and asked == too and clients == others
+    assert len({s[1] for s in seen}) == len(seen) // 2
+    assert {seen[0][0], seen[2][0]} == {"stock", "pruned"}, "each goes first in turn"
+
+
+def test_a_machine_that_slows_down_leaves_the_ratio_alone():
+    rounds, _ = run()
+    rows = {(r["arm"], r["concurrency"]): r for r in ratios(rounds, "stock")}
+    for clients in (1, 4):
+        row = rows["pruned", clients]
+        assert row["pairs"] == 7
+        assert row["requests_s_ratio"] == pytest.approx(2) and row["first_s_ratio"] == pytest.approx(0.5)
+        assert rows["stock", clients]["requests_s_interval"] == (1, 1)
+
+
+def test_break_even_is_where_it_stays_above():
+    rows = [
+        {"arm": "a", "concurrency": c, "requests_s_ratio": r} for c, r in ((1, 1.2), (4, 0.9), (16, 1.1), (64, 1.3))
+    ]
+    assert break_even(rows, "a") == 16
+    assert break_even([{"arm": "a", "concurrency": 1, "requests_s_ratio": 0.5}], "a") is None
+    assert to_dict(run(fast=2.0)[0], "stock")["break_even_concurrency"] == {"pruned": None}
+
+
+def test_intervals_of_a_median():
+    # By binomial tables: all of 6; for 9, the second to the second last.
+    assert interval([1, 2, 3, 4, 5, 6]) == (1, 6)
+    assert interval(list(range(1, 10))) == (2, 8)
+    assert interval([1.0]) == (1.0, 1.0)
+
+
+def test_one_way_is_no_comparison():
+    with pytest.raises(FoveateError, match="at least two ways"):
+        measure([Arm("stock", Fake("stock", 1.0, []))], lambda n: ["x"], (1,))
