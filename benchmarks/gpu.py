@@ -1,6 +1,7 @@
 """What pruning buys on a GPU, and what it costs: one file of figures and one table, in about ten minutes.
 
     python benchmarks/gpu.py                                    # an NVIDIA GPU of 40 GiB or more
+    python benchmarks/gpu.py --fuse                             # the same with a lower floor, for all ways alike
     python benchmarks/gpu.py --tiny --device cpu --out out/try  # does the script run at all? The figures say nothing
 
 LLaVA-1.5-7B at 576 and at 2,916 tokens and Qwen2.5-VL-7B at 1,296 and 4,000, random weights, bfloat16 (what sets the
@@ -50,6 +51,7 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("--length", type=int, default=64, help="tokens of every answer")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--tiny", action="store_true", help="shapes for a trial")
+    parser.add_argument("--fuse", action="store_true", help="compile norms and MLPs; a file of its own")
     parser.add_argument("--anew", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"), help="a folder")
     args = parser.parse_args(words)
@@ -60,7 +62,7 @@ def main(words: list[str] | None = None) -> None:
         args.width, args.repeats, args.length = 16, 1, 3
     card = torch.cuda.get_device_name(args.device).replace(" ", "-") if args.device.startswith("cuda") else "cpu"
     args.out.mkdir(parents=True, exist_ok=True)
-    book = Book(args.out / f"gpu-{card}.json", args)
+    book = Book(args.out / f"gpu-{card}{'-fused' * args.fuse}.json", args)
     book.part("machine", partial(parts.machine, args.device, args.tiny, args.repeats))
     batches = [int(b) for b in args.batch_sizes.split(",")]
     for n, k in (map(int, s.split("x")) for s in args.selections.split(",")):
@@ -72,6 +74,8 @@ def main(words: list[str] | None = None) -> None:
         if not wanted:
             continue
         engine = shapes.build(shape, args.device, torch.bfloat16)
+        if args.fuse:
+            parts.fuse(engine)
         depth = engine.facts.depth
         plans = parts.ways(
             lambda name, keep, depth=depth: choose.build(name, keep, SETTINGS.get(name, {}), depth),

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+
+from foveate import attach
+from foveate.methods import method
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="an installed package has no benchmarks")
 def test_it_measures_once_and_resumes(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import gpu
@@ -36,3 +39,25 @@ def test_it_measures_once_and_resumes(tmp_path, monkeypatch, capsys):
     gpu.main(words)
     again = json.loads(path.read_text())["parts"]
     assert again["answers llava-smokex2"] == data["parts"]["answers llava-smokex2"] and len(again) == 3
+
+
+def test_compiled_norms_and_mlps_change_no_answer(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    import gpu_parts
+    import shapes
+
+    engine = shapes.build("llava-smoke", "cpu", torch.float32)
+    prompt = shapes.prompt(engine, "llava-smoke", 1)
+    torch._dynamo.reset()
+
+    def logits(plan):
+        with attach(engine.model, plan, tail=5), torch.no_grad():
+            return engine.model(**prompt.inputs).logits[:, -1]
+
+    plans = [method("divprune", keep=0.2), method("fastv", keep=0.5)]
+    before = [logits(p) for p in plans]
+    gpu_parts.fuse(engine, backend="eager")  # dynamo alone: what it captures, hooks included, is what is at stake
+    for plan, expected in zip(plans, before, strict=True):
+        torch.testing.assert_close(logits(plan), expected)
+    counted = torch._dynamo.utils.counters
+    assert counted["stats"]["unique_graphs"] >= 2 and not counted["recompile_limit"], "one program serves all lengths"

@@ -1,5 +1,6 @@
 """Compiled for the CPU, a few candidates at a time, or all at once: the same picks by every road."""
 
+import sys
 import warnings
 
 import pytest
@@ -81,7 +82,8 @@ def test_memory_decides():
 def test_without_numba_one_line_says_so(monkeypatch):
     x = features(3, 1, 30, 8)
     expected = farthest(x, 9)
-    monkeypatch.setattr(roads, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "foveate.ops.compiled.farthest", raising=False)
     roads._has_numba.cache_clear()
     try:
         with pytest.warns(UserWarning, match=r"pip install .foveate\[fast\]"):

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 
 import torch
@@ -59,10 +60,14 @@ def _has_triton(device: torch.device) -> bool:
 
 @cache
 def _has_numba() -> bool:
-    if find_spec("numba") is not None:
-        return True
-    warnings.warn(
-        'numba is not installed, so tokens are picked by torch, some 20 times slower: pip install "foveate[fast]"',
-        stacklevel=4,
-    )
-    return False
+    try:
+        # Not there, not for this numpy, or nowhere to keep what it compiles.
+        import_module("foveate.ops.compiled.farthest")
+    except (ImportError, RuntimeError) as error:
+        warnings.warn(
+            f"numba does not serve here ({error}), so tokens are picked by torch, some 20 times slower: "
+            'pip install "foveate[fast]"',
+            stacklevel=4,
+        )
+        return False
+    return True
