@@ -49,7 +49,7 @@ MAY = {
 }
 # Inside the Hugging Face engine: each file may import those before it.
 HF = ["wrappers", "clock", "cache", "picking", "taps", "families", "listen", "prompt", "segment", "step", "layers",
-      "restore", "cutting", "follow", "checks", "calls", "guesses", "reading", "encode", "report", "run",
+      "restore", "cutting", "follow", "checks", "calls", "guesses", "embedded", "reading", "encode", "report", "run",
       "probe", "loss", "beginning", "placing", "passing", "attach"]  # fmt: skip
 
 

@@ -30,6 +30,7 @@ class Asked:
             only where the selector reads it.
         grid: where the original tokens lie; None where they lie nowhere.
         prompt: whose image it is, for cuts that count by prompt; None: it is alone.
+        name: what to call it where something is wrong with it.
     """
 
     tokens: int
@@ -37,6 +38,7 @@ class Asked:
     fields: Mapping[str, Callable[[], Tensor]]
     grid: Grid | None = None
     prompt: int | None = None
+    name: str = ""
 
 
 class Stay(NamedTuple):
@@ -78,6 +80,11 @@ def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
             name: (grid if whole else None) if name == "grid" else torch.stack([asked[i].fields[name]() for i in group])
             for name in reads
         }
+        told = dict(fields)
+        if "hidden_BND" not in told and "hidden_BND" in asked[group[0]].fields:
+            # Whoever does not read the states: what stays of them goes on into the model all the same.
+            told["hidden_BND"] = torch.stack([asked[i].fields["hidden_BND"]() for i in group])
+        check_finite(cut, told, [asked[i].name or f"image {i}" for i in group])
         view = TokenView(**fields)
         with torch.no_grad(), precise(view.device):
             answer = cut.select(view, k)
@@ -121,6 +128,27 @@ def regular(grid: Grid, tokens: int) -> Grid | tuple[int, int, int]:
     n = first.rows * first.columns
     same = all(b == Block(i * n, first.rows, first.columns) for i, b in enumerate(grid))
     return (len(grid), first.rows, first.columns) if same and n * len(grid) == tokens else grid
+
+
+def check_finite(cut: Cut, fields: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Refuse signals that hold NaN or infinity, whatever a selector would make of them.
+
+    Raises:
+        SignalError: naming the field, the image and the first place.
+    """
+    real = {n: x for n, x in fields.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    # One number for all of them, so that a device is waited for once.
+    if not real or bool(torch.stack([x.isfinite().all() for x in real.values()]).all()):
+        return
+    for field, x in real.items():
+        bad_BN = ~x.isfinite().flatten(2).all(-1) if x.ndim > 2 else ~x.isfinite()
+        for name, bad_N in zip(names, bad_BN, strict=True):
+            if places := bad_N.nonzero().flatten().tolist():
+                raise SignalError(
+                    f"{type(cut.select).__name__} at {cut.at!r} finds NaN or infinity in {field} of {name}, "
+                    f"first at token {places[0]} of {len(bad_N)}; check the activations for overflow (float16 ends at "
+                    "65,504: bfloat16 does not)"
+                )
 
 
 def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:

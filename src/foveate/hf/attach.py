@@ -16,6 +16,8 @@ What a forward pass knows lives in a thread-local `Run`; what a pruned prompt le
 import inspect
 import threading
 import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -33,6 +35,7 @@ from foveate.hf.checks import (
     has_windows,
     reads_projections,
 )
+from foveate.hf.embedded import Embedded, Given, check_embedded
 from foveate.hf.encode import Encoding, Features, wrapped
 from foveate.hf.families import family
 from foveate.hf.guesses import watched
@@ -107,6 +110,28 @@ class Attachment:
         cuts = ", ".join(f"{c.keep} at {c.at}" for c in self.plan.cuts)
         state = f"\n{self.report!r}" if self.report else ""
         return f"Attachment({type(self.model).__name__}, {cuts}){state}"
+
+    @contextmanager
+    def embedded(self, visual_BL: Tensor, grids: Sequence[Given] | None = None) -> Iterator[None]:
+        """While this lasts, prompts may come as `inputs_embeds` that hold their images' features already.
+
+            with attached.embedded(mask, grids=[(1, 24, 24)]):
+                model.generate(inputs_embeds=embeds, attention_mask=...)
+
+        Args:
+            visual_BL: [batch, length] bool, true where an embedding is an image's.
+            grids: see `Embedded`.
+
+        Raises:
+            ModelError: the mask, or a grid, does not fit.
+            PlanError, SignalError: the plan needs the encoder to run.
+        """
+        check_embedded(self.plan)
+        before, self.local.embedded = getattr(self.local, "embedded", None), Embedded(visual_BL, grids)
+        try:
+            yield
+        finally:
+            self.local.embedded = before
 
     def detach(self) -> None:
         """Give the model back as it was. A second call does nothing.

@@ -8,6 +8,7 @@ from foveate.errors import ModelError
 from foveate.hf.cache import check_cache, given, length
 from foveate.hf.calls import named, stand_in_ids
 from foveate.hf.checks import MARK, check_counts, check_mask, check_rows
+from foveate.hf.embedded import Embedded
 from foveate.hf.encode import Encoding
 from foveate.hf.guesses import guessed
 from foveate.hf.prompt import placeholders, runs
@@ -28,14 +29,19 @@ def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     encoded = kwargs.get("mm_encoder_outputs") or {}
     raw = any(k.startswith(PIXELS) and v is not None for k, v in kwargs.items())
     if ids is None and embeds is not None:
-        if not raw and not encoded and length(given(kwargs)) == 0:
+        told: Embedded | None = getattr(attached.local, "embedded", None)
+        if not raw and not encoded and told is None and length(given(kwargs)) == 0:
             raise ModelError(
-                "inputs_embeds alone do not say which tokens are visual; "
-                "pass input_ids and pixel_values, or detach first"
+                "inputs_embeds alone do not say which tokens are visual; pass input_ids and pixel_values, say where "
+                "they are (with attached.embedded(mask): ...), or detach first"
             )
-        ids = stand_in_ids(attached.family, base, embeds, attached.special) if raw or encoded else None
+        ids = stand_in_ids(attached.family, base, embeds, attached.special) if raw or encoded or told else None
+        if told is not None and ids is not None and not raw and not encoded:
+            check_counts(attached.plan, [n for _, _, n, _ in told.images])
+            run.given, visual = told.in_batch(embeds)
+            ids = ids.masked_fill(visual, attached.family.token_id(base.config, "image") or 0)
     run.ids, run.mask = ids, kwargs.get("attention_mask")
-    run.pictures = raw or any(v is not None for v in encoded.values())
+    run.pictures = raw or bool(run.given) or any(v is not None for v in encoded.values())
     if ids is not None:
         run.guesses = guessed(attached.local)
     if raw and ids is not None and attached.family.joins_units:

@@ -102,7 +102,14 @@ class Cutting:
                 fields[name] = partial(read, call, image)
             fields["text_hidden_BTD"] = lambda: hidden[behind(image)]
             fields["text_norm_BT"] = lambda: calls["key_norm_BN"]()[behind(image)]
-            return Asked(image.tokens, len(image.alive), fields, image.grid, image.row)
+            return Asked(
+                image.tokens,
+                len(image.alive),
+                fields,
+                image.grid,
+                image.row,
+                f"image {image.number} of prompt {image.row}",
+            )
 
         answers = choose(cut, [asked(i) for i in prompt.images])
 
@@ -141,7 +148,7 @@ class Cutting:
         answers: list[tuple[int, Tensor]] = []
         for row in sorted({i.row for i in prompt.images}):
             place = candidates(prompt, row)
-            one = Asked(int(prompt.open_BL[row].sum()), len(place), fields(row, place))
+            one = Asked(int(prompt.open_BL[row].sum()), len(place), fields(row, place), name=f"prompt {row}")
             answers += [(row, place[stay.kept.to(place.device)]) for stay in choose(cut, [one])]
 
         def drop() -> Mixed | None:

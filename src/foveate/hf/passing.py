@@ -94,6 +94,8 @@ def _start(attached: Any, run: Run, kwargs: dict[str, Any], images: bool, embeds
 
 
 def _has_images(attached: Any, run: Run) -> bool:
+    if run.given:
+        return True
     if run.ids is None or not attached.family.by_runs:
         return run.ids is not None and bool(run.encoded)
     return run.pictures and bool(visual_of(attached, run.ids).any())

@@ -22,7 +22,9 @@ def prompt_of(attached: Any, run: Run, step: Step) -> Prompt:
     ids = run.ids.to(step.embeds.device)
     real = step.real_BL
     visual = visual_of(attached, ids)
-    if attached.family.by_runs:
+    if run.given:
+        images = run.given
+    elif attached.family.by_runs:
         images = by_runs(attached.family, ids, attached.base.config)
     else:
         images = locate(attached.family, ids, attached.base.config, run.encoded)  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from foveate.geometry.base import Kind
 from foveate.hf.clock import Seconds
 from foveate.hf.cutting import Cutting
 from foveate.hf.layers import Layers
-from foveate.hf.prompt import Encoded
+from foveate.hf.prompt import Encoded, Image
 from foveate.hf.step import Step
 
 
@@ -28,3 +28,5 @@ class Run:
         self.layers: Layers | None = None
         self.dropped_BL: Tensor | None = None
         self.guesses = 0
+        self.given: list[Image] = []
+        """Images of a prompt that came as embeddings."""
