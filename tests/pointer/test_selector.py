@@ -30,6 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "text": {"text": True},
     "no state": {"state": False},
     "centred": {"centred": True},
+    "a lead": {"lead": 0.15},
     "no coverage": {"coverage": False},
     "no stop": {"stop": "none"},
     "joint stop": {"stop": "softmax"},

@@ -61,6 +61,9 @@ class PointerConfig:
         coverage: whether tokens like those already picked lose score.
         centred: whether likeness is that of standardised tokens, instead of tokens as they are. What says nothing lies
             near the mean token: as they are, such tokens are alike; about the mean, they point anywhere.
+        lead: the share of an image's tokens that are picked by what they are worth; after those, coverage alone
+            decides. Worth sends pick after pick to the things in the picture, and a model that counts by how much of
+            what it sees is a thing counts too many.
         state: whether a GRU remembers what was picked.
         stop: "hazard": a chance to stop before each step, and the sequence ends where half of all sequences would have;
             "softmax": stopping competes with the tokens; "none": always as many as allowed.
@@ -80,6 +83,7 @@ class PointerConfig:
     group: int = 1
     coverage: bool = True
     centred: bool = False
+    lead: float = 1.0
     state: bool = True
     stop: Stop = "hazard"
     stop_bias: float = 0.0
@@ -93,6 +97,7 @@ class PointerConfig:
             check(name, v := getattr(self, name), v >= 1, "at least 1")
         check("blocks", self.blocks, self.blocks >= 0, "0 or more")
         check("budget", self.budget, 0 < self.budget <= 1, "a fraction in (0, 1]")
+        check("lead", self.lead, 0 <= self.lead <= 1, "a fraction from 0 to 1")
         check("stop_scale", self.stop_scale, self.stop_scale > 0, "above 0")
         check("width", self.width, self.width % self.heads == 0, f"a multiple of the {self.heads} heads")
         if self.stop not in (known := ("hazard", "softmax", "none")):

@@ -31,6 +31,8 @@ class Scene:
     """Unit vectors: two tokens cover each other as far as these agree."""
     budget_B: Tensor
     """The mean count that the selector was trained for, of each image's tokens."""
+    lead_B: Tensor
+    """After how many picks coverage alone decides."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +80,17 @@ class Pointing(nn.Module):
             seen_BND = z_BND if self.config.centred else self.encoder.scaled(c.tokens_BND)
             sight_BNd = F.normalize(self.sight(seen_BND), dim=-1, eps=1e-6)
         budget_B = (self.config.budget * c.counts_B).clamp(min=1.0)
-        return Scene(state_BNm, self.key(state_BNm), score_BN, sight_BNd, budget_B), torch.tanh(self.begin(mean_Bm))
+        lead_B = self.config.lead * c.counts_B
+        scene = Scene(state_BNm, self.key(state_BNm), score_BN, sight_BNd, budget_B, lead_B)
+        return scene, torch.tanh(self.begin(mean_Bm))
 
     def ask(self, scene: Scene, memory_Bm: Tensor, picked: int) -> Asked:
         """What a state asks for after so many picks."""
         q_Bm = self.query(memory_Bm) / self.config.width**0.5
         base_BN = scene.score_BN + (scene.key_BNm @ q_Bm.unsqueeze(-1)).squeeze(-1)
+        if self.config.lead < 1:
+            led_B1 = (picked < scene.lead_B).unsqueeze(1)
+            base_BN = torch.where(led_B1 | (scene.score_BN <= _NEVER), base_BN, 0.0)
         calm_B = q_Bm.new_zeros(len(q_Bm))
         if self.config.stop != "none":
             calm_B = q_Bm @ self.stop_key + self.stop_base

@@ -1,0 +1,166 @@
+"""One selector for many budgets, and the published one: trained, chosen on validation scenes, set beside `sts.json`.
+
+    python benchmarks/sts_many.py train coverage             # out/sts/many; goes on where it stopped
+    python benchmarks/sts_many.py train published [--text 0] # out/sts/published; --text 0: blind to the question
+    python benchmarks/sts_many.py look coverage              # validation scenes, at fixed counts, for each lead
+    python benchmarks/sts_many.py test coverage --lead 8     # dial on validation scenes, test scenes once
+    python benchmarks/sts_many.py test published --scenes 100
+
+`benchmarks/sts.py` has to have asked its ways before: differences are paired with the answers that it stored. Seeds are
+fixed. `--finish` ends training early, as the figures that are quoted did.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate import files
+from foveate.pointer import PointerConfig, PointerSelector
+from foveate.pointer.picking import Walk
+from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
+from foveate.pointer.train import Recipe, make_accelerator, state, train
+from foveate.pointer.train.calibrate import dialled
+from foveate.pointer.train.fit import SHARES
+from sts_figures import against, figures
+from sts_ways import first, walked
+from sts_world import World, load_model
+
+TOKENS = 576
+BUDGETS = {"222": 128, "111": 64, "056": 32}
+ROOM = 2.0
+COVERAGE = Recipe(
+    steps=80, save_every=20, warmup=8, spread=(0.045, 0.25), most=0.35, room=ROOM, crowd=1.5, early=True, hottest=0.7,
+    check_every=80,
+)  # fmt: skip
+PUBLISHED = Recipe.published(
+    steps=120, save_every=20, warmup=5, spread=(0.03, 3.0), most=0.25, everything=False, gone=0.1, rate=1e-3,
+    check_every=120,
+)  # fmt: skip
+_SHARPNESS = 4.0
+"""Of the stop in use: as `sts.py` found for one budget, counts should differ little between pictures here."""
+
+
+def made(args: argparse.Namespace, lead: float = 1.0) -> tuple[Any, Recipe]:
+    """The untrained selector, and how it is trained."""
+    torch.manual_seed(args.seed)
+    if args.which == "coverage":
+        return PointerSelector(PointerConfig(256, 64 / TOKENS, group=4, lead=lead)), COVERAGE
+    return StepwiseSelector(StepwiseConfig(192, 256 if args.text else 0, 64 / TOKENS, group=2)), PUBLISHED
+
+
+def world(args: argparse.Namespace, model: Any, split: str, scenes: int, questions: int) -> World:
+    """Scenes as the selector sees them; a training item holds `--text` questions, one in use."""
+    place = "input" if args.which == "coverage" else "encoder"
+    text = 0 if args.which == "coverage" or not args.text else args.text if split == "train" else 1
+    return World(model, split, scenes, questions, args.out / "features", text, place)
+
+
+def trained(args: argparse.Namespace, lead: float) -> Any:
+    """The selector with the weights of its last saved state."""
+    selector, _ = made(args, lead)
+    tensors, facts = state.read(args.folder / "state.safetensors")
+    print(f"{facts['step']} updates")
+    prefix = "weights/selector."
+    selector.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    return selector.eval()
+
+
+def learn(args: argparse.Namespace, model: Any) -> None:
+    """Train, or go on."""
+    selector, recipe = made(args)
+    scenes = world(args, model, "train", args.training, 14)
+    selector.fit(*scenes.statistics())
+    tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
+    train(scenes, model, selector, recipe, args.folder, None, make_accelerator(recipe, cpu=True), tick, args.finish)
+
+
+def look(args: argparse.Namespace, model: Any) -> None:
+    """Validation scenes at fixed counts."""
+    val = world(args, model, "val", args.validation, 8)
+    for lead in args.leads if args.which == "coverage" else [TOKENS]:
+        path = walked(trained(args, lead / TOKENS), val, 128)
+        for k in BUDGETS.values():
+            hits = val.answers(first(path.order_BT, [k] * val.size))
+            print(f"lead {lead}, {k} tokens: {short(hits, val)}", flush=True)
+
+
+def short(hits: list[Tensor], scenes: World) -> str:
+    """Accuracy, and that of counting."""
+    flat = torch.cat(hits).float()
+    counting = torch.tensor([q.kind == "count" for _, asked in scenes.items for q in asked])
+    return f"{100 * flat.mean():.1f}, counting {100 * flat[counting].mean():.1f}"
+
+
+def dial(args: argparse.Namespace, model: Any) -> Any:
+    """The trained selector with its dial set on validation scenes, saved."""
+    selector = trained(args, args.lead / TOKENS)
+    if args.which == "coverage":
+        selector.configure(stop_scale=_SHARPNESS)
+    val = world(args, model, "val", args.dial, 8)
+    path = walked(selector, val, int(min(1.0, ROOM * SHARES[-1]) * TOKENS))
+    selector = dialled(selector, [(path, TOKENS)], SHARES)
+    selector = selector.at(64 / TOKENS)
+    selector.save_pretrained(args.folder / "selector")
+    return selector
+
+
+def test(args: argparse.Namespace, model: Any) -> None:
+    """Test scenes, once, at every budget."""
+    selector = dial(args, model)
+    scenes = world(args, model, "test", args.scenes, 8)
+    known = json.loads(args.results.read_text())
+    most = int(2.5 * max(BUDGETS[b] for b in args.budgets))
+    path: Walk = walked(selector, scenes, most)
+    for budget in args.budgets:
+        k = BUDGETS[budget]
+        counts = path.standing(selector.config, selector.at(k / TOKENS).config.stop_bias)[:, : int(2.5 * k)].sum(1)
+        found: dict[str, Any] = {}
+        for name, sizes in (("adaptive", counts.tolist()), ("fixed", [k] * scenes.size))[: 2 if args.fixed else 1]:
+            hits = scenes.answers(first(path.order_BT, sizes))
+            found[name] = figures(hits, sizes, scenes)
+            ways = known.get(f"evaluate/{budget}", {}).get("ways", {})
+            found[name]["against"] = {w: against(hits, cut(f["right"], hits)) for w, f in ways.items()}
+            print(budget, name, short(hits, scenes), f"{sum(sizes) / len(sizes):.1f} tokens", flush=True)
+        known[f"{args.which}/{budget}"] = {"scenes": args.scenes, "lead": args.lead, "ways": found}
+        files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
+
+
+def cut(right: str, like: list[Tensor]) -> list[Tensor]:
+    """Stored answers, scene after scene and question after question, in pieces like these."""
+    flat = torch.tensor([c == "1" for c in right[: sum(map(len, like))]])
+    return list(flat.split([len(x) for x in like]))
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", choices=["train", "look", "test"])
+    parser.add_argument("which", choices=["coverage", "published"])
+    parser.add_argument("--text", type=int, default=4, help="questions a training item, read by the selector; 0: blind")
+    parser.add_argument("--lead", type=int, default=TOKENS, help="tokens picked by worth, of 576")
+    parser.add_argument("--leads", type=int, nargs="+", default=[0, 8, 16, TOKENS])
+    parser.add_argument("--finish", type=int, help="end training after so many updates")
+    parser.add_argument("--training", type=int, default=400, help="training scenes")
+    parser.add_argument("--validation", type=int, default=60, help="validation scenes to choose by")
+    parser.add_argument("--dial", type=int, default=240, help="validation scenes to set mean counts by")
+    parser.add_argument("--scenes", type=int, default=400, help="test scenes")
+    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
+    parser.add_argument("--fixed", action="store_true", help="ask at fixed counts too")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/sts"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.folder = args.out / {"coverage": "many", "published": "published"}[args.which]
+    args.folder.mkdir(parents=True, exist_ok=True)
+    {"train": learn, "look": look, "test": test}[args.work](args, load_model())
+
+
+if __name__ == "__main__":
+    main()
