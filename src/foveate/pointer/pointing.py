@@ -16,6 +16,8 @@ from foveate.pointer.encoder import Encoder
 
 _COVERAGE = 5.0
 """The weight that coverage begins with. It hardly moves in a few hundred updates, and picks repeat with less."""
+_HUSHED = 1e-4
+"""What is left of a token's worth where coverage decides: enough to choose among those that nothing covers."""
 _NEVER = -1e9
 
 
@@ -90,7 +92,7 @@ class Pointing(nn.Module):
         base_BN = scene.score_BN + (scene.key_BNm @ q_Bm.unsqueeze(-1)).squeeze(-1)
         if self.config.lead < 1:
             led_B1 = (picked < scene.lead_B).unsqueeze(1)
-            base_BN = torch.where(led_B1 | (scene.score_BN <= _NEVER), base_BN, 0.0)
+            base_BN = torch.where(led_B1 | (scene.score_BN <= _NEVER), base_BN, _HUSHED * base_BN)
         calm_B = q_Bm.new_zeros(len(q_Bm))
         if self.config.stop != "none":
             calm_B = q_Bm @ self.stop_key + self.stop_base
