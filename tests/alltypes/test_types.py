@@ -3,26 +3,32 @@
 import os
 from dataclasses import dataclass, replace
 from functools import cache
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
+import transformers
 from torch.testing import assert_close
 from transformers.cache_utils import DynamicCache
+from typer.testing import CliRunner
 
-from alltypes import known, yardsticks
+from alltypes import yardsticks
+from alltypes.known import SAMPLE
 from alltypes.prompts import batch, mixed, single
 from alltypes.tiny import TYPES, build, empty
 from foveate import Attention, Cut, FoveateError, Plan, Selection, attach
+from foveate.cli import app
 from foveate.hf.cache import is_recurrent
+from foveate.hf.families.known import FAULTS, UNSUPPORTED
 from foveate.methods.fastv import TextAttention
 from zoo import NAMES as LAWS
 
 STEPS = 4
 EVERY = bool(os.environ.get("FOVEATE_ZOO"))
-CUT = [t for t in TYPES if t not in known.UNSUPPORTED and t not in LAWS]
+CUT = [t for t in TYPES if t not in UNSUPPORTED and t not in LAWS]
 """The others have laws of their own, in tests/laws."""
-NAMES = CUT if EVERY else [t for t in known.SAMPLE if t in TYPES]
+NAMES = CUT if EVERY else [t for t in SAMPLE if t in TYPES]
 CLOSE = {"rtol": 2e-4, "atol": 2e-4}
 
 
@@ -88,7 +94,7 @@ def recurrent(name: str) -> bool:
 
 def test_every_type_is_known():
     """A type that transformers adds is tried; one that it takes away is forgotten."""
-    listed = {*known.UNSUPPORTED, *known.STOCK, *known.SAMPLE}
+    listed = {*UNSUPPORTED, *FAULTS, *SAMPLE}
     assert not listed - set(TYPES), "no longer in transformers"
     assert len(CUT) + len(LAWS) >= 75
 
@@ -147,7 +153,7 @@ def test_dropped_is_never_sent(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_is_its_prompts(name):
     told, alone = one_by_one(name, STAGES)
-    if "batch" in known.STOCK.get(name, {}):
+    if "batch" in FAULTS.get(name, {}):
         return
     width = inputs_of(name)[1]["input_ids"].shape[1]
     for r, one in enumerate(alone):
@@ -158,7 +164,7 @@ def test_a_batch_is_its_prompts(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_beams_of_a_batch_are_those_of_its_prompts(name):
-    if known.STOCK.get(name, {}).keys() & {"beams", "batch"}:
+    if FAULTS.get(name, {}).keys() & {"beams", "batch"}:
         pytest.skip("the stock model does not do this")
     rows, inputs = inputs_of(name)
     model = model_of(name)
@@ -211,19 +217,19 @@ class Look:
         return Selection.top(self.seen[self.at], k)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "beams" in known.STOCK.get(n, {})])
+@pytest.mark.parametrize("name", [n for n in NAMES if "beams" in FAULTS.get(n, {})])
 def test_stock_beams_fail_without_foveate(name):
     with torch.no_grad(), pytest.raises((ValueError, IndexError)):
         generate(model_of(name), inputs_of(name)[1], num_beams=2)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "batch" in known.STOCK.get(n, {})])
+@pytest.mark.parametrize("name", [n for n in NAMES if "batch" in FAULTS.get(n, {})])
 def test_stock_batches_differ_from_their_prompts_without_foveate(name):
     told, alone = one_by_one(name, Plan(()))
     assert not all(torch.allclose(told.logits[0][r], a.logits[0][0], **CLOSE) for r, a in enumerate(alone))
 
 
-@pytest.mark.parametrize("name", sorted(known.UNSUPPORTED) if EVERY else [])
+@pytest.mark.parametrize("name", sorted(UNSUPPORTED) if EVERY else [])
 def test_what_is_not_supported_is_refused(name):
     """Loudly, at attach; never silently not cut."""
     try:
@@ -232,3 +238,11 @@ def test_what_is_not_supported_is_refused(name):
         pytest.skip(f"stock: {type(e).__name__}: {e}")
     with pytest.raises(FoveateError):
         attach(model, ONCE, probe=False).detach()
+
+
+def test_the_page_of_models_is_up_to_date():
+    page = Path(__file__).parents[2] / "docs" / "models.md"
+    if f"transformers {transformers.__version__} knows" not in page.read_text():
+        pytest.skip("written for another transformers")
+    told = CliRunner().invoke(app, ["list", "--models"]).stdout
+    assert page.read_text() == told, "write it anew: foveate list --models > docs/models.md"

@@ -1,29 +1,44 @@
 """`foveate list`: the methods, a sentence each; the model families, and how each defines a signal."""
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
 from foveate.cli import app, show
 
+WORDS = {
+    "own": "model types with a family of their own",
+    "taught": "with a decoder that was taught where its tokens stand",
+    "generic": "by the generic family (cuts at the input and at layers, no tower signals)",
+    "no": "that cannot be cut",
+}
+
 
 @app.command("list")
 def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the methods as a page of Markdown.")] = False,
+    as_models: Annotated[bool, typer.Option("--models", help="Print the model types as a page of Markdown.")] = False,
 ) -> None:
     """List the methods (what each does and reads, where it cuts) and the model families."""
     from foveate.cli.catalogue import DEPTH, as_dict, entry, markdown, places, yes
+    from foveate.cli.models import models, page
     from foveate.hf.families import FAMILIES
     from foveate.methods import registry
 
+    if as_models:
+        typer.echo(page([entry(n) for n in registry.names()]), nl=False)
+        return
     if as_markdown:
         typer.echo(markdown(registry.names()), nl=False)
         return
     found = {n: entry(n) for n in registry.names()}
     families_of = {n: _family(n) for n in FAMILIES}
+    types = models(list(found.values()))
     if as_json:
-        show.as_json({"methods": {n: as_dict(e) for n, e in found.items()}, "families": families_of})
+        data = {"methods": {n: as_dict(e) for n, e in found.items()}, "families": families_of}
+        show.as_json(data | {"types": {n: asdict(m) for n, m in types.items()}})
         return
     out = show.console()
     columns = ("what it does", "kernel", "reads", "cuts", "adaptive", "merges", "asks")
@@ -45,6 +60,10 @@ def list_(
         "depends on the question. Papers and costs: foveate list --markdown[/dim]\n"
     )
     out.print(families)
+    for kind, what in WORDS.items():
+        mine = [f"{n} ({m.methods})" if m.methods else n for n, m in types.items() if m.family.startswith(kind)]
+        out.print(f"[bold]{len(mine)} {what}[/bold]: {', '.join(mine)}", highlight=False)
+    out.print("[dim]In brackets: how many methods run on it. Reasons and faults: foveate list --models[/dim]\n")
     out.print("[dim]Every signal as each family defines it, and the settings' defaults: foveate list --json[/dim]")
 
 

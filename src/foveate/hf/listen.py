@@ -60,8 +60,6 @@ class Glance:
 
     def update(self, keys: Tensor, values: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
         """The past and the new, side by side."""
-        if not self.held:
-            return keys, values
         layer = self.cache.layers[layer_idx]
         past = layer.keys[..., : self.held, :], layer.values[..., : self.held, :]
         return torch.cat((past[0], keys), -2), torch.cat((past[1], values), -2)
@@ -69,7 +67,7 @@ class Glance:
     def update_indexer(self, keys: Tensor, layer_idx: int) -> Tensor:
         """The same for an indexer."""
         past = self.cache.layers[layer_idx].indexer_keys
-        return torch.cat((past[:, : self.held], keys), 1) if self.held else keys
+        return torch.cat((past[:, : self.held], keys), 1)
 
 
 def heard_attention(layer: nn.Module, named: dict[str, Any], kernel: str, raters_BM: Tensor, real_BK: Tensor) -> Tensor:
@@ -87,7 +85,8 @@ def heard_attention(layer: nn.Module, named: dict[str, Any], kernel: str, raters
     """
     (b, m), k = raters_BM.shape, real_BK.shape[1]
     past = k - m
-    named = {n: Glance(v, past) if n in NAMES and v is not None else v for n, v in named.items()}
+    # Without a past a layer runs as without a cache.
+    named = {n: (Glance(v, past) if past else None) if n in NAMES else v for n, v in named.items()}
     try:
         with Ear(kernel, m, k):
             # Not the instance's: hooks have nothing to do with this.

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from foveate.errors import ModelError
 from foveate.hf.families.base import Family
 from foveate.hf.families.gemma3 import Gemma3
 from foveate.hf.families.generic import Generic
@@ -9,6 +10,7 @@ from foveate.hf.families.glm4v import Glm4v, Glm4vMoe, Glm46v
 from foveate.hf.families.idefics3 import Idefics3, SmolVLM
 from foveate.hf.families.inkling import Inkling
 from foveate.hf.families.internvl import InternVL
+from foveate.hf.families.known import UNSUPPORTED
 from foveate.hf.families.llama4 import Llama4
 from foveate.hf.families.llava import Llava
 from foveate.hf.families.llava_next import LlavaNext
@@ -49,6 +51,12 @@ DECODERS: dict[str, Generic] = {
 
 
 def family(model: Any) -> Family:
-    """The family of a model (or of its config): its own, or the one for all others."""
+    """The family of a model (or of its config): its own, or the one for all others.
+
+    Raises:
+        ModelError: a type of which it is known why it cannot be cut.
+    """
     kind = getattr(getattr(model, "config", model), "model_type", type(model).__name__)
+    if (reason := UNSUPPORTED.get(kind)) is not None:
+        raise ModelError(f"model type {kind!r} is not supported: {reason}")
     return FAMILIES.get(kind) or DECODERS.get(kind) or Generic(kind)
