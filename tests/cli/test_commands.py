@@ -16,6 +16,7 @@ from foveate.cli import app, demo
 from foveate.engines import hf
 from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
+from foveate.tiny import trial
 
 SAMPLE = samples.load()[4]
 ASK = ["run", "--image", str(SAMPLE.image), "--prompt", SAMPLE.question, "--repeats", "1", "--max-new-tokens", "4"]
@@ -136,6 +137,12 @@ def test_bad_words_are_found_before_a_model_is_loaded(tmp_path: Path, words: lis
     assert result.stderr.startswith("foveate: ")
 
 
+def test_more_than_there_are_is_all_there_are() -> None:
+    """A number means at most; TOPS asks its first stage for more than its mean, and gets what there is."""
+    data = json.loads(run(app, [*ASK, "--method", "tops", "--keep", "300", "--json"]).stdout)
+    assert 200 < data["pruned"]["report"]["budget"] <= 300
+
+
 def test_what_only_the_model_can_know() -> None:
     result = run(app, [*ASK, "--method", "fastv", "--set", "layer=10"])
     assert result.exit_code == 2
@@ -195,7 +202,7 @@ def test_a_method_that_lacks_a_selector_is_listed_and_says_so(monkeypatch: pytes
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo, "_METHODS", {"random": {}, "downsample": {}, "tops": {"transform": "rank"}})
+    monkeypatch.setattr(demo, "_METHODS", ("random", "downsample", "tops"))
     monkeypatch.setattr(demo, "_KEEPS", ("0.111",))
     out = tmp_path / "deep" / "down"
     result = run(app, ["demo", "--questions", "24", "--out", str(out), "--json"])
@@ -217,6 +224,39 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert few["accuracy"] == right / 24
     assert Image.open(out / "demo.png").width > 600
     assert Image.open(out / "accuracy.png").width > 600
+
+
+def test_the_demo_shows_the_four_systems_at_equal_budgets_and_nothing_at_its_worst() -> None:
+    ways = demo._ways(10)
+    assert [w.name for w in ways[1:]] == [*demo._METHODS] * 2
+    assert {"tops", "sms", "psigmoid", "sts", "divprune", "random"} <= {w.name for w in ways}
+    plans = {(w.name, w.keep): w.plan for w in ways}
+    assert plans["tops", 0.111] == METHODS["tops"](0.111, depth=10)
+    assert plans["sts", 0.111].cuts[0].select.saved == "tiny-111"
+
+
+def test_ctrl_c_in_the_demo_keeps_what_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, "_METHODS", ("random", "downsample"))
+    monkeypatch.setattr(demo, "_KEEPS", ("0.111",))
+    ask = trial._ask
+    asked = 0
+
+    def stopped(*words: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 3 + 3 + 2:  # warmed up, one batch, and the second broken off at its second way
+            raise KeyboardInterrupt
+        ask(*words)
+
+    monkeypatch.setattr(trial, "_ask", stopped)
+    result = run(app, ["demo", "--questions", "24", "--out", str(tmp_path), "--json"])
+    assert result.exit_code == 0, result.stderr
+    data = json.loads(result.stdout)
+    assert {r["questions"] for r in data["results"]} == {len(data["questions"])} == {8}
+    assert (tmp_path / "demo.json").is_file() and (tmp_path / "demo.png").is_file()
+    asked = 7
+    nothing = run(app, ["demo", "--questions", "24", "--out", str(tmp_path / "none")])
+    assert nothing.exit_code == 130 and not (tmp_path / "none" / "demo.json").exists()
 
 
 @pytest.mark.parametrize("n", ["7", "2001"])

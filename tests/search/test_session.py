@@ -154,3 +154,17 @@ def test_halves_share_no_picture():
 def test_the_plot_is_a_picture(begin, tmp_path):
     plan = find_slope(begin(), 0.3, effort=Effort(2))
     assert draw(plan, DEPTH, [(0.3, 0.1), (0.3, 0.2)], "exact", tmp_path / "p.png").stat().st_size > 5000
+
+
+def test_few_trials_begin_near_what_is_asked_and_say_how_far_they_stayed(begin):
+    near = begin("near")
+    points = explore(near, 6, near=0.3)
+    assert len({p.method for p in points}) == 6 and max(p.cost for p in points) <= 0.5
+    plan = choose(near, points, budget=0.3)
+    assert 0.15 <= plan.made["visual_flops"] <= 0.3 and "nearest" not in plan.made["asked"]
+    # Of plans that were tried elsewhere, the one that is left is named, and the nearest on the other side.
+    far = [p for p in explore(near, 40) if not 0.05 < p.cost < 0.6]
+    asked = choose(near, far, budget=0.55).made["asked"]
+    assert "costs 0.0" in asked["nearest"] and "loses" in asked["nearest"] and "costs" in asked["nearest_above"]
+    with pytest.raises(FoveateError, match=r"the nearest: \w+, which costs .* and loses .*; raise"):
+        choose(near, points, budget=1e-6)

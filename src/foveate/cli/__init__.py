@@ -1,4 +1,4 @@
-"""The command line: `foveate run | bench | search | train | list | demo`. Status 2: the caller can put it right.
+"""The command line, a module for each command. Status 2: the caller can put it right.
 
 No command's module imports PyTorch or transformers before the command runs: help and wrong words are answered at once.
 """
@@ -66,4 +66,4 @@ def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
         typer.echo(f"foveate: note: {message}", err=True)
 
 
-from foveate.cli import bench, demo, listing, run, search, serve, train  # noqa: E402, F401  (they register their commands on `app`)
+from foveate.cli import bench, demo, doctor, listing, run, search, serve, train  # noqa: E402, F401  (they register their commands on `app`)

@@ -11,6 +11,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from foveate.errors import install
+
 MOST = 8192
 """Tokens of an image that one Triton program holds."""
 
@@ -66,7 +68,7 @@ def _has_numba() -> bool:
     except (ImportError, RuntimeError) as error:
         warnings.warn(
             f"numba does not serve here ({error}), so tokens are picked by torch, some 20 times slower: "
-            'pip install "foveate[fast]"',
+            f"{install('fast')}",
             stacklevel=4,
         )
         return False

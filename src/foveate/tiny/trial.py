@@ -54,7 +54,7 @@ class Way:
     tokens: list[int] = field(default_factory=list)
     budgets: list[float] = field(default_factory=list)
     kept: list[tuple[int, ...]] = field(default_factory=list)
-    """Original indices left in the last layer, a question each; empty without a plan."""
+    """Original indices left at the cut that is nearest to the budget, a question each; empty without a plan."""
     times: list[float] = field(default_factory=list)
     """Seconds, a batch each."""
 
@@ -127,7 +127,7 @@ def _ask(model: Any, processor: Any, batch: Sequence[Asked], way: Way) -> None:
             assert report is not None
             way.tokens += [i.per_layer[-1] for i in report.images]
             way.budgets += [i.budget for i in report.images]
-            way.kept += [i.cuts[-1].kept for i in report.images]
+            way.kept += [min(i.cuts, key=lambda c: abs(c.count - i.budget)).kept for i in report.images]
         elif way.scaled:
             side = isqrt(round(way.keep * whole))
             new = _generate(way, model, _scaled(model, processor, batch, texts, side), 0)

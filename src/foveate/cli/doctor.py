@@ -1,0 +1,103 @@
+"""`foveate doctor`: what this installation can do, a line each, and what would bring the rest."""
+
+import importlib.metadata
+import importlib.util
+import platform
+import warnings
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from foveate.cli import app, show
+from foveate.errors import install
+
+_PACKAGES = ("torch", "transformers", "numpy", "pillow", "accelerate")
+EXTRAS = {
+    "plot": ("matplotlib", "plots beside the demo and search"),
+    "bench": ("scipy", "foveate bench: intervals and tests"),
+    "search": ("optuna scipy", "foveate search: plans found on your examples"),
+    "train": ("accelerate", "foveate train: learned selectors"),
+    "vision": ("torchvision", "the processors of some families, Qwen's among them"),
+    "fast": ("numba", "compiled loops for methods that choose one token at a time, on a CPU"),
+    "gpu": ("triton", "the same choices as kernels, on an NVIDIA GPU"),
+    "vllm": ("vllm", "foveate serve: plans in vLLM"),
+}
+"""Extra -> the modules to look for, and what it brings."""
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Say what this installation can do: versions, device, which loops run, what is missing and what it would bring."""
+    found = examine()
+    if as_json:
+        show.as_json(found)
+        return
+    page = show.console()
+    grid = show.table("", "", "")
+    grid.show_header = False
+    for column in grid.columns[1:]:
+        column.justify = "left"
+    for name, version in found["versions"].items():
+        grid.add_row(name, version or "[bold]missing[/bold]")
+    grid.add_section()
+    grid.add_row("device", found["device"])
+    grid.add_row("greedy loops", found["loops"])
+    grid.add_section()
+    for name, extra in found["extras"].items():
+        state = "ready" if extra["ready"] else "[bold]missing[/bold]"
+        grid.add_row(
+            name, state, extra["brings"] + ("" if extra["ready"] else f"\n[dim]{escape(extra['install'])}[/dim]")
+        )
+    page.print(grid)
+
+
+def examine() -> dict[str, Any]:
+    """The same as plain data."""
+    import torch
+
+    from foveate import __version__
+
+    cuda = torch.cuda.is_available()
+    return {
+        "versions": {
+            "foveate": __version__,
+            "python": platform.python_version(),
+            **{p: _version(p) for p in _PACKAGES},
+        },
+        "device": f"cuda: {torch.cuda.get_device_name()}" if cuda else f"cpu, {torch.get_num_threads()} threads",
+        "loops": _loops(torch.device("cuda" if cuda else "cpu")),
+        "extras": {
+            name: {"ready": _there(modules), "brings": brings, "install": install(name)}
+            for name, (modules, brings) in EXTRAS.items()
+        },
+    }
+
+
+def _loops(device: Any) -> str:
+    """Which road the methods take that choose one token after another."""
+    import torch
+
+    from foveate.ops import roads
+
+    if roads.kernels(torch.empty(1, 1, 1, device=device)):
+        return "kernels (Triton)"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the line below says it
+        compiled = roads.compiled(torch.empty(1, device=device))
+    if compiled:
+        return "compiled (numba)"
+    return "plain PyTorch; " + ("Triton" if device.type == "cuda" else "the extra 'fast'") + " brings faster ones"
+
+
+def _there(modules: str) -> bool:
+    return all(importlib.util.find_spec(m) is not None for m in modules.split())
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
