@@ -28,7 +28,7 @@ def list_(
     from foveate.methods import registry
 
     if as_models:
-        typer.echo(page([entry(n) for n in registry.names()]), nl=False)
+        typer.echo(page(), nl=False)
         return
     if as_markdown:
         typer.echo(markdown(registry.names()), nl=False)

@@ -22,10 +22,11 @@ for the families that are marked *tested most* alone.
 
 - **own**: counts, grids, tower signals and encoder cuts are known.
 - **generic**: an image is a run of placeholder tokens; cuts at the input and at layers, by `hidden_BND`, `text_BTD` and
-  `text_attn_BN`; no tower signals, no grid, no cut at the encoder, no contiguous positions. At attach nine tokens are
-  sent through the language model three times, with three of them cut, never sent, and hidden: if cutting is neither,
-  the model is refused, and the layer named that is the first to differ. (`attach(..., probe=False)` leaves that out. On
-  the tiny models here it takes 10 to 40 ms of CPU, once a model; on a real one, three very short passes.)
+  `text_attn_BN` (`foveate list` counts the methods); no tower signals, no grid, no cut at the encoder, no contiguous
+  positions. At attach nine tokens are sent through the language model three times, with three of them cut, never sent,
+  and hidden: if cutting is neither, the model is refused, and the layer named that is the first to differ.
+  (`attach(..., probe=False)` leaves that out. On the tiny models here it takes 10 to 40 ms of CPU, once a model; on a
+  real one, three very short passes.)
 - **taught**: as generic; a layer was taught where its tokens stand.
 
 Attention of decoder layers is read from projections where the decoder is known, and else by listening to the layer
@@ -79,16 +80,15 @@ def model(name: str, methods: Sequence[Entry]) -> Model:
     return Model(kind, signals, cuts, runs, "; ".join(filter(None, (own.note if own else "", *faults))))
 
 
-def page(methods: Sequence[Entry]) -> str:
+def page() -> str:
     """docs/models.md."""
-    rows = models(methods)
+    rows = models(())
     cut = sum(m.family != "no" for m in rows.values())
     short = {"cls_attn_BN": "cls_attn", "cls_cos_BN": "cls_cos", "encoder_BNC": "encoder", "keys_BNC": "keys"}
-    lines = ["| type | family | tower signals, grid | cuts | methods | notes |", "|---|---|---|---|---|---|"]
+    lines = ["| type | family | tower signals, grid | cuts | notes |", "|---|---|---|---|---|"]
     for name, m in rows.items():
         tower = ", ".join([*(short[s] for s in m.signals if s in short), *(["grid"] if "grid" in m.signals else [])])
-        some = f"{m.methods} of {len(methods)}" if m.methods else ""
-        lines.append(f"| {name} | {m.family} | {tower} | {', '.join(m.cuts)} | {some} | {m.note} |")
+        lines.append(f"| {name} | {m.family} | {tower} | {', '.join(m.cuts)} | {m.note} |")
     return (
         HEAD.format(count=len(rows), version=transformers.__version__, cut=cut)
         + "## Types\n\n"
