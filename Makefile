@@ -41,7 +41,7 @@ test-newest: $(VENV)/.ready-dev
 	$(PY) $(PYTEST)
 
 # What talks to transformers; pure tensor code does not depend on its version.
-OLDEST_TESTS ?= $(wildcard tests/laws tests/families tests/engines tests/test_attach*.py tests/tiny)
+OLDEST_TESTS ?= $(wildcard tests/laws tests/hf tests/engines tests/tiny)
 
 test-oldest: $(OLD)/.ready
 	$(OLD)/bin/python $(PYTEST) $(OLDEST_TESTS)
