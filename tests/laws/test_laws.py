@@ -202,7 +202,7 @@ def test_detach_leaves_nothing(name):
         assert m.__dict__.keys() == before[n].keys(), n
 
 
-@pytest.mark.parametrize("name", sorted(n for n in FAMILIES if FAMILIES[n].video))
+@pytest.mark.parametrize("name", sorted(n for n in NAMES if FAMILIES[n].video))
 def test_video(name):
     """Videos obey drop = mask and batch = singles too."""
     kind = "image" if name == "internvl" else "video"

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foveate.cut import Cut
 from foveate.errors import ModelError
@@ -25,6 +26,9 @@ from foveate.hf.run import Run
 from foveate.hf.step import Step
 from foveate.hf.taps import key_norms
 from foveate.selection import Attention
+
+HOOKS_INSIDE = "__call__" in GradientCheckpointingLayer.__dict__
+"""Whether checkpointing wraps a layer's call, hooks included, as it did at first, and not its forward."""
 
 
 def lm_in(attached: Any, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
@@ -55,11 +59,17 @@ def lm_in(attached: Any, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[An
         attached.listen(None)
         return ((), kwargs | new) if new else None
     attached.listen(run)
-    if lm.training and getattr(lm, "gradient_checkpointing", False) and attached.layer_cuts:
-        raise ModelError(
-            "gradient checkpointing runs decoder layers twice, and cuts inside the LLM cannot follow; call "
-            "model.gradient_checkpointing_disable(), or cut at the input alone"
-        )
+    if lm.training and getattr(lm, "gradient_checkpointing", False):
+        if attached.layer_cuts:
+            raise ModelError(
+                "gradient checkpointing runs decoder layers twice, and cuts inside the LLM cannot follow; call "
+                "model.gradient_checkpointing_disable(), or cut at the input alone"
+            )
+        if HOOKS_INSIDE:
+            raise ModelError(
+                "gradient checkpointing of this transformers runs the layers' hooks twice, and cuts cannot follow; "
+                "update transformers (5.24 was tested), or call model.gradient_checkpointing_disable()"
+            )
     kwargs = dict(kwargs)
     if images and attached.windows and run.ids is not None and _drops(attached, run.ids):
         use = kwargs.get("use_cache")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from foveate.errors import ModelError
 from foveate.geometry.base import Call
 from foveate.geometry.llava import LlavaGeometry
 from foveate.hf.families.base import Family, Tap, feature_layer
@@ -34,13 +35,22 @@ class Llava(LlavaGeometry, Family):
     def check_tower(self, base: Any) -> None:
         """Known towers, with their usual settings."""
         self.has_cls(base)
+        if not hasattr(_attention(tower_layers(base)[0]), "q_proj"):
+            raise ModelError(
+                "the queries of this DINOv2 tower cannot be read in this version of transformers; update it (5.24 was "
+                "tested)"
+            )
         feature_layer(base.config.vision_feature_layer, len(tower_layers(base)))
 
     def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> Tap:
         """Queries and keys of the feature layer, or of the first."""
         layers = tower_layers(base)
         layer = layers[0 if first else feature_layer(asked_layer(base, call), len(layers))]
-        return TiledTap(reads, layer, getattr(layer, "self_attn", None) or layer.attention, self.has_cls(base))
+        return TiledTap(reads, layer, _attention(layer), self.has_cls(base))
+
+
+def _attention(layer: Any) -> Any:
+    return getattr(layer, "self_attn", None) or layer.attention
 
 
 def tower_layers(base: Any) -> Any:
