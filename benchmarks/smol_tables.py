@@ -1,0 +1,132 @@
+"""Write the measured tables into docs/instrument-smol.md, between its markers, from benchmarks/results/smol*.json.
+
+    python benchmarks/smol_tables.py
+
+Sections whose file is missing keep their text.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from instruments.smol.world import KINDS
+
+ROOT = Path(__file__).parent.parent
+RESULTS = Path(__file__).parent / "results"
+SHARES = ("22.2%", "11.1%", "5.6%")
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """Markdown, first column left."""
+    lines = ["| " + " | ".join(head) + " |", "|---" + "|---:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *("| " + " | ".join(r) + " |" for r in rows)])
+
+
+def methods(data: dict[str, Any]) -> str:
+    """Accuracy of every way at every budget, with its interval; random is the mean of its seeds."""
+    ways = data["ways"]
+    names = list(dict.fromkeys(w["name"] for w in ways.values() if w["share"] in SHARES))
+    rows = []
+    for name in names:
+        cells = []
+        for share in SHARES:
+            w = ways.get(f"{name} {share}")
+            if w is None:
+                cells.append("")
+            elif "cannot" in w:
+                cells.append("cannot")
+            else:
+                cells.append(f"{w['percent']:.1f} ({w['low']:.0f} to {w['high']:.0f}), {w['budget']:.1%}")
+        asked = next((w["questions"] for s in SHARES if "questions" in (w := ways.get(f"{name} {s}", {}))), 0)
+        rows.append([name, *cells, str(asked)])
+    return table(["method", *SHARES, "questions"], rows)
+
+
+def kinds(data: dict[str, Any]) -> str:
+    """The full model and its controls by kind."""
+    rows = []
+    for key in ("full 100%", "another picture 100%", "ground truth 11.1%", "random, seed 0 11.1%", "divprune 11.1%"):
+        if "kinds" in (w := data["ways"].get(key, {})):
+            of = w["kinds"]
+            rows.append([key, f"{w['percent']:.1f}", *(f"{of[k]:.0f}" if k in of else "" for k in KINDS)])
+    return table(["", "all", *KINDS], rows)
+
+
+def pairs(data: dict[str, Any]) -> str:
+    """Paired differences in points."""
+    rows = []
+    for name, p in data.get("pairs", {}).items():
+        interval = f"{100 * p['low']:+.1f} to {100 * p['high']:+.1f}"
+        rows.append([name, f"{100 * p['difference']:+.1f}", interval, f"{p['p']:.2g}", str(p["questions"])])
+    return table(["first - second", "points", "95 % interval", "p", "questions"], rows)
+
+
+def curve(data: dict[str, Any]) -> str:
+    """The learning curve."""
+    rows = []
+    for c in data["curve"]:
+        of = [f"{c[k]:.0f}" if k in c else "" for k in KINDS]
+        rows.append([str(c["step"]), str(c["minutes"]), f"{c['loss']:.2f}", str(c["mean"]), *of])
+    return table(["step", "minutes", "loss", "mean of kinds", *KINDS], rows)
+
+
+def layers(data: dict[str, Any]) -> str:
+    """Everything about layers that has been measured."""
+    parts = []
+    if "tau" in data:
+        rows = []
+        for rater in ("last", "words"):
+            for control, of in data["tau"][rater].items():
+                rows.append([f"{rater}: {control}", *(f"{of[k]:.2f}" for k in of)])
+        for rater, of in data["tau"].get("no LoRA", {}).items():
+            rows.append([f"{rater}: no LoRA", *(f"{of[k]:.2f}" for k in of)])
+        parts.append(table(["Kendall's tau", *data["tau"]["last"]["same picture"]], rows))
+    if "mass" in data:
+        every = range(0, len(data["mass"]), 3)
+        rows = [
+            [name, *(f"{data[key][i]:.2f}" for i in every)]
+            for name, key in (
+                ("last token's attention on the image", "mass"), ("its AUC", "auc"), ("the words' AUC", "auc words")
+            )
+        ]  # fmt: skip
+        parts.append(table(["layer", *map(str, every)], rows))
+        cls = data["cls"]
+        text = f"[CLS]: AUC {cls['auc']} for tokens of things, {cls['top tenth']:.0%} of its attention on the top tenth"
+        parts.append(f"{text}, the largest {cls['peak']} times the mean.")
+    if "essential" in data:
+        found = data["essential"]["layers"]
+        rows = [
+            ["fewest tokens", *(str(of["fewest"]) for of in found.values())],
+            ["accuracy with the image hidden", *(str(of["percent"]["0"]) for of in found.values())],
+        ]
+        parts.append(table([f"from layer (all seen: {data['essential']['full']})", *found], rows))
+    if "positions" in data:
+        rows = [[share, *map(str, of)] for share, of in data["positions"].items()]
+        parts.append(table(["DivPrune's tokens", "stay where they were", "renumbered"], rows))
+    return "\n\n".join(parts)
+
+
+SECTIONS = {
+    "curve": ("../instruments/smol/run.json", curve),
+    "kinds": ("smol.json", kinds),
+    "methods": ("smol.json", methods),
+    "pairs": ("smol.json", pairs),
+    "layers": ("smol_layers.json", layers),
+}
+
+
+def main() -> None:
+    page = ROOT / "docs" / "instrument-smol.md"
+    text = page.read_text(encoding="utf8")
+    for name, (file, make) in SECTIONS.items():
+        source = ROOT / "benchmarks" / file if file.startswith("..") else RESULTS / file
+        if source.exists():
+            made = f"<!-- {name} -->\n{make(json.loads(source.read_text()))}\n<!-- end {name} -->"
+            pattern = rf"<!-- {name} -->.*?<!-- end {name} -->"
+            text = re.sub(pattern, lambda _, made=made: made, text, flags=re.DOTALL)
+    page.write_text(text, encoding="utf8")
+
+
+if __name__ == "__main__":
+    main()
