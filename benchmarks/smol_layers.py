@@ -1,6 +1,6 @@
 """Is the instrument of pretrained parts like the real ones? What its layers do with the picture.
 
-    python benchmarks/smol_layers.py --model OUT --data VALIDATION [--bare OUT0] [--questions 96] [--maps 40]
+    python benchmarks/smol_layers.py --model OUT --data VALIDATION [--bare OUT0] [--scenes 12] [--maps 40]
 
 OUT: `python -m instruments.smol.build OUT`. VALIDATION: `python -m instruments.smol.examples VALIDATION --split
 validation`. OUT0: the same model without our LoRA (`... build OUT0 --without-lora`), for one of the controls.
@@ -32,7 +32,7 @@ from foveate.engines.prompting import prepare_batch
 from foveate.methods import METHODS
 from instruments.smol import world
 from instruments.smol.train import logits, right
-from smol import Bench, Outcome, Scene, over
+from smol import Bench, Loaded, Outcome, Scene, over
 
 COUNTS = (0, 1, 2, 4, 8, 16, 32, 64)
 STARTS = (0, 4, 8, 12, 16, 20, 23, 26, 29)
@@ -192,7 +192,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--bare", help="the model without LoRA")
-    parser.add_argument("--questions", type=int, default=96)
+    parser.add_argument("--scenes", type=int, default=12, help="for hidden and essential")
     parser.add_argument("--maps", type=int, default=40)
     parser.add_argument("--tolerance", type=float, default=0.02)
     parser.add_argument("--parts", default="maps,essential,positions")
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "smol_layers.json")
     args = parser.parse_args()
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
-    bench = Bench(args.model, args.data, args.work)
+    bench = Bench(Loaded(args.model), args.data, args.work)
     if "maps" in args.parts:
         seen = maps(bench, args.maps)
         by_layer = lambda values: [round(v, 3) for v in values]  # noqa: E731
@@ -218,14 +218,13 @@ def main() -> None:
             "cls": cls_tail(bench),
         }
         if args.bare:
-            bare = Bench(args.bare, args.data, args.work)
-            x = maps(bare, args.maps)
+            x = maps(Bench(Loaded(args.bare), args.data, args.work).first(args.maps), args.maps)
             result["tau"]["no LoRA"] = {r: tau(x[r], x[r]) for r in ("last", "words")}
-    few = Bench(args.model, args.data, args.work, args.questions)
     if "positions" in args.parts:
         result["positions"] = positions(bench)
     if "essential" in args.parts:
-        result["essential"] = {"questions": args.questions, **essential(few, args.tolerance)}
+        few = bench.first(args.scenes)
+        result["essential"] = {"questions": len(few.examples), **essential(few, args.tolerance)}
     Console().print(result)
     files.write(args.out, (json.dumps(result, indent=1) + "\n").encode())
 

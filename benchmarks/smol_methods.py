@@ -1,12 +1,12 @@
 """Every method on the instrument of pretrained parts, paired over the same held-out questions at equal mean budgets.
 
-    python benchmarks/smol_methods.py --model OUT --data TEST --val VALIDATION [--questions 1000] [--slow 304]
+    python benchmarks/smol_methods.py --model OUT --data TEST --val VALIDATION [--questions 1000] [--slow-scenes 38]
     python benchmarks/smol_methods.py --part input|tops|sms|inside|gsearch   # a part alone, from and into the same file
 
 OUT: `python -m instruments.smol.build OUT`. TEST, VALIDATION: `python -m instruments.smol.examples DIR --split ...`.
 
 Methods that cut at the input without reading the question are asked all --questions; those that work inside the LLM,
-or read the question, the first --slow of them (each is compared with others on the questions that both were asked).
+or read the question, those of the first --slow-scenes (compared with others on the questions that both were asked).
 Choices (TOPS's normalisation and transform, SMS's c, G-Search's schedule) are made on validation questions; P-Sigmoid
 has its default slope. Positions are those of the unpruned prompt. What cannot meet a budget is written down with the
 reason.
@@ -30,7 +30,7 @@ from foveate.methods.fastv import TextAttention
 from foveate.methods.layerwise import layerwise
 from foveate.plan import as_dict
 from foveate.search import calibrate
-from smol import Bench, Outcome
+from smol import Bench, Loaded, Outcome, Schedule, over
 
 SHARES = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
 CRITERIA = {"R": (1, 0, 0), "D": (0, 1, 0), "C": (0, 0, 1), "R+D": (1, 0.5, 0), "R+C": (1, 0, 0.5), "D+C": (0, 1, 1)}
@@ -45,9 +45,10 @@ class Table:
     def __init__(self, args: argparse.Namespace) -> None:
         self.args, self.file = args, args.out
         self.data = json.loads(self.file.read_text()) if self.file.exists() else {"ways": {}, "chosen": {}}
-        self.all = Bench(args.model, args.data, args.work, args.questions)
-        self.few = Bench(args.model, args.data, args.work, args.slow) if args.slow < args.questions else self.all
-        self.val = Bench(args.model, args.val, args.work, args.choose)
+        loaded = Loaded(args.model)
+        self.all = Bench(loaded, args.data, args.work, args.questions)
+        self.few = self.all.first(args.slow_scenes)
+        self.val = Bench(loaded, args.val, args.work, args.choose)
         self.depth, self.tokens = self.all.depth, self.all.tokens
 
     def add(self, name: str, share: str, make: Callable[[], Plan | None], slow: bool = False) -> Outcome | None:
@@ -158,34 +159,37 @@ def inside(t: Table) -> None:
 def gsearch(t: Table) -> None:
     """G-Search in the paper's form: two layers left whole, then layer by layer the fewest that validation answers need.
 
-    Ranked by the last prompt token's attention in the layer before. From layer 2 on, the count of each stride of layers
-    is the smallest of a falling grid whose validation accuracy, everything above fixed, stays within the tolerance.
+    Ranked by the last prompt token's attention in the layer before. From layer 2 on, each stride of layers takes the
+    smallest count of a falling grid whose validation accuracy, everything above fixed, stays within the tolerance;
+    searched with `Schedule`, then asked as a real plan.
     """
     grid = [t.tokens * s // 16 for s in (16, 12, 8, 6, 4, 3, 2, 1, 0)]
     stride, allowed = 4, t.args.points
-    full = t.val.ask("validation: full", None).percent
     keeps = [t.tokens] * t.depth
 
-    def plan(counts: list[int]) -> Plan:
-        cuts = [
-            Cut(i, TextAttention(Attention("last", "previous")), counts[i])
-            for i in range(1, t.depth)
-            if counts[i] < counts[i - 1]
-        ]
-        return Plan(tuple(cuts), positions="original")
+    def percent(counts: list[int]) -> float:
+        every = torch.ones(t.tokens, dtype=torch.bool)
+        rows = over(t.val.scenes, f"searching: {counts[2::stride]}")
+        said = [hit for s in rows for hit in t.val.answers(s, every, watch=Schedule(t.val, s, counts))]
+        return 100 * fmean(said)
 
-    story = []
+    full, story = percent(keeps), []
     for start in range(2, t.depth, stride):
         for count in (c for c in grid if c < keeps[start]):
             trial = [*keeps[:start], *[count] * (t.depth - start)]
-            got = t.val.ask(f"validation: layer {start}, {count}", plan(trial)).percent
+            got = percent(trial)
             story.append({"layer": start, "count": count, "percent": round(got, 1)})
             if got < full - allowed:
                 break
             keeps = trial
     t.data["chosen"]["gsearch"] = {"counts": keeps, "full": round(full, 1), "tolerance": allowed, "story": story}
-    if min(keeps) < t.tokens:
-        t.add("gsearch", "searched", lambda: plan(keeps), slow=True)
+    cuts = [
+        Cut(i, TextAttention(Attention("last", "previous")), keeps[i])
+        for i in range(1, t.depth)
+        if keeps[i] < keeps[i - 1]
+    ]
+    if cuts:
+        t.add("gsearch", "searched", lambda: Plan(tuple(cuts), positions="original"), slow=True)
 
 
 def pairs(t: Table) -> None:
@@ -211,7 +215,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--val", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=1000)
-    parser.add_argument("--slow", type=int, default=304, help="questions for methods inside the LLM")
+    parser.add_argument("--slow-scenes", type=int, default=38, help="for methods inside the LLM")
     parser.add_argument("--choose", type=int, default=160, help="validation questions")
     parser.add_argument("--points", type=float, default=1.0, help="what G-Search may lose on validation")
     parser.add_argument("--part", default="all", choices=["all", "pairs", *PARTS])

@@ -2,6 +2,7 @@
 
     python -m instruments.smol.features train 2400 && python -m instruments.smol.features validation 100
     python -m instruments.smol.train --minutes 75                                     # one CPU core, 144 tokens
+    python -m instruments.smol.train --start instruments/smol --minutes 240       # the repository's, further
     python -m instruments.smol.train --minutes 10 --device cuda --image-size 336 --scenes 32   # a GPU, 576 tokens
 
 Stage 1 (`names`): the projector alone; a visual token is pulled towards the words for what it shows and for where it
@@ -156,6 +157,8 @@ class Run:
         self.projector = Projector(len(features.LAYERS) * 384, self.model.config.hidden_size).to(given.device)
         self.train = features.load("train", given.image_size)
         self.scenes = [world.layout("train", n, given.image_size).placed for n in range(len(self.train))]
+        # Signs and charts are in four scenes of ten: shown more often, they are asked about as much as the rest.
+        self.often = [1 + 2 * sum(p.kind in ("sign", "chart") for p in s) for s in self.scenes]
         self.parameters = {f"projector.{n}": p for n, p in self.projector.named_parameters()}
         self.parameters |= {f"lora.{n}": p for n, p in self.model.lora.named_parameters()}
         groups = [(given.projector_rate, "projector."), (given.rate, "lora.")]
@@ -230,17 +233,21 @@ class Run:
         part.rename(self.folder / "run.json")
 
     def resume(self) -> float:
-        """Minutes trained so far; 0 for a new run."""
-        if not (self.folder / "run.json").exists():
+        """Minutes trained so far, in this folder or where it is to start from; 0 for a new run."""
+        started = (self.folder / "run.json").exists()
+        folder = self.folder if started or not self.given.start else Path(self.given.start)
+        if not (folder / "run.json").exists():
             return 0.0
-        log = json.loads((self.folder / "run.json").read_text(encoding="utf8"))
-        load_weights(self.folder / "weights.safetensors", self.projector, self.model)
-        state = self.optimizer.state_dict()
-        for key, value in load_file(self.folder / "optimizer.safetensors").items():
-            index, name = key.split(".")
-            state["state"].setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(state)
+        log = json.loads((folder / "run.json").read_text(encoding="utf8"))
+        load_weights(folder / "weights.safetensors", self.projector, self.model)
         self.step, self.curve = log["step"], log["curve"]
+        # A published checkpoint has no moments: they are found anew within a few dozen steps.
+        if (moments := folder / "optimizer.safetensors").exists():
+            state = self.optimizer.state_dict()
+            for key, value in load_file(moments).items():
+                index, name = key.split(".")
+                state["state"].setdefault(int(index), {})[name] = value
+            self.optimizer.load_state_dict(state)
         return log["minutes"]
 
     def learn(self) -> None:
@@ -248,14 +255,14 @@ class Run:
         given, before, start = self.given, self.resume(), time.time()
         if not before and given.names:
             self.name_stage(given.names)
-        rates = [g["lr"] for g in self.optimizer.param_groups] if not before else [given.projector_rate, given.rate]
+        rates = [given.projector_rate, given.rate]
         losses, saved = [], time.time()
         while (minutes := before + (time.time() - start) / 60) < given.minutes:
             left = (given.minutes - minutes) / (0.25 * given.minutes)
             for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * min(1, (self.step + 1) / 20) * min(1, max(0.03, left))
             r = random.Random(self.step)
-            at = [r.randrange(len(self.scenes)) for _ in range(given.scenes)]
+            at = r.choices(range(len(self.scenes)), self.often, k=given.scenes)
             asked = [capped(world.questions(self.scenes[n], r), given.questions) for n in at]
             found, labels = logits(self.model, self.projector(self.features(at)), self.words, asked)
             loss = F.cross_entropy(found, labels[labels != -100])
@@ -289,7 +296,7 @@ def load_weights(file: Path, projector: Projector, model: Decoder) -> None:
     """A checkpoint's weights into a projector and a decoder."""
     tensors = load_file(file)
     for at, module in (("projector.", projector), ("lora.", model.lora)):
-        module.load_state_dict({k.removeprefix(at): v for k, v in tensors.items() if k.startswith(at)})
+        module.load_state_dict({k.removeprefix(at): v.float() for k, v in tensors.items() if k.startswith(at)})
 
 
 @torch.no_grad()
@@ -321,6 +328,7 @@ def accuracy(
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", default=str(cache() / "run"))
+    parser.add_argument("--start", help="a folder with weights.safetensors and run.json to go on from, if --run is new")
     parser.add_argument("--image-size", type=int, default=168)
     parser.add_argument("--minutes", type=float, default=75, help="of this run in all, resumed ones included")
     parser.add_argument("--every", type=float, default=8, help="minutes between checkpoints")

@@ -1,5 +1,9 @@
 """The instrument of pretrained parts: its world, its training forward, its assembly; tiny configs, drawn pictures."""
 
+import json
+import os
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image, ImageDraw
@@ -174,3 +178,25 @@ def test_position_embeddings_resampled_to_their_own_grid_stay():
     places = torch.randn(1, 26, 4)
     again = build.parts.at_grid({"embeddings.position_embeddings": places}, 5)["embeddings.position_embeddings"]
     assert_close(again, places)
+
+
+def test_the_built_model_answers_its_samples():
+    folder = os.environ.get("FOVEATE_SMOL_MODEL")
+    if not folder:
+        pytest.skip("not built: `python -m instruments.smol.build OUT`, then FOVEATE_SMOL_MODEL=OUT")
+    from foveate.data import load as examples
+    from foveate.engines.hf import load
+    from foveate.engines.score import answer
+
+    engine, asked = load(folder), examples(Path(build.__file__).parent / "samples")[:24]
+    said = answer(engine, asked, max_new_tokens=5)
+    assert sum(s.text == e.answers[0] for s, e in zip(said, asked, strict=True)) > len(asked) / 3
+
+
+def test_the_samples_are_of_permissive_pictures_only():
+    folder = Path(build.__file__).parent / "samples"
+    rows = [json.loads(line) for line in (folder / "questions.jsonl").read_text().splitlines()]
+    assert {r["image"] for r in rows} == {p.name for p in folder.glob("*.png")}
+    for thing in pictures.things():
+        shown = thing.pictures("samples")
+        assert shown and all(source.startswith("e:") for source in shown)
