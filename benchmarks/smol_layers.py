@@ -34,8 +34,8 @@ from instruments.smol import world
 from instruments.smol.train import logits, right
 from smol import Bench, Loaded, Outcome, Scene, over
 
-COUNTS = (0, 1, 2, 4, 8, 16, 32, 64)
-STARTS = (0, 4, 8, 12, 16, 20, 23, 26, 29)
+COUNTS = (0, 4, 16, 64)
+STARTS = (0, 8, 16, 20, 23, 26, 29)
 
 
 @torch.inference_mode()
@@ -200,7 +200,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "smol_layers.json")
     args = parser.parse_args()
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
-    bench = Bench(Loaded(args.model), args.data, args.work)
+    bench = Bench(Loaded(args.model), args.data, args.work, 8 * max(args.maps, args.scenes))
     if "maps" in args.parts:
         seen = maps(bench, args.maps)
         by_layer = lambda values: [round(v, 3) for v in values]  # noqa: E731
@@ -218,7 +218,7 @@ def main() -> None:
             "cls": cls_tail(bench),
         }
         if args.bare:
-            x = maps(Bench(Loaded(args.bare), args.data, args.work).first(args.maps), args.maps)
+            x = maps(Bench(Loaded(args.bare), args.data, args.work, 8 * args.maps), args.maps)
             result["tau"]["no LoRA"] = {r: tau(x[r], x[r]) for r in ("last", "words")}
     if "positions" in args.parts:
         result["positions"] = positions(bench)
