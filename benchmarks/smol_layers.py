@@ -201,6 +201,10 @@ def main() -> None:
     args = parser.parse_args()
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     bench = Bench(Loaded(args.model), args.data, args.work, 8 * max(args.maps, args.scenes))
+
+    def save() -> None:
+        files.write(args.out, (json.dumps(result, indent=1) + "\n").encode())
+
     if "maps" in args.parts:
         seen = maps(bench, args.maps)
         by_layer = lambda values: [round(v, 3) for v in values]  # noqa: E731
@@ -217,6 +221,7 @@ def main() -> None:
             "auc words": by_layer([fmean(c) for c in zip(*words, strict=True)]),
             "cls": cls_tail(bench),
         }
+        save()
         if args.bare:
             x = maps(Bench(Loaded(args.bare), args.data, args.work, 8 * args.maps), args.maps)
             result["tau"]["no LoRA"] = {r: tau(x[r], x[r]) for r in ("last", "words")}
@@ -225,8 +230,7 @@ def main() -> None:
     if "essential" in args.parts:
         few = bench.first(args.scenes)
         result["essential"] = {"questions": len(few.examples), **essential(few, args.tolerance)}
-    Console().print(result)
-    files.write(args.out, (json.dumps(result, indent=1) + "\n").encode())
+    save()
 
 
 if __name__ == "__main__":
