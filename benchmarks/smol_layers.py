@@ -46,7 +46,8 @@ def maps(bench: Bench, count: int) -> dict[str, torch.Tensor]:
     """
     found: dict[str, list[torch.Tensor]] = {"last": [], "words": [], "mass": [], "needed": []}
     model = bench.engine.model
-    model.set_attn_implementation("eager")
+    # In fp32: attention rounded to bf16 has ties, and ranks would be of rounding.
+    model.float().set_attn_implementation("eager")
     for scene in over(bench.scenes[:count], "attention maps"):
         at = next(i for i, q in enumerate(scene.questions) if q.needs)
         example, question = scene.examples[at], scene.questions[at]
@@ -61,7 +62,7 @@ def maps(bench: Bench, count: int) -> dict[str, torch.Tensor]:
         needed = torch.zeros(bench.tokens, dtype=torch.bool)
         needed[[c for box in question.needs for c in world.cells_of(box, bench.side)]] = True
         found["needed"].append(needed)
-    model.set_attn_implementation("sdpa")
+    model.bfloat16().set_attn_implementation("sdpa")
     return {k: torch.stack(v) for k, v in found.items()}
 
 
