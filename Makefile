@@ -59,7 +59,7 @@ test-lmms: $(LMMS)/.ready
 VLLM_RUN = FOVEATE_MODEL=$(1) $(VLLM)/bin/python -m pytest --timeout 1200
 
 test-vllm: $(VLLM)/.ready
-	$(call VLLM_RUN,llava) tests/serving/test_settings.py tests/serving/test_positions.py tests/serving/test_equality.py \
+	$(call VLLM_RUN,llava) tests/serving/test_settings.py tests/serving/test_positions.py tests/serving/test_launch.py tests/serving/test_equality.py \
 	  tests/serving/test_caches.py
 	$(call VLLM_RUN,qwen2_5_vl) tests/serving/test_equality.py tests/serving/test_caches.py
 	$(call VLLM_RUN,llava) tests/serving/test_server.py
