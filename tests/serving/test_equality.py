@@ -1,12 +1,16 @@
 """Served answers are those of Hugging Face with a plan attached, on the same kept tokens."""
 
+import json
 import os
 
 import pytest
 from engines_of_vllm import MODELS, NAME, ask, same
 
 from foveate import methods
+from foveate.cut import Cut
 from foveate.engines.score import answer
+from foveate.methods.divprune import Farthest
+from foveate.plan import Plan
 from foveate.tiny.examples import examples
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
@@ -45,6 +49,14 @@ def test_answers_and_kept_tokens_equal_hugging_face(instrument, reference, asked
         for e, s in zip(some, wanted, strict=True)
     }
     assert kept == list(choices.values()), "one choice a scene, or a question"
+    same(got, wanted)
+
+
+def test_a_cut_at_the_encoder_chooses_by_its_features(instrument, reference, asked, kept):
+    plan = Plan((Cut("encoder", Farthest(), 32),))
+    wanted = hugging(reference, asked[:8], plan)
+    got = ask(instrument[1], asked[:8], json.loads(plan.to_json()))
+    assert kept == [list(wanted[0].images[0].cuts[-1].kept)]
     same(got, wanted)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from foveate import methods
-from foveate.engines.vllm.filling import at_cap, fill
+from foveate.engines.vllm.filling import at_cap, fill, merges
 from foveate.engines.vllm.hook import MODELS, PREFIX, TESTED, check_version, renamed, vllm_version
 from foveate.engines.vllm.limits import check_room, make_room
 from foveate.engines.vllm.settings import Order, Wish, order, parse, question_ids, read, write
@@ -124,6 +124,14 @@ def test_what_is_missing_is_filled_up_in_order(have, k):
     for place, row in zip(kept.tolist(), mix, strict=True):
         want = torch.full((10,), 0.1) if place in have else torch.nn.functional.one_hot(torch.tensor(place), 10).float()
         torch.testing.assert_close(row, want)
+
+
+@pytest.mark.parametrize(("plan", "mixes"), [
+    (methods.divprune(keep=0.5), False), (methods.fastervlm(keep=0.5), False), (methods.cdpruner(keep=0.5), False),
+    (methods.pool(keep=0.5), True), (methods.tome(keep=0.5), True), (methods.visionzip(keep=0.5), True),
+])  # fmt: skip
+def test_merging_is_seen_beforehand(plan, mixes):
+    assert merges(plan.cuts[0].select) is mixes
 
 
 def test_the_question_is_found_without_template_images_or_markers():

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.selection import TokenView
+
 
 def at_cap(select: Any) -> Any:
     """The selector with its knob at the end that keeps most; as it is where it has none."""
@@ -15,6 +17,21 @@ def at_cap(select: Any) -> Any:
     value = knob.high if knob.rising else knob.low
     make = getattr(select, "turned", None)
     return make(value) if make else replace(select, **{knob.name: value})
+
+
+def merges(select: Any) -> bool:
+    """Whether the selector mixes tokens: asked about 16 random ones; True where it cannot answer about those."""
+    draw = torch.Generator().manual_seed(0)
+    shapes = {"text_BTD": (1, 3, 8)}
+    fields: dict[str, Any] = {
+        name: (1, 4, 4) if name == "grid" else torch.rand(shapes.get(name, (1, 16, 8)), generator=draw)
+        for name in select.reads
+    }
+    fields |= {name: value[..., 0] for name, value in fields.items() if name.endswith("_BN")}
+    try:
+        return select(TokenView(**fields), 4).mix_BKN is not None
+    except Exception:
+        return True
 
 
 def fill(kept: Tensor, mix: Tensor | None, tokens: int, k: int) -> tuple[Tensor, Tensor | None]:

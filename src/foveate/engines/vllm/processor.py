@@ -13,6 +13,7 @@ from vllm.multimodal.processing import PromptReplacement, PromptUpdateDetails
 
 from foveate.engines.prompting import usual_tail
 from foveate.engines.vllm import settings
+from foveate.engines.vllm.filling import merges
 from foveate.engines.vllm.hook import SPREAD
 from foveate.engines.vllm.limits import check_room
 from foveate.engines.vllm.settings import KEY, Order, Wish
@@ -93,6 +94,15 @@ class Pruned:
             raise PlanError(
                 'per="prompt" counts the images of a request together, before their sizes are known here; give each '
                 'its keep, and the request a budget: "request_tokens"'
+            )
+        if "first_attn_BN" in cut.select.reads:
+            raise SignalError(
+                f"{who} reads first_attn_BN, the attention of the tower's first layer, which is not recorded here; use "
+                "a method that reads cls_attn_BN"
+            )
+        if cut.at == "encoder" and merges(cut.select):
+            raise PlanError(
+                f'{who} merges tokens before the projector, and a server chooses behind it; cut at "input" instead'
             )
         if cut.at == "encoder" and self.geometry.joins_units:
             raise PlanError(f'{self.geometry.model_type} is pruned tile by tile at the encoder; cut at "input" instead')

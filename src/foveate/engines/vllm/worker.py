@@ -64,7 +64,7 @@ class Foveated:
         orders = [parse(t) for t in texts]
         call = {name: torch.as_tensor(v) if name.endswith("thw") else v for name, v in kwargs.items()}
         units = self.units(call)
-        reads = frozenset[str]().union(*(o.plan.reads for o in orders if o.plan)) & frozenset(TOWER)
+        reads = frozenset[str]().union(*(wanted(o) for o in orders))
         recorder = self.recorder(reads) if reads else None
         with ExitStack() as stack:
             for hook in recorder.hooks() if recorder else ():
@@ -217,6 +217,13 @@ class Foveated:
     def whole_positions(self, input_tokens: list[int], mm_features: list[Any]) -> Tensor:
         """Positions of an unpruned prompt: [3, L]."""
         raise NotImplementedError
+
+
+def wanted(order: Order) -> frozenset[str]:
+    """What an order reads of the vision tower; at the encoder, its features are the tokens."""
+    if order.cut is None:
+        return frozenset()
+    return (order.cut.select.reads & frozenset(TOWER)) | ({"encoder_BNC"} if order.cut.at == "encoder" else set())
 
 
 def call_of(item: Any) -> dict[str, Any]:
