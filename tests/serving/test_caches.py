@@ -29,7 +29,7 @@ def counts():
 def fresh(llm):
     llm.reset_prefix_cache()
     llm.reset_mm_cache()
-    llm.reset_encoder_cache()
+    llm.llm_engine.engine_core.reset_encoder_cache()
 
 
 def one_by_one(llm, some, plan):

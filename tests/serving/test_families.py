@@ -42,7 +42,7 @@ def test_images_of_different_sizes_go_through_one_encoder_call(instrument, asked
     _, llm = instrument
     llm.reset_mm_cache()
     llm.reset_prefix_cache()
-    llm.reset_encoder_cache()
+    llm.llm_engine.engine_core.reset_encoder_cache()
     before = COUNTS["calls"]
     ask(llm, asked, {"method": "divprune", "keep": 0.25}, tokens=1)
     assert COUNTS["calls"] == before + 1
