@@ -8,7 +8,7 @@
 Stages: `train/WAY-BUDGET` trains one selector (features of the training scenes are cached once). `evaluate/BUDGET` asks
 the same test questions of every selector and of every training-free method that chooses once, before the LLM and
 without the question; `inside/BUDGET` asks the first of them of the other training-free methods. `speed` times one
-selection, `pictures` draws the order of picks, `ship` puts the pointers into the package. Budgets are 222, 111 and 056,
+selection, `pictures` draws the order of picks. Budgets are 222, 111 and 056,
 in thousandths of the 576 tokens; the ablations are trained at one of them (--ablate). Selectors go to --out, figures to
 benchmarks/results/sts.json, one entry a stage. Seeds are fixed. All that is chosen (the stop's bias and sharpness, the
 distance of the adaptive farthest points) is chosen on validation scenes: on many, since counts differ by half their
@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +41,6 @@ from foveate.methods import METHODS, method
 from foveate.metrics import exact
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.pointer.picking import Walk
-from foveate.pointer.saved import SHIPPED
 from foveate.pointer.train import Recipe, train
 from foveate.pointer.train.calibrate import calibrated
 from foveate.pointer.train.fit import build
@@ -141,7 +139,10 @@ def train_one(bench: Bench, way: str, budget: str) -> dict[str, Any]:
         config = OneShotConfig(features=scenes.tokens([0]).shape[-1], budget=k / TOKENS, **chosen.config)
     else:
         config = PointerConfig(
-            features=scenes.tokens([0]).shape[-1], budget=k / TOKENS, group=GROUPS[budget], **chosen.config
+            features=scenes.tokens([0]).shape[-1],
+            budget=k / TOKENS,
+            group=GROUPS[budget],
+            **{"centred": True} | chosen.config,
         )
     recipe = Recipe(
         **{"steps": bench.args.steps or STEPS[budget], "seed": bench.args.seed, "check_every": 100} | chosen.recipe
@@ -311,18 +312,6 @@ def pictures(bench: Bench, *_: str) -> dict[str, Any]:
     return drawn
 
 
-def ship(bench: Bench, *_: str) -> dict[str, Any]:
-    """Put the trained pointers into the package, where `sts(keep)` finds them."""
-    shipped = {}
-    for budget in BUDGETS:
-        if (selector := bench.selector("sts", budget)) is not None:
-            folder = SHIPPED / f"tiny-{budget}"
-            shutil.rmtree(folder, ignore_errors=True)
-            selector.save_pretrained(folder)
-            shipped[folder.name] = {"bytes": sum(f.stat().st_size for f in folder.iterdir())}
-    return shipped
-
-
 def stages(ablate: str) -> dict[str, Callable[[Bench], Any]]:
     """Name to work, in order."""
     found: dict[str, Callable[[Bench], Any]] = {}
@@ -335,7 +324,7 @@ def stages(ablate: str) -> dict[str, Callable[[Bench], Any]]:
     for budget in ("111", "056", "222"):
         found[f"evaluate/{budget}"] = lambda b, n=budget: evaluate(b, n)
         found[f"inside/{budget}"] = lambda b, n=budget: inside(b, n)
-    return found | {"speed": speed, "pictures": pictures, "ship": ship}
+    return found | {"speed": speed, "pictures": pictures}
 
 
 def main() -> None:

@@ -4,6 +4,7 @@
     python benchmarks/sts_many.py train published [--text 0] # out/sts/published; --text 0: blind to the question
     python benchmarks/sts_many.py look coverage              # validation scenes, at fixed counts, for each lead
     python benchmarks/sts_many.py test coverage --lead 8     # dial on validation scenes, test scenes once
+    python benchmarks/sts_many.py ship coverage
     python benchmarks/sts_many.py test published --scenes 100
 
 `benchmarks/sts.py` has to have asked its ways before: differences are paired with the answers that it stored. Seeds are
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from torch import Tensor
 from foveate import files
 from foveate.pointer import PointerConfig, PointerSelector
 from foveate.pointer.picking import Walk
+from foveate.pointer.saved import SHIPPED
 from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
 from foveate.pointer.train import Recipe, make_accelerator, state, train
 from foveate.pointer.train.calibrate import dialled
@@ -51,7 +54,8 @@ def made(args: argparse.Namespace, lead: float = 1.0) -> tuple[Any, Recipe]:
     torch.manual_seed(args.seed)
     if args.which == "coverage":
         return PointerSelector(PointerConfig(256, 64 / TOKENS, group=4, lead=lead)), COVERAGE
-    return StepwiseSelector(StepwiseConfig(192, 256 if args.text else 0, 64 / TOKENS, group=2)), PUBLISHED
+    recipe = replace(PUBLISHED, steps=args.steps, check_every=args.steps, spread=tuple(args.pressure))
+    return StepwiseSelector(StepwiseConfig(192, 256 if args.text else 0, 64 / TOKENS, group=2)), recipe
 
 
 def world(args: argparse.Namespace, model: Any, split: str, scenes: int, questions: int) -> World:
@@ -131,6 +135,11 @@ def test(args: argparse.Namespace, model: Any) -> None:
         files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
 
 
+def ship(args: argparse.Namespace, _model: Any) -> None:
+    """Put the dialled selector into the package, where `sts(keep)` finds it."""
+    PointerSelector.from_pretrained(args.folder / "selector").save_pretrained(SHIPPED / "tiny")
+
+
 def cut(right: str, like: list[Tensor]) -> list[Tensor]:
     """Stored answers, scene after scene and question after question, in pieces like these."""
     flat = torch.tensor([c == "1" for c in right[: sum(map(len, like))]])
@@ -140,12 +149,14 @@ def cut(right: str, like: list[Tensor]) -> list[Tensor]:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=["train", "look", "test"])
+    parser.add_argument("work", choices=["train", "look", "test", "ship"])
     parser.add_argument("which", choices=["coverage", "published"])
     parser.add_argument("--text", type=int, default=4, help="questions a training item, read by the selector; 0: blind")
     parser.add_argument("--lead", type=int, default=TOKENS, help="tokens picked by worth, of 576")
     parser.add_argument("--leads", type=int, nargs="+", default=[0, 8, 16, TOKENS])
     parser.add_argument("--finish", type=int, help="end training after so many updates")
+    parser.add_argument("--steps", type=int, default=120, help="updates (published)")
+    parser.add_argument("--pressure", type=float, nargs=2, default=[0.03, 3.0], help="lambda's range (published)")
     parser.add_argument("--training", type=int, default=400, help="training scenes")
     parser.add_argument("--validation", type=int, default=60, help="validation scenes to choose by")
     parser.add_argument("--dial", type=int, default=240, help="validation scenes to set mean counts by")
@@ -159,7 +170,7 @@ def main() -> None:
     torch.set_num_threads(1)
     args.folder = args.out / {"coverage": "many", "published": "published"}[args.which]
     args.folder.mkdir(parents=True, exist_ok=True)
-    {"train": learn, "look": look, "test": test}[args.work](args, load_model())
+    {"train": learn, "look": look, "test": test, "ship": ship}[args.work](args, load_model())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What choosing costs: one selection for one image, and prefill with selection on a larger shape.
 
+    python benchmarks/sts_speed.py --groups --repeats 15
     python benchmarks/sts_speed.py [--shape 0.5b] [--device cpu] [--dtype bfloat16] [--repeats 7] [--group 4]
 
 The second measures prefill of the plain model over prefill with the pointer's selection in it, selection included, with
@@ -24,6 +25,7 @@ from foveate.cut import Cut
 from foveate.methods import method
 from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
+from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
 from foveate.selection import TokenView
 
 
@@ -130,6 +132,26 @@ def prefill(shape: str, device: str, dtype: torch.dtype, repeats: int, group: in
     }  # fmt: skip
 
 
+def groups(repeats: int, k: int = 64) -> dict[str, dict[str, float]]:
+    """One selection of k of 576 tokens of the embedded model's widths over the one-shot scorer's, median over turns.
+
+    Random weights, no stop: every selector goes all the way.
+    """
+    g = torch.Generator().manual_seed(0)
+    early = TokenView(hidden_BND=torch.randn(1, 576, 192, generator=g), text_BTD=torch.randn(1, 8, 256, generator=g))
+    late = TokenView(hidden_BND=torch.randn(1, 576, 256, generator=g))
+    scorer = OneShotSelector(OneShotConfig(256, k / 576)).eval()
+    ratios: dict[str, dict[str, float]] = {"published": {}, "coverage": {}}
+    for size in (1, 2, 4, 5, 8, 16):
+        published = StepwiseSelector(StepwiseConfig(192, 256, k / 576, group=size)).eval()
+        ours = PointerSelector(PointerConfig(256, k / 576, group=size)).eval()
+        runs = {"published": lambda s=published: s.walk(early, k), "coverage": lambda s=ours: s.walk(late, k)}
+        for name, run in runs.items():
+            pairs = [(timed(run), timed(lambda: scorer(late, k))) for _ in range(repeats + 1)][1:]
+            ratios[name][str(size)] = statistics.median(a / b for a, b in pairs)
+    return ratios
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="0.5b", choices=["0.5b", "7b"])
@@ -138,9 +160,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--group", type=int, default=4)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--groups", action="store_true", help="one selection instead, in groups of 1 to 16")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    if args.groups:
+        print(json.dumps(groups(args.repeats), indent=1))
+        return
     result = prefill(args.shape, args.device, getattr(torch, args.dtype), args.repeats, args.group)
     print(json.dumps(result, indent=1))
     args.out.mkdir(parents=True, exist_ok=True)
