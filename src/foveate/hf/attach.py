@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from foveate.cut import Cut
 from foveate.errors import ModelError, PlanError
 from foveate.geometry.base import Kind
+from foveate.hf import text_tower
 from foveate.hf.beginning import begin, end
 from foveate.hf.calls import special_ids
 from foveate.hf.checks import (
@@ -52,7 +53,7 @@ from foveate.plan import Plan
 class Attachment:
     """A plan at work on a model. A context manager; `detach()` ends it."""
 
-    def __init__(self, model: nn.Module, plan: Plan, tail: int | None = None) -> None:
+    def __init__(self, model: nn.Module, plan: Plan, tail: int | None = None, tokenizer: Any = None) -> None:
         """See `attach`."""
         if not isinstance(plan, Plan):
             raise PlanError(
@@ -63,6 +64,8 @@ class Attachment:
         check_model(model, self.family)
         self.plan = plan = plan.at_depth(self.family.depth(model))
         check_plan(plan, model, self.family)
+        asked = {getattr(c.select, "text_tower", None) for c in plan.cuts if "relevance_BN" in c.select.reads}
+        self.towers = {name: text_tower.load(name, model, tokenizer) for name in asked if name}
         self.tail = getattr(model.config, "template_tail", self.family.tail) if tail is None else tail
         if isinstance(self.tail, bool) or not isinstance(self.tail, int) or self.tail < 1:
             raise PlanError(f"tail is {self.tail!r}; it counts the tokens that close the prompt, at least 1")
@@ -216,7 +219,9 @@ class Attachment:
         return self.local.pending
 
 
-def attach(model: nn.Module, plan: Plan, tail: int | None = None, probe: bool | None = None) -> Attachment:
+def attach(
+    model: nn.Module, plan: Plan, tail: int | None = None, probe: bool | None = None, tokenizer: Any = None
+) -> Attachment:
     """Make a stock Hugging Face VLM drop visual tokens as the plan says, until detached.
 
     Works with `generate` (greedy, sampling, beams, several return sequences), plain `forward` with or without labels,
@@ -230,6 +235,8 @@ def attach(model: nn.Module, plan: Plan, tail: int | None = None, probe: bool | 
             question. None is `template_tail` of the model's config, or the family's usual count.
         probe: whether to try on nine tokens that cutting does to this language model what never sending does (see
             `probe.py` for the cost). None tries types without a family of their own, once for each model object.
+        tokenizer: the model's, for plans that name a `text_tower`: it reads the question. None loads it from where the
+            model came from.
 
     Returns:
         The attachment: a context manager with `.report` and `.detach()`.
@@ -241,4 +248,4 @@ def attach(model: nn.Module, plan: Plan, tail: int | None = None, probe: bool | 
     """
     if probe or (probe is None and isinstance(plan, Plan) and family(unwrapped(model)).by_runs):
         held_against(model, Attachment)
-    return Attachment(model, plan, tail)
+    return Attachment(model, plan, tail, tokenizer)

@@ -132,10 +132,11 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
         )
     for cut in plan.cuts:
         who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
-        if "relevance_BN" in reads:
+        if "relevance_BN" in reads and not getattr(cut.select, "text_tower", None):
             raise SignalError(
                 f"{who} reads relevance_BN, the image-text similarity of a joint space, but {family.model_type} comes "
-                "without a text tower; use a method that reads text_BTD or text_attn_BN"
+                "without a text tower and the selector names none in `text_tower`; use a method that reads text_BTD or "
+                "text_attn_BN"
             )
         if "cls_cos_BN" in reads and not family.has_cls(family.base(model)):
             raise SignalError(

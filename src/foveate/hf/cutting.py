@@ -10,7 +10,7 @@ from torch import Tensor
 
 from foveate.choosing import Asked, choose, counts
 from foveate.cut import Cut
-from foveate.errors import ModelError
+from foveate.errors import ModelError, SignalError
 from foveate.fields import ASKED, TOWER
 from foveate.hf.cache import kept_of
 from foveate.hf.listen import heard_attention
@@ -32,6 +32,10 @@ class Cutting:
         self.step, self.prompt = step, prompt
         self.previous: dict[str, Any] | None = None
         """Arguments of the layer that ran last, where the next cut may ask for its attention."""
+        self.towers: Mapping[str, Any] = {}
+        """Text towers by the name under which selectors ask for them."""
+        self.ids_BL: Tensor | None = None
+        """The prompt's ids, where it came as ids."""
 
     def cut(self, cut: Cut, hidden: Tensor, attention: Any, norms: Any = None) -> Tensor:
         """Ask the selector and drop what it does not keep.
@@ -95,6 +99,7 @@ class Cutting:
 
         def asked(image: Image) -> Asked:
             fields: dict[str, Callable[[], Tensor]] = {name: partial(signal, image, name) for name in TOWER}
+            fields["relevance_BN"] = lambda: self._relevance(cut, image, signal(image, "encoder_BNC"))
             fields["hidden_BND"] = lambda: hidden[at(image)]
             fields["text_BTD"] = lambda: text(image)
             fields["input_BND"] = lambda: step.embeds[image.row, image.place_N[image.alive].to(step.embeds.device)]
@@ -130,6 +135,18 @@ class Cutting:
             return mixed if answers else None
 
         return drop
+
+    def _relevance(self, cut: Cut, image: Image, features_NC: Tensor) -> Tensor:
+        """Similarity of an image's tokens and its prompt's question, by the selector's text tower."""
+        if self.ids_BL is None:
+            raise SignalError(
+                f"{type(cut.select).__name__} reads the question's words, but the prompt came as embeddings; pass "
+                "input_ids"
+            )
+        tower = self.towers[getattr(cut.select, "text_tower")]  # noqa: B009
+        asks = self.prompt.question_BL[image.row]
+        found: Tensor = tower.similarity(features_NC, self.ids_BL[image.row].to(asks.device)[asks])
+        return found
 
     def _ask_prompts(
         self, cut: Cut, hidden: Tensor, slots: Tensor, calls: Mapping[str, Callable[[], Tensor]]

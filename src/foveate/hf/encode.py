@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from foveate.choosing import Asked, choose
 from foveate.errors import ModelError
-from foveate.fields import TOWER
+from foveate.fields import TOWER, tower_fields
 from foveate.geometry.base import Call, Kind, Unit
 from foveate.geometry.tower import by_image
 from foveate.hf.checks import MARK, check_counts
@@ -69,7 +69,7 @@ class EncoderCut:
         self.cut = attachment.encoder_cut
         self.family, self.base, self.encoding = attachment.family, attachment.base, encoding
         self.kind, self.call, self.attachment = kind, call, attachment
-        reads = attachment.plan.reads & frozenset(TOWER)
+        reads = tower_fields(attachment.plan.reads)
         if self.cut is not None:
             reads |= {"hidden_BND"}
         self.tap: Tap | None = self.family.tap(self.base, reads, call) if reads else None
@@ -199,7 +199,7 @@ def _stored(attachment: Any, kind: Kind) -> tuple[Any, Encoding] | None:
     found = (attachment.features or {}).get(kind)
     if found is None or attachment.encoder_cut is not None:
         return None
-    wanted = {TOWER[name] for name in attachment.plan.reads & frozenset(TOWER)}
+    wanted = {TOWER[name] for name in tower_fields(attachment.plan.reads)}
     return found if all(wanted <= image.signals.keys() for image in found[1].images) else None
 
 

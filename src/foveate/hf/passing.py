@@ -95,6 +95,7 @@ def _start(attached: Any, run: Run, kwargs: dict[str, Any], images: bool, embeds
     if images:
         hidden = step.embeds
         cutting = run.cutting = Cutting(step, prompt_of(attached, run, step))
+        cutting.towers, cutting.ids_BL = attached.towers, None if run.given else run.ids
         if not torch.equal(cutting.prompt.alive_BL, cutting.prompt.real_BL):
             hidden = cutting.shorten(hidden, step.slots(), [])
         for cut in attached.input_cuts:
