@@ -11,6 +11,7 @@ pytest.importorskip("triton")
 
 import foveate.ops.gpu.farthest
 import foveate.ops.gpu.rising
+from foveate.errors import SignalError
 from foveate.ops import roads
 from foveate.ops.cosine import unit, whole
 from foveate.ops.gpu import similar
@@ -77,8 +78,17 @@ def test_norms_divided_out_afterwards_give_the_same_similarities(n, dtype):
     assert torch.equal(found, found.mT) and (found.diagonal(dim1=1, dim2=2) == 1 << 30).all()
 
 
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_what_cannot_be_compared_is_refused(value):
+    x = features(2, 2, 5, 40)
+    x[1, 3, 7] = value
+    with pytest.raises(SignalError, match="NaN or infinity"):
+        similar.matrix(x.to(DEVICE))
+
+
 def test_large_numbers_do_not_overflow():
     x = features(4, 1, 20, 16) * 1e30
+    x[0, 1] = 0
     assert (similar.matrix(x.to(DEVICE))[0].cpu() - whole(unit(x / 1e30)[0])).abs().max() <= 2**30 * 4e-7
 
 
@@ -88,4 +98,4 @@ def test_kernels_compile_for_three_generations_of_gpus():
     command = [sys.executable, "-m", "foveate.ops.gpu.ahead", "--arch", "80,89,90", "--tokens", "576"]
     done = subprocess.run(command, capture_output=True, text=True, env=plain)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.splitlines()) == 3 * 12
+    assert len(done.stdout.splitlines()) == 3 * 13

@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 from foveate.ops.gpu import farthest, pointing, residual, rising, similar
 from foveate.ops.gpu.similar import warps
 
-_LONG = {"N": "i32", "K": "i32", "S": "i32", "T": "i32", "cap": "i32"}
+_LONG = {"N": "i32", "K": "i32", "S": "i32", "T": "i32", "D": "i32", "cap": "i32"}
 _WALKED = ("score", "key", "sight", "given", "own", "begin", "stop", "time", "dials", "hold", "stops")
 _POINTER = dict.fromkeys(_WALKED, "*fp32")
 _POINTERS = {
@@ -27,7 +27,7 @@ _POINTERS = {
     "total": "*i64", "gain": "*i64", "gain0": "*i64", "start": "*i64", "order": "*i64",
     "product": "*fp32", "inverse": "*fp32",
     "weight": "*fp64", "slack": "*fp64", "first": "*fp64", "second": "*fp64", "gram": "*fp64", "part": "*fp64",
-    "tolerance": "*fp64",
+    "tolerance": "*fp64", "x": "*bf16", "scaled": "*bf16", "bad": "*i32",
 }  # fmt: skip
 
 
@@ -35,6 +35,7 @@ def kernels(tokens: int) -> list[tuple[str, Any, dict[str, Any], int]]:
     """Name, kernel, constants and warps, as the launching functions choose them for images of so many tokens."""
     block = triton.next_power_of_2(tokens)
     out: list[tuple[str, Any, dict[str, Any], int]] = [
+        ("prepare", similar.prepare, {"TILE": 1024}, 4),
         ("fix", similar.fix, {"TILE": similar._TILE}, 4),
         ("isolation", similar.isolation, {"BLOCK": block}, 4),
         ("begin", similar.begin, {"BLOCK": block}, 4),

@@ -13,6 +13,29 @@ _TILE = 64
 
 
 @triton.jit
+def prepare(x, scaled, inverse, bad, D, TILE: tl.constexpr):
+    """One row: scaled by a power of two so that its peak lies in [1, 2), and one over its length then."""
+    row, at = tl.program_id(0).to(tl.int64), tl.arange(0, TILE)
+    peak = tl.full([], 0.0, tl.float32)
+    wrong = tl.full([], 0, tl.int32)
+    for d in range(0, D, TILE):
+        part = tl.abs(tl.load(x + row * D + d + at, mask=d + at < D, other=0.0).to(tl.float32))
+        # A maximum may pass over NaN.
+        wrong = tl.maximum(wrong, tl.max(((part != part) | (part == float("inf"))).to(tl.int32), 0))
+        peak = tl.maximum(peak, tl.max(part, 0))
+    exponent = (peak.to(tl.int32, bitcast=True) >> 23) & 255
+    scale = (tl.maximum(254 - exponent, 1) << 23).to(tl.float32, bitcast=True)
+    square = tl.full([], 0.0, tl.float32)
+    for d in range(0, D, TILE):
+        part = tl.load(x + row * D + d + at, mask=d + at < D, other=0.0).to(tl.float32) * scale
+        square += tl.sum(part * part, 0)
+        tl.store(scaled + row * D + d + at, part.to(scaled.dtype.element_ty), mask=d + at < D)
+    tl.store(inverse + row, tl.where(square > 0, 1.0 / tl.sqrt_rn(tl.where(square > 0, square, 1.0)), 0.0))
+    if wrong > 0:
+        tl.atomic_max(bad, 1)
+
+
+@triton.jit
 def fix(product, inverse, out, N, TILE: tl.constexpr):
     """One tile of products, norms divided out, in whole steps; its mirror image is written too."""
     b, ti, tj = tl.program_id(0).to(tl.int64), tl.program_id(1), tl.program_id(2)
@@ -67,16 +90,18 @@ def matrix(x_BND: Tensor) -> Tensor:
     Raises:
         SignalError: a value is NaN or infinite.
     """
-    b, n, _ = x_BND.shape
-    check_finite(x_BND)
-    peak_BN1 = x_BND.abs().amax(-1, keepdim=True).float()
-    x_BND = torch.ldexp(x_BND.float(), -torch.frexp(peak_BN1).exponent).to(x_BND.dtype)
-    product_BNN = _product(x_BND)
-    norm_BN = torch.linalg.vector_norm(x_BND, dim=-1, dtype=torch.float32)
-    inverse_BN = torch.where(norm_BN > 0, 1 / norm_BN, 0.0)
+    b, n, d = x_BND.shape
+    x_BND = x_BND.contiguous()
+    scaled_BND, bad = torch.empty_like(x_BND), torch.zeros(1, dtype=torch.int32, device=x_BND.device)
+    inverse_BN = torch.empty(b, n, dtype=torch.float32, device=x_BND.device)
+    prepare[(b * n,)](x_BND, scaled_BND, inverse_BN, bad, d, TILE=min(1024, triton.next_power_of_2(d)), num_warps=4)
+    product_BNN = _product(scaled_BND)
     out_BNN = torch.empty(b, n, n, dtype=torch.int32, device=x_BND.device)
     tiles = triton.cdiv(n, _TILE)
     fix[(b, tiles, tiles)](product_BNN, inverse_BN, out_BNN, n, TILE=_TILE)
+    # The one wait for the device, after all that it does here was launched.
+    if bad.item():
+        check_finite(x_BND)
     return out_BNN
 
 
