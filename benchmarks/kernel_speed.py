@@ -6,7 +6,8 @@ One thread, CPU seconds of the process, median of several runs, all in one run. 
 similarity matrix, which is made once and handed in; "matrix" is that; "whole" is a call from the features on. "torch"
 is the loop that serves without numba. "paper" recomputes what the paper's loop recomputes: the distances to all picked
 tokens, every gain, every residual row. The large case is measured against the loops as they were, without a matrix
-above 8192 tokens. Features are a random walk over a grid: neighbours are alike, as in a picture.
+above 8192 tokens. Features are a random walk over a grid: neighbours are alike, as in a picture. Rows
+that the file holds are not measured again.
 """
 
 import argparse
@@ -117,11 +118,13 @@ def timed(call: Callable[[], Any], repeats: int, around: Callable[[], Any] = nul
     return statistics.median(times), out
 
 
-def case(n: int, k: int, width: int, repeats: int) -> Iterator[dict[str, Any]]:
+def case(n: int, k: int, width: int, repeats: int, known: set[str]) -> Iterator[dict[str, Any]]:
     x, w = inputs(n, width)
     unit_BND, similar_NN = cosine.unit(x), cosine.Cosine(x, True).rows(torch.arange(n)[None])[0]
     matrix, _ = timed(lambda: cosine.whole(unit_BND[0]), repeats)
     for name, kernel in KERNELS.items():
+        if name in known:
+            continue
         call = lambda kernel=kernel: kernel(x, w, k)  # noqa: E731
         with handed_in(x):
             loop, picks = timed(call, repeats)
@@ -133,10 +136,12 @@ def case(n: int, k: int, width: int, repeats: int) -> Iterator[dict[str, Any]]:
                "shared_with_paper": len(set(picks[0].tolist()) & set(expected)) / k}  # fmt: skip
 
 
-def large(n: int, k: int, width: int) -> Iterator[dict[str, Any]]:
+def large(n: int, k: int, width: int, known: set[str]) -> Iterator[dict[str, Any]]:
     x, w = inputs(n, width)
     unit_ND = cosine.unit(x)[0]
     for name in ("farthest", "balance (TOPS)"):
+        if name in known:
+            continue
         call = lambda name=name: KERNELS[name](x, w, k)  # noqa: E731
         whole, picks = timed(call, 1)
         pairs = farthest._isolation if name == "farthest" else cosine.whole
@@ -162,39 +167,36 @@ def main() -> None:
     torch.set_num_threads(1)
     for kernel in KERNELS.values():
         kernel(*inputs(64, 8), 5)  # compiled once
-    data: dict[str, Any] = {"command": "python benchmarks/kernel_speed.py", "torch": torch.__version__}
-    data |= {"width": args.width, "machine": platform.machine(), "cases": [], "large": []}
-    table = Table(title=f"One thread, CPU ms, rows of {args.width}")
-    for column in (
-        "kernel",
-        "N",
-        "K",
-        "loop",
-        "torch loop",
-        "ratio",
-        "paper",
-        "ratio",
-        "matrix",
-        "whole",
-        "same picks",
-    ):
-        table.add_column(column, justify="right")
-    for n, k in sizes(args.cases):
-        for row in case(n, k, args.width, args.repeats):
-            data["cases"].append(row)
-            ratios = row["torch_ms"] / row["loop_ms"], row["paper_ms"] / row["loop_ms"]
-            table.add_row(row["kernel"], str(n), str(k), f"{row['loop_ms']:.2f}", f"{row['torch_ms']:.1f}",
-                          f"{ratios[0]:.0f}x", f"{row['paper_ms']:.1f}", f"{ratios[1]:.0f}x", f"{row['matrix_ms']:.1f}",
-                          f"{row['whole_ms']:.1f}", "yes" if row["same_as_torch"] else "NO")  # fmt: skip
-    for n, k in sizes(args.large):
-        for row in large(n, k, args.width):
-            data["large"].append(row)
-            loop = row["whole_ms"] - row["pairs_ms"]
-            table.add_row(row["kernel"], str(n), str(k), f"{loop:.0f}", f"{row['before_ms'] - row['pairs_ms']:.0f}",
-                          f"{(row['before_ms'] - row['pairs_ms']) / loop:.0f}x", "", "", f"{row['pairs_ms']:.0f}",
-                          f"{row['whole_ms']:.0f}", f"{row['same']:.3f}")  # fmt: skip
     args.out.mkdir(parents=True, exist_ok=True)
-    files.write(args.out / "kernel_speed.json", (json.dumps(data, indent=1) + "\n").encode())
+    path = args.out / "kernel_speed.json"
+    data: dict[str, Any] = {"command": "python benchmarks/kernel_speed.py", "torch": torch.__version__}
+    data |= {"width": args.width, "machine": platform.machine()}
+    old = json.loads(path.read_text()) if path.exists() else {}
+    kept = {part: old[part] if old and {k: old.get(k) for k in data} == data else [] for part in ("cases", "large")}
+    data |= kept
+    for part, wanted in (("cases", args.cases), ("large", args.large)):
+        for n, k in sizes(wanted):
+            known = {r["kernel"] for r in data[part] if (r["n"], r["k"]) == (n, k)}
+            rows = case(n, k, args.width, args.repeats, known) if part == "cases" else large(n, k, args.width, known)
+            for row in rows:
+                data[part].append(row)
+                files.write(path, (json.dumps(data, indent=1) + "\n").encode())
+    show(data)
+
+
+def show(data: dict[str, Any]) -> None:
+    table = Table(title=f"One thread, CPU ms, rows of {data['width']}")
+    for column in "kernel,N,K,loop,torch loop,ratio,paper,ratio,matrix,whole,same picks".split(","):  # noqa: SIM905
+        table.add_column(column, justify="right")
+    for r in sorted(data["cases"], key=lambda r: (r["n"], r["k"], list(KERNELS).index(r["kernel"]))):
+        table.add_row(r["kernel"], str(r["n"]), str(r["k"]), f"{r['loop_ms']:.2f}", f"{r['torch_ms']:.1f}",
+                      f"{r['torch_ms'] / r['loop_ms']:.0f}x", f"{r['paper_ms']:.1f}",
+                      f"{r['paper_ms'] / r['loop_ms']:.0f}x", f"{r['matrix_ms']:.1f}", f"{r['whole_ms']:.1f}",
+                      "yes" if r["same_as_torch"] else "NO")  # fmt: skip
+    for r in data["large"]:
+        loop, before = r["whole_ms"] - r["pairs_ms"], r["before_ms"] - r["pairs_ms"]
+        table.add_row(r["kernel"], str(r["n"]), str(r["k"]), f"{loop:.0f}", f"{before:.0f}", f"{before / loop:.0f}x",
+                      "", "", f"{r['pairs_ms']:.0f}", f"{r['whole_ms']:.0f}", f"{r['same']:.3f}")  # fmt: skip
     Console(width=150).print(table)
 
 

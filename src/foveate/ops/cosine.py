@@ -82,6 +82,12 @@ def fits(images: int, n: int, device: torch.device) -> bool:
     return 16 * images * n * n <= free
 
 
+def matrix_pays(n: int, k: int, d: int) -> bool:
+    """Whether all similarities are sooner there than the rows of k picks, one after another, on a processor."""
+    # In operations: half of the matrix is computed; a pick by itself costs some 100 us beside its products.
+    return n <= GRAM_LIMIT and n * n * d < 2 * n * k * d + 7_000_000 * k
+
+
 def all_pairs(x_BND: Tensor, images: int) -> bool:
     """Whether a kernel that reads all similarities gets matrices, for so many images at a time; if not, says it."""
     n = x_BND.shape[1]

@@ -12,9 +12,6 @@ from foveate.ops.start import check_start, given
 # Two tokens that are each other's nearest tie for the first place exactly, up to the rounding of a float32 product.
 _TIE = 1e-6
 
-_SMALL = 1024
-"""Up to this many tokens the matrix costs little even where a start makes it needless."""
-
 
 @torch.no_grad()
 def farthest(
@@ -52,7 +49,7 @@ def farthest(
     if not on_host(x_BND):
         return _all_at_once(Cosine(x_BND), k, weight_BN, start_BS, cap)
     # With a start, k rows of similarities are needed and not N.
-    small = n <= min(_SMALL if start_BS.shape[1] else cosine.GRAM_LIMIT, cosine.GRAM_LIMIT)
+    small = cosine.matrix_pays(n, k, x_BND.shape[2]) if start_BS.shape[1] else n <= cosine.GRAM_LIMIT
     matrix = small and compiled(x_BND)
     unit_BND, out = cosine.unit(x_BND), []
     for image, (unit_ND, start_S) in enumerate(zip(unit_BND, start_BS, strict=True)):

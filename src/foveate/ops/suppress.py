@@ -8,12 +8,9 @@ from torch import Tensor
 
 from foveate.errors import PlanError
 from foveate.ops import falling
-from foveate.ops.cosine import ONE, Cosine, steps, unit, whole
+from foveate.ops.cosine import ONE, Cosine, matrix_pays, steps, unit, whole
 from foveate.ops.roads import compiled, on_host
 from foveate.ops.start import check_start, given
-
-_SMALL = 1024
-"""Up to this many tokens the whole matrix costs little, although only k rows of it are read."""
 
 Soften = Literal["square", "linear"]
 
@@ -62,7 +59,7 @@ def suppress(
     if not on_host(x_BND):
         return _all_at_once(Cosine(x_BND), score_BN, k, radius_BK, soften, start_BS)
     out = []
-    matrix = x_BND.shape[1] <= _SMALL and compiled(x_BND)
+    matrix = compiled(x_BND) and matrix_pays(n, k, x_BND.shape[2])
     for image, (unit_ND, score_N, start_S) in enumerate(zip(unit(x_BND), score_BN, start_BS, strict=True)):
         radius_K = None if radius_BK is None else radius_BK[image]
         if matrix:
