@@ -1,0 +1,74 @@
+"""What attaching adds, in operations that would be launched and in waits for the device. Counted, never timed."""
+
+import pytest
+import torch
+
+from counting import Counts
+from foveate import attach
+from foveate.methods import METHODS, method
+from zoo import DEPTH, NAMES, Row, batch, shared
+
+SIZE = dict.fromkeys(NAMES, (32, 32)) | {"llava": (24, 24), "internvl": 1}
+INPUT = ["uniform", "fastervlm", "divprune", "pool"]
+INSIDE = ["fastv", "pyramiddrop", "psigmoid"]
+EXTRA = {"pyramiddrop": {"layers": (1, 2, 3)}}
+
+
+def prompts(name, rows):
+    return batch(name, [Row([3, ("image", SIZE[name]), 9 + 6 * r], 5 + r) for r in range(rows)])
+
+
+def decoded(model, b):
+    """Counts of one decoded token, the second after the prompt."""
+    mask, ids = b.inputs["attention_mask"], torch.full((len(b.rows), 1), 5)
+    with torch.no_grad():
+        cache = model(**b.inputs, use_cache=True, logits_to_keep=1).past_key_values
+        for _ in range(2):
+            mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
+            with Counts() as counts:
+                model(input_ids=ids, attention_mask=mask, past_key_values=cache, logits_to_keep=1)
+    return counts
+
+
+def hooked(model):
+    """How many decoder layers carry a hook."""
+    return sum(bool(x._forward_pre_hooks or x._forward_hooks) for x in model.model.language_model.layers)
+
+
+@pytest.mark.parametrize("name", ["llava", "llava_next", "llava_onevision", "internvl"])
+@pytest.mark.parametrize("plan", [*INPUT, *INSIDE])
+def test_a_decoded_token_costs_nothing(name, plan):
+    """No launch, no wait, no hook on any layer: one prompt, cuts at the input and inside."""
+    model, b = shared(name), prompts(name, 1)
+    stock = decoded(model, b)
+    with attach(model, METHODS[plan](keep=0.5, **EXTRA.get(plan, {}))) as attached:
+        counts = decoded(model, b)
+        assert attached.report.budget < attached.report.tokens
+        assert hooked(model) == 0
+    assert counts.launches <= stock.launches
+    assert counts.syncs <= stock.syncs
+
+
+@pytest.mark.parametrize("plan", INPUT)
+def test_a_padded_batch_squeezes_one_mask(plan):
+    """Rows of different length: one launch a token, which cuts the padding mask for all layers."""
+    model, b = shared("llava"), prompts("llava", 3)
+    stock = decoded(model, b)
+    with attach(model, method(plan, keep=0.5)):
+        counts = decoded(model, b)
+        assert hooked(model) == 0
+    assert counts.launches <= stock.launches + 1
+    assert counts.syncs <= stock.syncs
+
+
+def test_hooks_come_back_for_the_next_prompt():
+    model, b = shared("llava"), prompts("llava", 1)
+    with torch.no_grad(), attach(model, METHODS["fastv"](keep=0.5)) as attached:
+        want = model(**b.inputs).logits
+        kept = attached.report.to_dict(indices=True)["images"]
+        decoded(model, b)
+        assert hooked(model) == 0
+        assert torch.equal(model(**b.inputs).logits, want)
+        assert hooked(model) == DEPTH
+        assert attached.report.to_dict(indices=True)["images"] == kept
+    assert hooked(model) == 0
