@@ -36,10 +36,11 @@ class Told:
     Attributes:
         uniform: every layer lost the same.
         free: no filler, no padding, no shift: whoever goes on from here needs to know nothing but the length.
+        open: both, so that a model alone goes on rightly.
     """
 
     def __init__(self, uniform: bool = False, free: bool = False) -> None:
-        self.uniform, self.free = uniform, free
+        self.uniform, self.free, self.open = uniform, free, uniform and free
         self._leader: Any = None
         self._whole = False
 
@@ -175,8 +176,8 @@ class Cuttable:
         Raises:
             ModelError: the plan that made the cut is attached no more, and the model alone would go wrong.
         """
-        told = self.told if self.kept is None else self.kept.told
-        if told is not None and not told.led and not (told.uniform and told.free):
+        told = self.told
+        if told is not None and not told.open and not told.led:
             raise ModelError(
                 "this cache was pruned by a plan that is attached no more, and the model alone cannot tell what its "
                 "entries stand for; attach the plan again to go on, or start with a new cache"
@@ -244,7 +245,7 @@ def cut_layer(layer: Any, kept: Kept | None, told: Told | None = None) -> Any:
         _CLASSES[plain] = type(f"Cut{plain.__name__}", (Cuttable, plain), {})
     new: Any = object.__new__(_CLASSES[plain])
     new.__dict__.update(layer.__dict__)
-    new.kept, new.told = kept, told
+    new.kept, new.told = kept, kept.told if told is None and kept is not None else told
     return new
 
 
@@ -275,6 +276,10 @@ def widen(cache: Any) -> None:
             cache.layers[i] = cut_layer(layer, kept)
 
 
+_CHECKED = "_foveate_checked"
+"""Of how many layers a cache is known to be cuttable: it is asked about with every token."""
+
+
 def check_cache(cache: Any) -> None:
     """Refuse caches that cannot be cut.
 
@@ -282,6 +287,9 @@ def check_cache(cache: Any) -> None:
         ModelError: a static or quantised cache, or something that is no transformers cache.
     """
     if cache is None:
+        return
+    known = getattr(cache, _CHECKED, None)
+    if known is not None and known == len(cache.layers):
         return
     if not isinstance(cache, Cache) or not isinstance(cache, DynamicCache):
         raise ModelError(
@@ -294,6 +302,7 @@ def check_cache(cache: Any) -> None:
                 f"layer {i} of the cache is a {type(layer).__name__}, of which it is not known where it keeps its "
                 "entries; pass a plain DynamicCache, or none"
             )
+    setattr(cache, _CHECKED, len(cache.layers))
 
 
 def kept_of(cache: Any, layer: int) -> Kept | None:
@@ -306,6 +315,9 @@ def kept_of(cache: Any, layer: int) -> Kept | None:
 def cuts_of(cache: Any) -> list[Kept]:
     """What was cut of a cache, each once, in the order of its layers."""
     layers = () if cache is None else cache.layers
+    first = getattr(layers[0], "kept", None) if layers else None
+    if first is not None and first.told.uniform:
+        return [first]
     found = {id(kept): kept for layer in layers if (kept := getattr(layer, "kept", None)) is not None}
     return list(found.values())
 

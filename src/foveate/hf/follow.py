@@ -67,7 +67,9 @@ def settle(cache: Any, real_BT: torch.Tensor, padded: bool) -> None:
     told = Told(whole, free)
     for i, layer in enumerate(cache.layers):
         # Those that lost nothing as well: who may not go on must hear it from the first layer.
-        if getattr(layer, "kept", None) is None and may_be_cut(layer):
+        if getattr(layer, "kept", None) is not None:
+            layer.told = told
+        elif may_be_cut(layer):
             cache.layers[i] = cut_layer(layer, None, told)
     for kept in cuts:
         kept.told = told

@@ -3,6 +3,7 @@
 Hooks go on the model itself, under everything; what calls it through a wrapper then meets them too.
 """
 
+import functools
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -68,7 +69,14 @@ def unseen(hook: Any, inside: bool = False) -> Any:
 
     `inside`: what it calls may be compiled all the same.
     """
-    return torch.compiler.disable(hook, recursive=not inside)
+    apart = torch.compiler.disable(hook, recursive=not inside)
+
+    @functools.wraps(hook)
+    def either(*args: Any, **kwargs: Any) -> Any:
+        # Stepping aside costs more than most of what is done for a decoded token.
+        return (apart if torch.compiler.is_compiling() or compiled() else hook)(*args, **kwargs)
+
+    return either
 
 
 def as_written(hooked: bool) -> AbstractContextManager[Any]:
