@@ -20,7 +20,7 @@ PYTEST := -m pytest -n 2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 
-.PHONY: help demo test test-newest test-oldest test-zoo test-lmms test-vllm test-vllm-all check format clean
+.PHONY: help demo test test-newest test-oldest test-zoo test-lmms test-vllm test-vllm-all docs check format clean
 
 help:
 	@echo "make demo    ask the small model that comes with the package, with fewer and fewer visual tokens"
@@ -28,6 +28,7 @@ help:
 	@echo "make test-zoo   the laws over every model type of the newest transformers (ten of them are in make test)"
 	@echo "make test-lmms  the lmms-eval tasks and model, in an environment of its own (gigabytes)"
 	@echo "make test-vllm  serving by vLLM on the CPU, in an environment of its own (3.5 GB, some minutes); -all: every check"
+	@echo "make docs    the documentation site, in out/site"
 	@echo "make check   ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
 	@echo "make clean   remove the environments and what tools left"
@@ -120,3 +121,7 @@ $(VLLM)/.ready: pyproject.toml tests/serving/environment.py
 	$(VLLM)/bin/python tests/serving/environment.py
 	$(VLLM)/bin/python $(PIP) --no-deps --editable .
 	@touch $@
+
+docs: $(VENV)/.ready-dev
+	$(PY) $(PIP) --editable '.[docs]'
+	$(VENV)/bin/mkdocs build --strict
