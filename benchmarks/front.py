@@ -1,4 +1,4 @@
-"""Draws the front page's chart, from committed results alone: accuracy on the embedded world against time to first token.
+"""Draws the front page's chart, from committed results alone: accuracy on the embedded world against time.
 
     python benchmarks/front.py
 
@@ -46,7 +46,8 @@ def draw(out: Path) -> None:
                       fontsize=9, color=colour)  # fmt: skip
     axes.set_xlabel("times as fast to the first token, choosing counted (0.5B shape, batch 1, one CPU thread)")
     axes.set_ylabel("questions right, % (embedded model)")
-    axes.set_title("keep = 22.2 % of 576 visual tokens (fastv: from layer 2 on); baselines grey", fontsize=10, loc="left")
+    title = "keep = 22.2 % of 576 visual tokens (fastv: from layer 2 on); baselines grey"
+    axes.set_title(title, fontsize=10, loc="left")
     axes.set_xlim(0.8, 4.1)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
