@@ -116,6 +116,7 @@ def run(
     out.print(f"  {name:<{width}}  {_plain(result.pruned.text)}{same}\n")
     for line in show.cuts(report):
         out.print(f"  {line}")
+    out.print(f"  {report.costs}")
     out.print(show.comparison(result, name))
     precision = str(engine.model.dtype).removeprefix("torch.")
     where = f"{model} ({facts.model_type}) on {engine.model.device}, {precision}"

@@ -1,6 +1,6 @@
 """What a pruned prefill did: counts, budget, cache, time. Readable as a repr, plain data as a dict."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -9,9 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from foveate.cut import Place
+from foveate.errors import PlanError
 from foveate.hf.clock import Seconds, total
 from foveate.hf.prompt import Image, Prompt
 from foveate.hf.step import Step
+from foveate.ops.flops import LayerShape
 from foveate.selection import Grid
 
 
@@ -62,19 +64,28 @@ class ImageReport:
 
 @dataclass(frozen=True)
 class Report:
-    """One prefill. Text tokens and padding count in the cache figures, images alone in the budget."""
+    """One prefill. Text tokens and padding count in the cache figures and operations, images alone in the budget."""
 
     images: tuple[ImageReport, ...]
-    text_dropped: tuple[int, ...]
-    """Text tokens dropped of each prompt by cuts over the whole prompt, in the last layer."""
     cache_tokens_full: int
     """Cache entries (tokens x layers, over the batch, padding counted) without pruning."""
     cache_tokens: int
     """Cache entries as they are."""
     bytes_per_token: int
     """Bytes of one cache entry in one layer: keys and values."""
+    flops_full: float | None
+    """Operations of the decoder layers' products without pruning, over the batch, padding counted; None where the
+    model's config does not tell a layer's shape. Choosing, the tower and the head are not in it."""
+    flops: float | None
+    """Operations as they are."""
+    _lost: Tensor
     _encoding: tuple[Seconds, ...]
     _choosing: tuple[Seconds, ...]
+
+    @cached_property
+    def text_dropped(self) -> tuple[int, ...]:
+        """Text tokens dropped of each prompt by cuts over the whole prompt, in the last layer."""
+        return tuple(self._lost.tolist())
 
     @property
     def select_seconds(self) -> float:
@@ -102,9 +113,23 @@ class Report:
         return fmean(i.budget / i.tokens for i in self.images) if self.images else 1.0
 
     @property
+    def cache_bytes(self) -> int:
+        """Bytes of keys and values that this prompt holds."""
+        return self.cache_tokens * self.bytes_per_token
+
+    @property
     def cache_bytes_saved(self) -> int:
         """Bytes of keys and values that this prompt does not hold."""
         return (self.cache_tokens_full - self.cache_tokens) * self.bytes_per_token
+
+    @property
+    def costs(self) -> str:
+        """Operations and memory in a line."""
+        cache = f"cache of {self.cache_bytes / 2**20:.2f} MiB, {self.cache_bytes_saved / 2**20:.2f} MiB saved"
+        if self.flops is None or not self.flops_full:
+            return cache
+        share = self.flops / self.flops_full
+        return f"{operations(self.flops)} of {operations(self.flops_full)} in the decoder layers ({share:.1%}); {cache}"
 
     def to_dict(self, indices: bool = False) -> dict[str, Any]:
         """Plain data for programs; `indices` adds the kept indices of every cut."""
@@ -131,7 +156,10 @@ class Report:
             "text_dropped": list(self.text_dropped),
             "cache_tokens_full": self.cache_tokens_full,
             "cache_tokens": self.cache_tokens,
+            "cache_bytes": self.cache_bytes,
             "cache_bytes_saved": self.cache_bytes_saved,
+            "flops_full": self.flops_full,
+            "flops": self.flops,
             "select_seconds": self.select_seconds,
         }
 
@@ -142,6 +170,7 @@ class Report:
             f"cache {self.cache_tokens} of {self.cache_tokens_full} entries, "
             f"{self.cache_bytes_saved / 2**20:.2f} MiB saved; selection {self.select_seconds * 1e3:.2f} ms"
         ]
+        lines.append(f"  {self.costs}")
         for i in self.images:
             steps = "".join(f" -> {'all ' * c.all_of(i.tokens)}{c.count} at {c.at}" for c in i.cuts)
             lines.append(f"  prompt {i.row}, {i.kind} {i.image}: {i.tokens}{steps}; budget {i.budget:.1f}")
@@ -163,11 +192,40 @@ def account(step: Step, prompt: Prompt, cache: Any, encoding: Iterable[Seconds])
         )
         for image in prompt.images
     )
-    lost = (prompt.loose_BL & ~prompt.alive_BL).sum(1).tolist()
-    held = sum(step.b * (step.l if s.index_BM is None else s.index_BM.shape[1]) for s in step.of_layer)
+    # Read when somebody asks: the pass has not ended on its device.
+    lost = (prompt.loose_BL & ~prompt.alive_BL).sum(1)
+    widths = [step.l if s.index_BM is None else s.index_BM.shape[1] for s in step.of_layer]
     return Report(
-        images, tuple(lost), step.b * step.l * depth, held, entry_bytes(cache), tuple(encoding), tuple(step.seconds)
+        images,
+        step.b * step.l * depth,
+        step.b * sum(widths),
+        entry_bytes(cache),
+        flops(step, [step.l] * depth),
+        flops(step, widths),
+        lost,
+        tuple(encoding),
+        tuple(step.seconds),
     )
+
+
+def flops(step: Step, widths: Sequence[int]) -> float | None:
+    """Operations of decoder layers that see so many tokens each; None where their shape is not told.
+
+    Tokens of earlier turns count as they stood before anything was cut.
+    """
+    try:
+        shape = LayerShape.of(step.lm.config)
+    except (AttributeError, TypeError, PlanError):
+        return None
+    return step.b * sum(shape.flops(n, step.past) for n in widths)
+
+
+def operations(flops: float) -> str:
+    """A number of operations in a unit that fits it."""
+    for name, size in (("TFLOP", 1e12), ("GFLOP", 1e9)):
+        if flops >= size:
+            return f"{flops / size:.3g} {name}"
+    return f"{flops / 1e6:.3g} MFLOP"
 
 
 def per_layer(image: Image, depth: int) -> tuple[int, ...]:
