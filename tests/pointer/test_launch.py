@@ -14,9 +14,10 @@ from foveate.pointer.pointing import Pointing
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
-@pytest.mark.parametrize("stop", ["hazard", "softmax", "none"])
-@pytest.mark.parametrize(("coverage", "state"), [(True, True), (False, True), (True, False)])
-@pytest.mark.parametrize("group", [1, 4])
+@pytest.mark.parametrize(
+    ("stop", "coverage", "state", "group"),
+    [("hazard", True, True, 1), ("hazard", True, True, 4), ("softmax", True, False, 4), ("none", False, True, 4)],
+)
 def test_it_picks_what_the_steps_pick(monkeypatch, stop, coverage, state, group):
     torch.manual_seed(0)
     config = PointerConfig(24, 0.3, width=16, likeness=8, group=group, coverage=coverage, state=state, stop=stop)
