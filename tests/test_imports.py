@@ -45,6 +45,7 @@ MAY = {
     "search": f"{CORE} methods hf engines data files metrics geometry",
     "pointer.train": f"{CORE} pointer methods hf engines data files metrics question",
     "bench": f"{CORE} methods hf geometry engines data files images metrics tiny viz __version__",
+    "ui": f"{CORE} methods hf engines data files viz bench search",
     "cli": None,
 }
 # Inside the Hugging Face engine: each file may import those before it.

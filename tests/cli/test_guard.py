@@ -41,7 +41,7 @@ def test_help_imports_no_framework() -> None:
     code = """
 import sys
 from foveate.__main__ import main
-for words in (["--help"], ["--version"], *([c, "--help"] for c in "run bench search train list demo doctor".split()),
+for words in (["--help"], ["--version"], *([c, "--help"] for c in "run bench search train list demo doctor ui".split()),
               ["search", "auto", "--help"], ["run", "--nonsense"], ["runn"]):
     sys.argv = ["foveate", *words]
     try:

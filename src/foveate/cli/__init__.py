@@ -66,4 +66,4 @@ def _note(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -
         typer.echo(f"foveate: note: {message}", err=True)
 
 
-from foveate.cli import bench, demo, doctor, listing, run, search, serve, train  # noqa: E402, F401  (they register their commands on `app`)
+from foveate.cli import bench, demo, doctor, listing, run, search, serve, train, ui  # noqa: E402, F401  (they register their commands on `app`)

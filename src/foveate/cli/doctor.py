@@ -21,6 +21,7 @@ EXTRAS = {
     "vision": ("torchvision", "the processors of some families, Qwen's among them"),
     "fast": ("numba", "compiled loops for methods that choose one token at a time, on a CPU"),
     "gpu": ("triton", "the same choices as kernels, on an NVIDIA GPU"),
+    "ui": ("gradio", "foveate ui: a page to play on"),
     "vllm": ("vllm", "foveate serve: plans in vLLM"),
 }
 """Extra -> the modules to look for, and what it brings."""
