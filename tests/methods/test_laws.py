@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from foveate.errors import PlanError
+from foveate.errors import PlanError, SignalError
 from foveate.methods import METHODS
 from foveate.plan import Plan
 from foveate.selection import Block, Selection, Selector, TokenView
@@ -147,6 +147,39 @@ def test_selection_laws(name, seed, b, rows, columns, blocks, data):
 def test_other_precisions_work(name, dtype):
     view = mapped(make_view(1, 2, 5, 6), lambda _, x: x.to(dtype) if x.is_floating_point() else x)
     checked(SELECTORS[name], view, 7)
+
+
+def degenerate(kind: str) -> TokenView:
+    """Tokens that leave nothing to choose by: all equal, all zero, each twice; flat or infinite attention."""
+    view = make_view(4, 2, 4, 5)
+
+    def change(name, x):
+        if name == "text_BN":
+            return x
+        if kind == "infinite attention" and "attn" in name:
+            return torch.where(torch.arange(20) % 7 == 0, torch.inf, x)
+        if x.ndim == 3 and x.shape[1] == 20:
+            return {"equal": x[:, :1].expand_as(x).clone(), "zero": torch.zeros_like(x)}.get(
+                kind, x[:, :10].repeat(1, 2, 1) if kind == "copies" else x
+            )
+        flat = kind in ("equal", "zero") and x.ndim == 2 and x.shape[1] == 20
+        return torch.full_like(x, 0.05) if flat else x
+
+    return mapped(view, change)
+
+
+@laws
+@pytest.mark.parametrize("kind", ["equal", "zero", "copies", "infinite attention"])
+def test_with_nothing_to_choose_by_k_different_tokens_come_back_all_the_same(name, kind):
+    view, select = degenerate(kind), SELECTORS[name]
+    try:
+        out = checked(select, view, 15)
+    except SignalError as e:
+        assert kind == "infinite attention" and "infinity" in str(e), (
+            "where the mathematics needs finite scores, it says so"
+        )
+        return
+    assert same(out, select(view, 15))
 
 
 @laws

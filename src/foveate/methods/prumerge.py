@@ -26,7 +26,7 @@ from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
-from foveate.ops.cosine import Cosine
+from foveate.ops.cosine import Cosine, check_finite
 from foveate.ops.merging import slots
 from foveate.ops.topk import check_k, head_mask, outliers, ranked
 from foveate.plan import Plan
@@ -68,6 +68,7 @@ class PruMerge:
         check_k(k, n)
         if k == n:
             return Selection.everything(attn_BN)
+        check_finite(attn_BN)  # they are weights
         # One of the k is the token for the rest; of a single one nothing is left over for it.
         most = max(1, k - 1)
         found_B = outliers(attn_BN).clamp(min=1, max=most)

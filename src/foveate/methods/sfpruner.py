@@ -19,7 +19,7 @@ from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
-from foveate.ops.cosine import unit
+from foveate.ops.cosine import check_finite, unit
 from foveate.ops.scale import minmax
 from foveate.ops.suppress import peaks
 from foveate.plan import Plan
@@ -61,6 +61,7 @@ class Leverage:
         if self.text_tower is not None:
             asked_BN = (self.tau * view.need("relevance_BN").float()).softmax(1)
             saliency_BN = self.alpha * asked_BN + (1 - self.alpha) * saliency_BN
+        check_finite(saliency_BN)
         score_BN = leverage(hidden_BND, self.ridge) * minmax(saliency_BN)
         return Selection.top(peaks(hidden_BND, score_BN), k)
 
