@@ -209,10 +209,13 @@ def account(step: Step, prompt: Prompt, cache: Any, encoding: Iterable[Seconds])
 
 
 def flops(step: Step, widths: Sequence[int]) -> float | None:
-    """Operations of decoder layers that see so many tokens each; None where their shape is not told.
+    """Operations of decoder layers that see so many tokens each; None where their shape is not known: experts, layers
+    that differ, layers that do not attend.
 
     Tokens of earlier turns count as they stood before anything was cut.
     """
+    if not step.family.plain(step.lm):
+        return None
     try:
         shape = LayerShape.of(step.lm.config)
     except (AttributeError, TypeError, PlanError):
