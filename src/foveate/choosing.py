@@ -167,7 +167,8 @@ def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:
             f"{(b, n)}"
         )
     counts = answer.counts_B
-    low, high = int(counts.min()), int(counts.max())
+    # Both in one, so that a device is waited for once.
+    low, high = torch.stack((counts.min(), counts.max())).tolist()
     if high > k or low < 1 or (low < k and not cut.select.adaptive):
         some = "1 to " if cut.select.adaptive else ""
         raise SignalError(f"{who} kept {low} to {high} of {n} tokens; it must keep {some}{k}")

@@ -335,6 +335,7 @@ def extend(
     shift_B: Tensor | None = None,
     by_text: bool = False,
     guesses: int = 0,
+    filled: bool | None = None,
 ) -> Kept:
     """What a layer holds after a cut: what it held, then the kept ones of `new` more positions.
 
@@ -346,10 +347,13 @@ def extend(
         shift_B: see `Kept`.
         by_text: see `Kept`.
         guesses: see `Kept`.
+        filled: whether there is filler among the new positions; None: look.
     """
     b, device = index_BM.shape[0], index_BM.device
     before = [] if old is None else [old.index_BP.to(device)]
     told = 0 if old is None else old.covers
     before.append(torch.arange(told, past, device=device).expand(b, -1))
     index_BP = torch.cat((*before, torch.where(index_BM >= 0, index_BM + past, -1)), 1)
-    return Kept(index_BP, past + new, shift_B, by_text, guesses)
+    if filled is not None and old is not None:
+        filled |= old.filled
+    return Kept(index_BP, past + new, shift_B, by_text, guesses, filled)

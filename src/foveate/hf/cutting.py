@@ -187,9 +187,9 @@ class Cutting:
 
     def shorten(self, hidden: Tensor, slots: Tensor, mixed: Mixed) -> Tensor:
         """Start the segment of what is alive, and give its states. Mixed tokens are written into the new tensor."""
-        index = squeeze_index(self.prompt.alive_BL)
+        index, filled = squeeze_index(self.prompt.alive_BL)
         out = along(hidden, gather(slots, index), self.step.b, self.step.width(hidden))
-        self.step.segment = Segment(index, new=True)
+        self.step.segment = Segment(index, new=True, filled=filled)
         if mixed:
             if hidden.ndim != 3:
                 raise ModelError("this model keeps several states a token, so tokens cannot be merged between layers")

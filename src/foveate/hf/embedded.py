@@ -90,7 +90,7 @@ class Embedded:
         for row, start, n, grid in self.images:
             for again in range(times):
                 place, alive = torch.arange(start, start + n, device=device), torch.arange(n, device=device)
-                images.append(Image(row * times + again, 0, "image", grid, place, alive, {}, (n,)))
+                images.append(Image(row * times + again, 0, "image", grid, place, alive, {}, (n,), first=start))
         return numbered(images), self.visual_BL.to(device).repeat_interleave(times, 0)
 
 

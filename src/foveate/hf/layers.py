@@ -78,7 +78,7 @@ class Layers:
 
         def make() -> Tensor:
             own = torch.arange(step.l, device=step.embeds.device).expand(step.b, -1) if index is None else index
-            return extend(kept, step.past, own, step.l).index_BP
+            return extend(kept, step.past, own, step.l, filled=False).index_BP
 
         return self._once(("keys", id(step.segment)), kept, make)
 

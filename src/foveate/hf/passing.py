@@ -5,7 +5,6 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -96,7 +95,7 @@ def _start(attached: Any, run: Run, kwargs: dict[str, Any], images: bool, embeds
         hidden = step.embeds
         cutting = run.cutting = Cutting(step, prompt_of(attached, run, step))
         cutting.towers, cutting.ids_BL = attached.towers, None if run.given else run.ids
-        if not torch.equal(cutting.prompt.alive_BL, cutting.prompt.real_BL):
+        if any(len(image.alive) < image.tokens for image in cutting.prompt.images):
             hidden = cutting.shorten(hidden, step.slots(), [])
         for cut in attached.input_cuts:
             hidden = cutting.cut(cut, hidden, None)
@@ -199,7 +198,7 @@ def lm_out(attached: Any, _lm: Any, _args: Any, output: Any) -> Any:
     cache = left(output) if not isinstance(output, tuple) else step.cache
     if cut and cache is not None:
         step.remember(cache)
-        settle(cache, step.real_BT, step.masked and not bool(step.real_BT.all()))
+        settle(cache, step.real_BT, step.masked and step.padded)
     if run.cutting is not None:
         run.dropped_BL = ~run.cutting.prompt.alive_BL if cut else None
         attached.report = account(step, run.cutting.prompt, cache, run.seconds)

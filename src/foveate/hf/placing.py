@@ -40,7 +40,9 @@ def prompt_of(attached: Any, run: Run, step: Step) -> Prompt:
         check_counts(attached.plan, [i.tokens for i in images])
     for row in sorted({i.row for i in images}):
         check_shares(attached.plan, [i.tokens for i in images if i.row == row])
-    ends = visual.gather(1, last.unsqueeze(1)).flatten().tolist()
+    # In one, so that a device is waited for once.
+    *ends, whole = torch.cat((visual.gather(1, last.unsqueeze(1)).flatten(), step.real_BT.all()[None])).tolist()
+    step.padded = not whole
     for image in images:
         if ends[image.row] and bool((here := image.place_N == last[image.row]).any()):
             image.anchor = int(here.nonzero())

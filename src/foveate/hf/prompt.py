@@ -42,6 +42,8 @@ class Image:
     """Index of the prompt's last token, where that is one of this image's: it always stays, outside the count."""
     cuts: list[tuple[Any, int, Tensor]] = field(default_factory=list)
     """(place, asked, original indices left), one a cut."""
+    first: int = 0
+    """Position of the first token, known without asking a device."""
 
     @property
     def tokens(self) -> int:
@@ -135,7 +137,7 @@ def locate(family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequ
             alive = torch.arange(n, device=ids_BL.device)
             # To where the language model begins: towers may be on another device.
             signals = {name: s.to(ids_BL.device) for name, s in e.signals.items()}
-            image = Image(here[0], 0, kind, e.unit.grid, place, alive, signals, (n,))
+            image = Image(here[0], 0, kind, e.unit.grid, place, alive, signals, (n,), first=places[start - n])
             if e.kept is not None:
                 image.alive = e.kept.nonzero().flatten().to(alive.device)
             images.append(image)
@@ -154,13 +156,13 @@ def by_runs(family: Family, ids_BL: Tensor, config: Any) -> list[Image]:
             for place in spots.tensor_split(ends.cpu()) if len(spots) else ():
                 n = len(place)
                 alive = torch.arange(n, device=ids_BL.device)
-                images.append(Image(row, 0, kind, (Block(0, 1, n),), place, alive, {}, (n,)))
+                images.append(Image(row, 0, kind, (Block(0, 1, n),), place, alive, {}, (n,), first=int(place[0])))
     return numbered(images)
 
 
 def numbered(images: list[Image]) -> list[Image]:
     """In the order of the prompts, counted in each."""
-    images.sort(key=lambda i: (i.row, int(i.place_N[0])))
+    images.sort(key=lambda i: (i.row, i.first))
     number: dict[int, int] = {}
     for image in images:
         image.number = number.setdefault(image.row, 0)
@@ -208,12 +210,13 @@ def without_last(real_BL: Tensor, n_B: Tensor) -> Tensor:
     return real_BL & (real_BL.flip(1).long().cumsum(1).flip(1) > n_B.unsqueeze(1))
 
 
-def squeeze_index(alive_BL: Tensor) -> Tensor:
-    """Places that stay, in order, evened out on the left: [B, M], -1 for filler.
+def squeeze_index(alive_BL: Tensor) -> tuple[Tensor, bool]:
+    """Places that stay, in order, evened out on the left: [B, M], -1 for filler; and whether there is any.
 
     On the left, because the next token is appended on the right, whatever a row's length.
     """
-    most = int(alive_BL.sum(1).max())
+    held = alive_BL.sum(1).tolist()
+    most = max(held)
     length = alive_BL.shape[1]
     place = torch.arange(length, device=alive_BL.device).expand_as(alive_BL)
-    return torch.where(alive_BL, place, -1).sort(1).values[:, length - most :]
+    return torch.where(alive_BL, place, -1).sort(1).values[:, length - most :], min(held) < most

@@ -39,7 +39,9 @@ def _map(step: Step, x: Tensor, layer: int) -> Tensor:
     if index is None:
         index = torch.arange(step.l, device=x.device).expand(step.b, -1)
     # `remember` has run: where it cut, `kept` already tells about this pass too.
-    keys = kept if kept is not None and kept.covers > step.past else extend(kept, step.past, index, step.l)
+    keys = (
+        kept if kept is not None and kept.covers > step.past else extend(kept, step.past, index, step.l, filled=False)
+    )
     where = torch.where(keys.index_BP < 0, keys.covers, keys.index_BP).to(x.device)[:, None, None].expand_as(x)
     full = x.new_zeros(*x.shape[:3], keys.covers + 1).scatter(3, where, x)[..., :-1]
     return segment.scatter(full, step.l, 2)

@@ -14,6 +14,8 @@ class Segment:
     index_BM: Tensor | None
     new: bool = False
     """A cut of this pass made it, so it must go into the cache."""
+    filled: bool | None = None
+    """Whether there is filler; None where nobody has looked."""
     tables: dict[Any, Any] = field(default_factory=dict)
 
     def slots(self, b: int, length: int, device: Any) -> Tensor:

@@ -47,6 +47,8 @@ class Step:
             kept.told.lead(self, whole=True)
         self.by_text = False
         """Whether some selector read the prompt's text."""
+        self.padded = True
+        """Whether some position is padding, as far as is known."""
         self.guesses = 0
         """How many of this pass's last tokens were guessed by assisted decoding, and may be taken back."""
         self.segment = self.base = Segment(None)
@@ -212,7 +214,9 @@ class Step:
             key = id(old), id(segment)
             if key not in told:
                 shift = self.shift(old, segment)
-                told[key] = extend(old, self.past, segment.index_BM, self.l, shift, self.by_text, self.guesses)
+                told[key] = extend(
+                    old, self.past, segment.index_BM, self.l, shift, self.by_text, self.guesses, segment.filled
+                )
             if isinstance(layer, Cuttable):
                 layer.kept = told[key]
             else:

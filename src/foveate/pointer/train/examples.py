@@ -178,7 +178,7 @@ class Examples:
         self, given: Given, embeds: Tensor, alive_BL: Tensor, weight_BL: Tensor
     ) -> tuple[dict[str, Any], Tensor]:
         """The language model's arguments without the places that are left out, and which places stay."""
-        index_BM = squeeze_index(alive_BL)
+        index_BM, _ = squeeze_index(alive_BL)
         kwargs = dict(given.kwargs) | {"inputs_embeds": embeds, "use_cache": False} | dict.fromkeys(NAMES)
         kwargs = {k: v for k, v in kwargs.items() if k not in NAMES or k in given.kwargs}
         step = Step(self.family, self.lm, kwargs, given.contiguous)
