@@ -59,7 +59,7 @@ def test_python_runs(page, tmp_path, monkeypatch):
     printed = io.StringIO()
     for block in blocks(page, "python"):
         code = re.sub(r"Qwen/Qwen2\.5-VL-\w+-Instruct", str(INSTRUMENT), block).replace(', device_map="auto"', "")
-        code = re.sub(r"runs/sts-\w+/selector", "tiny-111", code)
+        code = re.sub(r"runs/sts-\w+/selector", "tiny", code)
         with contextlib.redirect_stdout(printed):
             exec(compile(code, str(page), "exec"), names)
     if "attached" in names:

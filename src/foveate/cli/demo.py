@@ -26,8 +26,8 @@ _SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("sms", "0.111"): {"keep": 0.99, "stages": 1, "c": 0.628},
     ("psigmoid", "0.222"): {"top": 0.355, **_SCHEDULE},
     ("psigmoid", "0.111"): {"top": 0.2, **_SCHEDULE},
-    ("sts", "0.222"): {"keep": 0.555, "path": "tiny-222"},
-    ("sts", "0.111"): {"keep": 0.278, "path": "tiny-111"},
+    ("sts", "0.222"): {"keep": 0.555, "budget": 0.222},
+    ("sts", "0.111"): {"keep": 0.278, "budget": 0.111},
 }
 _FEWEST, _MOST = 8, 2000
 _EXAMPLES = """
@@ -43,7 +43,7 @@ The default takes under 90 seconds on two CPU cores, and needs no network.
 @app.command(epilog=_EXAMPLES)
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures and the numbers go.")] = Path("out/demo"),
-    questions: Annotated[int, typer.Option(help="How many held-out questions to ask.")] = 48,
+    questions: Annotated[int, typer.Option(help="How many held-out questions to ask.")] = 40,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
 ) -> None:
     """Ask the model that comes with the package about pictures it never saw, with fewer and fewer visual tokens."""
