@@ -85,6 +85,19 @@ def test_chunks_too_little_memory_and_an_abort(asked, wanted):
     assert tokens < 100
 
 
+@only("inert")
+def test_without_a_plan_it_is_the_stock_model(asked):
+    from foveate.engines import hf
+    from foveate.engines.score import answer
+
+    llm = make(MODELS[NAME], hf_overrides={})
+    kind = type(core(llm).model_executor.driver_worker.worker.model_runner.get_model())
+    assert kind.__module__.startswith("vllm.")
+    assert not hasattr(llm.llm_engine.model_config.hf_config, "foveate_served")
+    engine = hf.load(os.fspath(MODELS[NAME]), "cpu", "float32")
+    assert said(ask(llm, asked)) == [answer(engine, [e], None, 8)[0].text for e in asked]
+
+
 @only("mutation")
 def test_places_decide(asked, wanted, monkeypatch):
     from foveate.engines.vllm import worker
