@@ -10,6 +10,8 @@ from torch import Tensor
 from foveate.ops.cosine import ONE, check_finite
 
 _TILE = 64
+# Before it, half precision is made float32 first: the same numbers, more slowly.
+_HAS_WIDE_BMM = tuple(int(x) for x in torch.__version__.split(".")[:2]) >= (2, 8)
 
 
 @triton.jit
@@ -108,7 +110,7 @@ def matrix(x_BND: Tensor) -> Tensor:
 def _product(x_BND: Tensor) -> Tensor:
     with torch.autocast(x_BND.device.type, enabled=False):
         if x_BND.dtype in (torch.float16, torch.bfloat16):
-            if x_BND.is_cuda:
+            if x_BND.is_cuda and _HAS_WIDE_BMM:
                 return torch.bmm(x_BND, x_BND.mT, out_dtype=torch.float32)
             x_BND = x_BND.float()
         if not x_BND.is_cuda:
