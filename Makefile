@@ -92,7 +92,7 @@ $(VENV)/.torch:
 	@touch $@
 
 $(VENV)/.ready: $(VENV)/.torch pyproject.toml
-	$(PY) $(PIP) --editable '.[plot]'
+	$(PY) $(PIP) --editable '.[plot,fast]'
 	@touch $@
 
 $(VENV)/.ready-dev: $(VENV)/.torch pyproject.toml
