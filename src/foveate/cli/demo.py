@@ -36,7 +36,7 @@ _EXAMPLES = """
   foveate demo
   foveate demo --questions 200 --out out/demo
 
-The default takes under 90 seconds on two CPU cores, and needs no network.
+The default takes about two minutes on two CPU cores, and needs no network.
 """
 
 
