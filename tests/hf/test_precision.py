@@ -30,8 +30,14 @@ SIZE = {
 }
 
 
-@pytest.mark.parametrize(("name", "dtype"), [(n, torch.bfloat16) for n in NAMES] + [("llava", torch.float16)])
-@pytest.mark.parametrize("method", METHODS)
+# Every method on one family, every family by what reads attention, merges, or taps the tower.
+EVERY = [(m, "llava", torch.bfloat16) for m in METHODS]
+SOME = [(m, n, torch.bfloat16) for m in ("fastv", "pool", "fastervlm") for n in NAMES if n != "llava"]
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "dtype"), [*EVERY, *SOME, ("fastv", "llava", torch.float16), ("pool", "llava", torch.float16)]
+)
 def test_autocast(name, method, dtype):
     """Every plan drops what it should, and what the model says is finite."""
     model, b = shared(name), prompt(name)
