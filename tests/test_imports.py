@@ -49,9 +49,10 @@ MAY = {
     "cli": None,
 }
 # Inside the Hugging Face engine: each file may import those before it.
-HF = ["text_tower", "wrappers", "clock", "cache", "picking", "taps", "families", "listen", "prompt", "segment",
-      "step", "layers", "restore", "cutting", "follow", "checks", "calls", "guesses", "embedded", "reading",
-      "encode", "report", "run", "probe", "loss", "beginning", "placing", "passing", "attach"]  # fmt: skip
+HF = ["text_tower", "wrappers", "clock", "kept", "cut_layers", "cache", "picking", "taps", "families", "listen",
+      "prompt", "segment", "step", "layers", "restore", "raters", "cutting", "follow", "checks", "plan_checks", "calls",
+      "guesses", "embedded", "reading", "encodings", "encode", "report", "run", "probe", "loss", "beginning", "placing",
+      "passing", "hooks", "attach"]  # fmt: skip
 
 
 def imported(path: Path) -> set[tuple[str, ...]]:

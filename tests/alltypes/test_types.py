@@ -20,7 +20,7 @@ from alltypes.prompts import batch, mixed, single
 from alltypes.tiny import TYPES, build, empty
 from foveate import Attention, Cut, FoveateError, Plan, Selection, attach
 from foveate.cli import app
-from foveate.hf.cache import is_recurrent
+from foveate.hf.cut_layers import is_recurrent
 from foveate.hf.families.known import FAULTS, UNSUPPORTED
 from foveate.methods.fastv import TextAttention
 from zoo import NAMES as LAWS

@@ -15,10 +15,8 @@ What a forward pass knows lives in a thread-local `Run`; what a pruned prompt le
 
 import inspect
 import threading
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,26 +25,17 @@ from foveate.cut import Cut
 from foveate.errors import ModelError, PlanError
 from foveate.geometry.base import Kind
 from foveate.hf import text_tower
-from foveate.hf.beginning import begin, end
 from foveate.hf.calls import special_ids
-from foveate.hf.checks import (
-    MARK,
-    check_model,
-    check_plan,
-    has_windows,
-    reads_projections,
-)
+from foveate.hf.checks import check_model, has_windows
 from foveate.hf.embedded import Embedded, Given, check_embedded
-from foveate.hf.encode import Encoding, Features, wrapped
+from foveate.hf.encodings import Encoding, Features
 from foveate.hf.families import family
-from foveate.hf.guesses import watched
-from foveate.hf.loss import called, correct_loss
-from foveate.hf.passing import deepstack, layer_in, layer_out, lm_in, lm_out
+from foveate.hf.hooks import Hooks
+from foveate.hf.plan_checks import check_plan, reads_projections
 from foveate.hf.probe import probe as held_against
-from foveate.hf.reading import noted
 from foveate.hf.report import Report
 from foveate.hf.run import Run
-from foveate.hf.wrappers import compiled, renew_compiled, unseen, unwrapped
+from foveate.hf.wrappers import unwrapped
 from foveate.plan import Plan
 
 
@@ -91,12 +80,7 @@ class Attachment:
         # What its forward calls its arguments; an instance's may be replaced by others' hooks.
         self.names = [[*inspect.signature(type(x).forward).parameters][1:] for x in self.lm.layers]
         self.local = threading.local()
-        self._handles: list[Any] = []
-        self._ears: list[Any] = []
-        self.listening: weakref.WeakSet[Run] = weakref.WeakSet()
-        self._lock = threading.Lock()
-        self._wrapped: list[tuple[Any, str]] = []
-        self._hook()
+        self.hooks = Hooks(self)
 
     # -- life
 
@@ -141,68 +125,7 @@ class Attachment:
 
         A cache that was cut stays cut: finish a conversation before detaching, or start it anew.
         """
-        for handle in (*self._handles, *self._ears):
-            handle.remove()
-        for module, name in self._wrapped:
-            delattr(module, name)
-        self._handles, self._ears, self._wrapped = [], [], []
-        if self.base.__dict__.get(MARK) is self:
-            delattr(self.base, MARK)
-            renew_compiled()
-
-    def _hook(self) -> None:
-        renew_compiled()
-        setattr(self.base, MARK, self)
-        add = self._handles.append
-        if self.model is not self.base:
-            add(self.model.register_forward_pre_hook(unseen(partial(called, self)), with_kwargs=True))
-            add(self.model.register_forward_hook(unseen(partial(correct_loss, self)), with_kwargs=True))
-        add(self.base.register_forward_pre_hook(unseen(partial(begin, self)), with_kwargs=True))
-        add(self.lm.register_forward_pre_hook(unseen(partial(lm_in, self)), with_kwargs=True))
-        add(self.lm.register_forward_hook(unseen(partial(lm_out, self))))
-        # After the language model's, which may be the same module.
-        add(self.base.register_forward_hook(unseen(partial(end, self)), always_call=True))
-        for name in ("get_image_features", "get_video_features"):
-            if hasattr(self.base, name) and not self.family.by_runs:
-                # On the instance: the class, and every other model, keeps its own.
-                kind: Any = name.split("_")[1]
-                setattr(self.base, name, unseen(wrapped(self, kind, getattr(self.base, name)), inside=True))
-                self._wrapped.append((self.base, name))
-        for module, name, make in self.family.wraps(self.lm):
-            setattr(module, name, make(self, getattr(module, name)))
-            self._wrapped.append((module, name))
-        if hasattr(self.model, name := "_get_candidate_generator"):
-            setattr(self.model, name, watched(self.local, getattr(self.model, name)))
-            self._wrapped.append((self.model, name))
-        reads = self.encoder_cut.select.reads if self.encoder_cut is not None else frozenset()
-        if "text_BTD" in reads and hasattr(self.model, name := "generate"):
-            setattr(self.model, name, noted(self.local, getattr(self.model, name)))
-            self._wrapped.append((self.model, name))
-        if hasattr(self.lm, "_deepstack_process"):
-            self.lm._deepstack_process = unseen(deepstack(self, self.lm._deepstack_process))
-            self._wrapped.append((self.lm, "_deepstack_process"))
-
-    def listen(self, run: Run | None) -> None:
-        """Put hooks on the layers for a run, or (None) take them off where no pass has a use for them.
-
-        Code that was compiled with them looks for no others, so there they stay.
-        """
-        with self._lock:
-            if run is None:
-                if self._ears and self.plain and not self.listening and not compiled():
-                    while self._ears:
-                        self._ears.pop().remove()
-                return
-            self.listening.add(run)
-            if self._ears:
-                return
-            renew_compiled()
-            for i, layer in enumerate(self.lm.layers):
-                hook = unseen(partial(layer_in, self, i))
-                self._ears.append(layer.register_forward_pre_hook(hook, with_kwargs=True))
-                if not self.plain:
-                    # First of all, so that whoever records states records whole ones.
-                    self._ears.append(layer.register_forward_hook(unseen(partial(layer_out, self)), prepend=True))
+        self.hooks.remove()
 
     # -- the base model: tower and language model
 

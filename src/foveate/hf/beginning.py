@@ -7,10 +7,11 @@ from torch import Tensor
 from foveate.errors import ModelError
 from foveate.hf.cache import check_cache, given, length
 from foveate.hf.calls import named, stand_in_ids
-from foveate.hf.checks import MARK, check_counts, check_mask, check_rows
+from foveate.hf.checks import MARK, check_mask, check_rows
 from foveate.hf.embedded import Embedded
-from foveate.hf.encode import Encoding
+from foveate.hf.encodings import Encoding
 from foveate.hf.guesses import guessed
+from foveate.hf.plan_checks import check_counts
 from foveate.hf.prompt import placeholders, runs
 from foveate.hf.run import Run
 

@@ -17,49 +17,17 @@ from torch import Tensor, nn
 from foveate.choosing import Asked, choose
 from foveate.errors import ModelError
 from foveate.fields import TOWER, tower_fields
-from foveate.geometry.base import Call, Kind, Unit
+from foveate.geometry.base import Call, Kind
 from foveate.geometry.tower import by_image
-from foveate.hf.checks import MARK, check_counts
-from foveate.hf.clock import Clock, Seconds
+from foveate.hf.checks import MARK
+from foveate.hf.clock import Clock
+from foveate.hf.encodings import Encoding, store, stored
 from foveate.hf.families.base import Tap
+from foveate.hf.plan_checks import check_counts
 from foveate.hf.prompt import Encoded
 from foveate.hf.reading import words
 from foveate.hf.wrappers import as_written
 from foveate.ops.precise import precise
-
-_TOWER_STATES = ("last_hidden_state", "hidden_states", "attentions")
-
-
-class Encoding:
-    """What is known of the images of one encoder call. Travels with the encoder's output."""
-
-    def __init__(self, owner: Any, units: list[Unit]) -> None:
-        self.owner, self.units = owner, units
-        self.images = [Encoded(u) for u in units]
-        self.seconds: list[Seconds] = []
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> "Encoding":
-        """Outputs may be copied; what is known of them stays one object."""
-        return self
-
-    def under(self, owner: Any) -> "Encoding":
-        """The same images, for another attachment; what they cost was paid before."""
-        copy = Encoding(owner, self.units)
-        copy.images = self.images
-        return copy
-
-    def sign(self, output: Any) -> None:
-        """Remember what these features look like."""
-        self.signature = sums(output)
-
-    def made(self, output: Any) -> bool:
-        """Whether these are the features signed, or copies of them, perhaps repeated for beams."""
-        mine, theirs = self.signature.unique(), sums(output).to(self.signature.device).unique()
-        return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=1e-4)
-
-
-Features = dict[Kind, tuple[Any, "Encoding"]]
-"""An encoder's outputs, each with what is known of its images."""
 
 
 class EncoderCut:
@@ -177,11 +145,6 @@ class EncoderCut:
         return full.view(*self.shape[:-1], -1) if len(self.shape) == 3 else full
 
 
-def sums(output: Any) -> Tensor:
-    """One number an image, from its features."""
-    return torch.stack([x.detach().sum(dtype=torch.float64) for x in output.pooler_output])
-
-
 def asked(image: Encoded, text_TD: Tensor | None = None) -> Asked:
     """What an encoder cut may ask about an image: its features are its tokens' states. And of its prompt's question."""
     signals = image.signals
@@ -192,25 +155,6 @@ def asked(image: Encoded, text_TD: Tensor | None = None) -> Asked:
     if text_TD is not None:
         fields["text_BTD"] = lambda: text_TD.to(signals["encoder"].device)
     return Asked(image.unit.tokens, image.unit.tokens, fields, image.unit.grid)
-
-
-def _stored(attachment: Any, kind: Kind) -> tuple[Any, Encoding] | None:
-    """What was encoded before, where it holds all that this plan reads."""
-    found = (attachment.features or {}).get(kind)
-    if found is None or attachment.encoder_cut is not None:
-        return None
-    wanted = {TOWER[name] for name in tower_fields(attachment.plan.reads)}
-    return found if all(wanted <= image.signals.keys() for image in found[1].images) else None
-
-
-def _store(features: Features, kind: Kind, output: Any, encoding: Encoding) -> None:
-    """Put an output by, with the signals of an earlier call of the same images that read others."""
-    if kind in features:
-        both = zip(encoding.images, features[kind][1].images, strict=True)
-        encoding.images = [Encoded(new.unit, old.signals | new.signals, new.kept) for new, old in both]
-    # Models read these of an output; the tower's states, which come with it, are many times as large.
-    slim = type(output)(**{name: value for name, value in output.items() if name not in _TOWER_STATES})
-    features[kind] = slim, encoding
 
 
 def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callable[..., Any]:
@@ -231,7 +175,7 @@ def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callab
             # Which tiles make one image is not known yet; but no image has more tokens than all of them.
             for cut in attachment.plan.cuts:
                 cut.count(sum(u.tokens for u in encoding.units))
-        ready = _stored(attachment, kind)
+        ready = stored(attachment, kind)
         if ready is not None:
             output, encoding = ready[0], ready[1].under(attachment)
         else:
@@ -242,7 +186,7 @@ def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callab
             finally:
                 attachment.local.encoding = False
             if attachment.features is not None and attachment.encoder_cut is None:
-                _store(attachment.features, kind, output, encoding)
+                store(attachment.features, kind, output, encoding)
         run = attachment.run
         if run is not None:
             run.encoded[kind] = encoding.images

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 
-from foveate.hf.cache import Kept, Told, cut_layer, cuts_of, given, kept_of, length, may_be_cut
+from foveate.hf.cache import cuts_of, given, kept_of, length
+from foveate.hf.cut_layers import cut_layer, may_be_cut
+from foveate.hf.kept import Kept, Told
 from foveate.hf.wrappers import compiled
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.hf.cache import Kept, extend, is_recurrent, kept_of
+from foveate.hf.cache import kept_of
+from foveate.hf.cut_layers import is_recurrent
+from foveate.hf.kept import Kept, extend
 from foveate.hf.picking import RECURRENT, flat_masks, pick, pick_mask, renumber
 from foveate.hf.segment import Segment, along, gather
 from foveate.hf.step import Step

@@ -19,6 +19,7 @@ from foveate.hf.follow import light, settle
 from foveate.hf.layers import Layers
 from foveate.hf.placing import prompt_of
 from foveate.hf.prompt import runs
+from foveate.hf.raters import rater_attention
 from foveate.hf.report import account
 from foveate.hf.restore import restore
 from foveate.hf.run import Run
@@ -48,16 +49,16 @@ def lm_in(attached: Any, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[An
             "are visual; call forward, or detach first"
         )
     if not (cuts or images):
-        attached.listen(None)
+        attached.hooks.listen(None)
         return None
     easy = not images and attached.plain and not attached.windows
     if run is None:
         # The language model was called by itself, on a cache that was cut.
         run = attached.local.run = Run(alone=True)
     if easy and (new := light(cuts, kwargs, str(lm.config._attn_implementation), run)) is not None:
-        attached.listen(None)
+        attached.hooks.listen(None)
         return ((), kwargs | new) if new else None
-    attached.listen(run)
+    attached.hooks.listen(run)
     if lm.training and getattr(lm, "gradient_checkpointing", False):
         if attached.layer_cuts:
             raise ModelError(
@@ -165,7 +166,7 @@ def _cut_layer(attached: Any, layers: Layers, cutting: Cutting, cut: Cut, number
         layer, cached = attached.lm.layers[i], i + of.get("cache_offset", 0)
         if asked.layer == "own":
             of = layers.peek(cached, hidden, of, layer)
-        return cutting.rater_attention(asked, cached, layer, of, attached.projections)
+        return rater_attention(cutting.step, cutting.prompt, asked, cached, layer, of, attached.projections)
 
     def norms() -> Tensor:
         return key_norms(attached.lm.layers[number - 1], (previous or {})["hidden_states"])
@@ -193,7 +194,7 @@ def lm_out(attached: Any, _lm: Any, _args: Any, output: Any) -> Any:
     if run.step is None:
         return None
     step, run.step = run.step, None
-    attached.listening.discard(run)
+    attached.hooks.listening.discard(run)
     cut = any(s.index_BM is not None for s in step.of_layer)
     cache = left(output) if not isinstance(output, tuple) else step.cache
     if cut and cache is not None:

@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.hf.cache import extend, kept_of
+from foveate.hf.cache import kept_of
+from foveate.hf.kept import extend
 from foveate.hf.step import Step
 
 

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from foveate.errors import ModelError
-from foveate.hf.cache import Cuttable, Kept, cut_layer, cuts_of, extend, given, holds_keys, kept_of, length, may_be_cut
+from foveate.hf.cache import cuts_of, given, kept_of, length
 from foveate.hf.clock import Clock, Seconds
+from foveate.hf.cut_layers import Cuttable, cut_layer, holds_keys, may_be_cut
 from foveate.hf.families.base import Family
+from foveate.hf.kept import Kept, extend
 from foveate.hf.prompt import last_real
 from foveate.hf.segment import Segment, along, gather
 from foveate.ops.precise import precise

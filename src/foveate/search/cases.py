@@ -10,7 +10,7 @@ from torch import Tensor
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.engines.score import prepare_examples
-from foveate.hf.encode import Encoding, Features
+from foveate.hf.encodings import Encoding, Features
 from foveate.search.resume import Arrival
 
 
