@@ -26,7 +26,7 @@ from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
-from foveate.ops.cosine import Cosine, check_finite
+from foveate.ops.cosine import check_finite, unit
 from foveate.ops.merging import slots
 from foveate.ops.topk import check_k, head_mask, outliers, ranked
 from foveate.plan import Plan
@@ -102,8 +102,7 @@ class PruMerge:
         mix_BKN = torch.zeros(b, int(keep_BN.sum(1).max()), n, device=attn_BN.device)
         # Images that keep fewer repeat their last token in the rows that nobody reads.
         picked_BK = ranked(keep_BN.float())[:, : mix_BKN.shape[1]]
-        near_BKN = Cosine(keys_BNC).rows(picked_BK).scatter_(2, picked_BK[:, :, None], -torch.inf)
-        likes_BKM = ranked(near_BKN)[..., : min(self.neighbours, n - 1)]
+        likes_BKM = _nearest(keys_BNC, picked_BK, min(self.neighbours, n - 1))
         weight_BKN = attn_BN[:, None].expand_as(mix_BKN)
         mix_BKN.scatter_(2, likes_BKM, weight_BKN.gather(2, likes_BKM)).scatter_(2, picked_BK[:, :, None], 1.0)
         if extra_B1 is not None:
@@ -111,6 +110,18 @@ class PruMerge:
             at_B1 = slots(keep_BN).gather(1, extra_B1)
             mix_BKN.scatter_(1, at_B1[:, :, None].expand(-1, -1, n), rest_B1N)
         return Selection(keep_BN, mix_BKN)
+
+
+def _nearest(keys_BNC: Tensor, picked_BK: Tensor, m: int) -> Tensor:
+    """The m other tokens of most similar key, of equal ones the lower index: [B, K, m]."""
+    unit_BNC, n = unit(keys_BNC), keys_BNC.shape[1]
+    picked_BKC = unit_BNC.gather(1, picked_BK[:, :, None].expand(-1, -1, unit_BNC.shape[2]))
+    with torch.autocast(unit_BNC.device.type, enabled=False):
+        like_BKN = picked_BKC @ unit_BNC.mT
+    # Whole steps of 2^-30 with the index below them: no two are equal, so no sort has to be stable.
+    key_BKN = (like_BKN.double() * 2.0**30).round().long() * n - torch.arange(n, device=picked_BK.device)
+    key_BKN.scatter_(2, picked_BK[:, :, None], torch.iinfo(torch.long).min)
+    return key_BKN.topk(m).indices
 
 
 def prumerge(

@@ -94,7 +94,12 @@ def density_peaks(x_BRD: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
     A centre has many near it and nobody denser near: density is exp(-mean of the squared distances to the C nearest),
     times the distance to the nearest denser one (Rodriguez and Laio 2014, as the release has it).
     """
-    far_BRR = torch.cdist(x_BRD, x_BRD, compute_mode="donot_use_mm_for_euclid_dist") / x_BRD.shape[-1] ** 0.5
+    x_BRD = x_BRD.double()
+    square_BR1 = x_BRD.square().sum(-1, keepdim=True)
+    with torch.autocast(x_BRD.device.type, enabled=False):
+        square_BRR = square_BR1 + square_BR1.mT - 2 * (x_BRD @ x_BRD.mT)
+    # In float64, so that what is near in large numbers is near by more than rounding.
+    far_BRR = (square_BRR.clamp_(min=0) / x_BRD.shape[-1]).sqrt()
     near_BRC = far_BRR.topk(min(clusters, far_BRR.shape[1]), largest=False).values
     dense_BR = near_BRC.square().mean(-1).neg().exp()
     above_BRR = dense_BR[:, None] > dense_BR[:, :, None]
