@@ -8,6 +8,7 @@ from foveate.geometry.llava import LlavaGeometry
 from foveate.geometry.llava_next import LlavaNextGeometry
 from foveate.geometry.llava_onevision import LlavaOnevisionGeometry
 from foveate.geometry.mistral3 import Mistral3Geometry
+from foveate.geometry.paligemma import PaliGemmaGeometry
 from foveate.geometry.qwen import (
     Glm4vGeometry,
     Glm4vMoeGeometry,
@@ -31,6 +32,7 @@ GEOMETRIES: dict[str, Geometry] = {
     "llava_next": LlavaNextGeometry(),
     "llava_onevision": LlavaOnevisionGeometry(),
     "mistral3": Mistral3Geometry(),
+    "paligemma": PaliGemmaGeometry(),
     "qwen2_5_vl": Qwen25VLGeometry(),
     "qwen2_vl": Qwen2VLGeometry(),
     "qwen3_5": Qwen35Geometry(),

@@ -16,6 +16,7 @@ from foveate.hf.families.llava import Llava
 from foveate.hf.families.llava_next import LlavaNext
 from foveate.hf.families.llava_onevision import LlavaOnevision
 from foveate.hf.families.mistral3 import Mistral3
+from foveate.hf.families.paligemma import PaliGemma
 from foveate.hf.families.qwen2_5_vl import Qwen25VL
 from foveate.hf.families.qwen2_vl import Qwen2VL
 from foveate.hf.families.qwen3_5 import Qwen35, Qwen35Moe
@@ -32,6 +33,7 @@ FAMILIES: dict[str, Family] = {
     "llava_next": LlavaNext(),
     "llava_onevision": LlavaOnevision(),
     "mistral3": Mistral3(),
+    "paligemma": PaliGemma(),
     "qwen2_5_vl": Qwen25VL(),
     "qwen2_vl": Qwen2VL(),
     "qwen3_5": Qwen35(),

@@ -1,0 +1,31 @@
+"""PaliGemma 1 and 2: a SigLIP tower, projected patch by patch; images and the prompt see themselves both ways."""
+
+from typing import Any
+
+from foveate.errors import ModelError
+from foveate.geometry.base import Call
+from foveate.geometry.paligemma import PaliGemmaGeometry
+from foveate.hf.families.base import Family, Tap
+from foveate.hf.families.llava import SIGNALS
+from foveate.hf.families.towers import TiledTap
+
+
+class PaliGemma(PaliGemmaGeometry, Family):
+    """`paligemma`: PaliGemmaForConditionalGeneration."""
+
+    signals = SIGNALS | {
+        "cls_attn_BN": "no [CLS]: attention received in the last layer, mean over queries and heads",
+        "cls_cos_BN": "no [CLS]: refused",
+        "encoder_BNC": "output of the last layer before its norm",
+        "keys_BNC": "keys of the last layer, mean over heads",
+    }
+
+    def check_tower(self, base: Any) -> None:
+        """SigLIP's tower."""
+        if (kind := base.config.vision_config.model_type) != "siglip_vision_model":
+            raise ModelError(f"the vision tower is {kind!r}; {self.model_type} is supported with 'siglip_vision_model'")
+
+    def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> Tap:
+        """Queries and keys of the last layer, or of the first."""
+        layer = base.vision_tower.encoder.layers[0 if first else -1]
+        return TiledTap(reads, layer, layer.self_attn, self.has_cls(base))
