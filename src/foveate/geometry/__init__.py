@@ -4,6 +4,7 @@ from foveate.geometry.base import Geometry
 from foveate.geometry.gemma3 import Gemma3Geometry
 from foveate.geometry.idefics3 import Idefics3Geometry, SmolVLMGeometry
 from foveate.geometry.internvl import InternVLGeometry
+from foveate.geometry.lfm2_vl import Lfm2VlGeometry
 from foveate.geometry.llava import LlavaGeometry
 from foveate.geometry.llava_next import LlavaNextGeometry
 from foveate.geometry.llava_onevision import LlavaOnevisionGeometry
@@ -28,6 +29,7 @@ GEOMETRIES: dict[str, Geometry] = {
     "glm4v_moe": Glm4vMoeGeometry(),
     "idefics3": Idefics3Geometry(),
     "internvl": InternVLGeometry(),
+    "lfm2_vl": Lfm2VlGeometry(),
     "llava": LlavaGeometry(),
     "llava_next": LlavaNextGeometry(),
     "llava_onevision": LlavaOnevisionGeometry(),

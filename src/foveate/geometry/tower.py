@@ -118,6 +118,13 @@ def square_cells(x: Tensor, merge: int) -> Tensor:
     return x.reshape(-1, x.shape[-1])
 
 
+def oblong_cells(x: Tensor, sides: Sequence[tuple[int, int]], merge: int) -> list[Tensor]:
+    """Patches of pictures one after the other [1, S, C] -> [R, C] a picture, averaging each merge x merge cell."""
+    parts = x[0].split([h * w for h, w in sides])
+    cells = (p.view(h // merge, merge, w // merge, merge, -1) for p, (h, w) in zip(parts, sides, strict=True))
+    return [c.mean((1, 3)).flatten(0, 1) for c in cells]
+
+
 def consecutive_cells(x: Tensor, merge: int) -> Tensor:
     """Packed patches [1, S, C] -> [R, C], averaging `merge` that follow each other."""
     return x[0].unflatten(0, (-1, merge)).mean(1)

@@ -11,6 +11,7 @@ from foveate.hf.families.idefics3 import Idefics3, SmolVLM
 from foveate.hf.families.inkling import Inkling
 from foveate.hf.families.internvl import InternVL
 from foveate.hf.families.known import UNSUPPORTED
+from foveate.hf.families.lfm2_vl import Lfm2Vl
 from foveate.hf.families.llama4 import Llama4
 from foveate.hf.families.llava import Llava
 from foveate.hf.families.llava_next import LlavaNext
@@ -29,6 +30,7 @@ FAMILIES: dict[str, Family] = {
     "glm4v_moe": Glm4vMoe(),
     "idefics3": Idefics3(),
     "internvl": InternVL(),
+    "lfm2_vl": Lfm2Vl(),
     "llava": Llava(),
     "llava_next": LlavaNext(),
     "llava_onevision": LlavaOnevision(),

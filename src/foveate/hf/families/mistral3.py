@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from foveate.errors import ModelError
 from foveate.geometry.base import Call
 from foveate.geometry.mistral3 import Mistral3Geometry
-from foveate.geometry.tower import TowerLayer, heads
+from foveate.geometry.tower import TowerLayer, heads, oblong_cells
 from foveate.hf.families.base import Family, Tap, feature_layer
 from foveate.hf.families.llava import SIGNALS, asked_layer
 from foveate.hf.families.towers import TiledTap
@@ -48,10 +48,7 @@ class PixtralTap(TiledTap):
                           self.scale, False, self._cells, lambda: bounds)  # fmt: skip
 
     def _cells(self, x: Tensor) -> Tensor:
-        out, m = [], self.merge
-        for part, (h, w) in zip(x[0].split([h * w for h, w in self.sides]), self.sides, strict=True):
-            out.append(part.view(h // m, m, w // m, m, -1).mean((1, 3)).flatten(0, 1))
-        return torch.cat(out)
+        return torch.cat(oblong_cells(x, self.sides, self.merge))
 
 
 class Mistral3(Mistral3Geometry, Family):
