@@ -1,4 +1,4 @@
-"""What a method sees of a running model, and what it answers.
+"""What a method sees of a running model, and what it answers. (long: a method's whole contract, in one place)
 
 Shape letters: B images of equal token count, N visual tokens, K kept, T text tokens, D LLM width, C encoder width.
 """

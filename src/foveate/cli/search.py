@@ -1,4 +1,4 @@
-"""`foveate search gsearch | psigmoid | auto`: from a model and a file of examples to a plan file with its evidence."""
+"""`foveate search`: from a model and examples to a plan file with its evidence. (long: three commands' options)"""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields

@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from foveate.cut import Cut
 from foveate.errors import ModelError
+from foveate.hf.accounting import account
 from foveate.hf.beginning import visual_of
 from foveate.hf.cache import NAMES, check_cache, cuts_of, given, left, length, widen
 from foveate.hf.calls import named
@@ -20,7 +21,6 @@ from foveate.hf.layers import Layers
 from foveate.hf.placing import prompt_of
 from foveate.hf.prompt import runs
 from foveate.hf.raters import rater_attention
-from foveate.hf.report import account
 from foveate.hf.restore import restore
 from foveate.hf.run import Run
 from foveate.hf.step import Step

@@ -1,4 +1,4 @@
-"""Where the visual tokens of a batch of prompts are, image by image, and which text is the question."""
+"""Where the visual tokens of a batch of prompts are, image by image. (long: every place of a prompt, found once)"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""One forward pass of the language model over a prompt that is being cut, or over a cache that was.
+"""One pass of the language model over a prompt or a cache that is cut. (long: what has places, is cut in one place)
 
 A *segment* is the set of tokens that a run of layers sees. The first is what is left at the input; each cut at a layer
 starts another. The language model itself builds everything at full length, masks and tables included; its layers get

@@ -1,4 +1,6 @@
-"""Switches for any selector: what becomes of dropped tokens, and how many an image needs. Each wraps, none copies.
+"""Switches for any selector: what becomes of dropped tokens, and how many stay. (long: three of one kind)
+
+Each wraps, none copies.
 
     plan = merged(cdpruner(keep=64))        # dropped tokens are averaged into the nearest kept one
     plan = restored(divprune(keep=64))      # RESTORE: half of the count goes to merged groups

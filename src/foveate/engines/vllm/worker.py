@@ -1,4 +1,7 @@
-"""The worker: chooses among an image's tokens, sends each kept one's place with it, and puts places into positions."""
+"""The worker: chooses, and sends each kept token's place with it. (long: what seven models share)
+
+Places are put into positions where the language model is called.
+"""
 
 import logging
 from collections import Counter, defaultdict

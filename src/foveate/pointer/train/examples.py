@@ -29,6 +29,7 @@ from foveate.methods.uniform import Uniform
 from foveate.plan import Plan
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.noise import Support
+from foveate.pointer.train.answered import NONE, answered
 from foveate.pointer.train.task import Seen
 from foveate.question import question
 
@@ -41,7 +42,6 @@ class _All(Uniform):
 
 _EVERYTHING = Plan((Cut("input", Uniform(), 1.0),))
 _WITH_FEATURES = Plan((Cut("input", _All(), 1.0),))
-_NONE = -100
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class Examples:
         model = self.engine.model
         prompt = prepare_examples(self.engine, examples)
         ids_BL = prompt.inputs["input_ids"]
-        inputs, next_BL = _answered(self.engine, prompt.inputs, [e.answers[0] for e in examples])
+        inputs, next_BL = answered(self.engine, prompt.inputs, [e.answers[0] for e in examples])
         noted: dict[str, Any] = {}
 
         def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
@@ -145,8 +145,8 @@ class Examples:
             alive_BL[image.row, at] = True
         kwargs, index_BM = self._shorter(given, embeds, alive_BL, weight_BL)
         out = self.lm(**kwargs)
-        next_BM = gather(given.next_BL, index_BM).masked_fill(index_BM < 0, _NONE)
-        said = next_BM != _NONE
+        next_BM = gather(given.next_BL, index_BM).masked_fill(index_BM < 0, NONE)
+        said = next_BM != NONE
         scores = self.engine.model.get_output_embeddings()(out.last_hidden_state[said]).float()
         return F.cross_entropy(scores, next_BM[said]), (scores.argmax(-1) == next_BM[said]).float().mean()
 
@@ -206,26 +206,3 @@ def _stack(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     counts = torch.tensor([len(r) for r in rows], device=stacked.device)
     real = torch.arange(width, device=stacked.device) < counts.unsqueeze(1)
     return stacked, None if bool(real.all()) else real
-
-
-def _answered(engine: Engine, inputs: dict[str, Any], answers: Sequence[str]) -> tuple[dict[str, Any], Tensor]:
-    """Inputs with each prompt's answer and the end token after it, and what is to be said at each place."""
-    end = engine.model.generation_config.eos_token_id
-    ends = [] if end is None else [end if isinstance(end, int) else min(end)]
-    tokenizer = engine.processor.tokenizer
-    rows = [tokenizer(a, add_special_tokens=False)["input_ids"] + ends for a in answers]
-    ids_BL = inputs["input_ids"]
-    b, length = ids_BL.shape
-    width = max(map(len, rows))
-    fill = tokenizer.pad_token_id or 0
-    more = ids_BL.new_tensor([r + [fill] * (width - len(r)) for r in rows])
-    real = ids_BL.new_tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows])
-    out = dict(inputs)
-    for name, value in inputs.items():
-        if isinstance(value, Tensor) and value.shape == (b, length):
-            tail = {"input_ids": more, "attention_mask": real}.get(name, torch.zeros_like(more))
-            out[name] = torch.cat((value, tail.to(value)), 1)
-    next_BL = ids_BL.new_full((b, length + width), _NONE)
-    # The token at a place is said by the place before it.
-    next_BL[:, length - 1 : length + width - 1] = more.masked_fill(real == 0, _NONE)
-    return out, next_BL
