@@ -15,6 +15,7 @@ from learned import options
 
 KEEP = 0.5
 NOT_NESTED = {
+    "vtw",  # never asked: its cuts keep all or none
     "uniform", "pool", "visionzip", "prumerge", "vispruner", "holov", "hired", "tome", "trim", "sparsevlm", "dart",
     "anchorprune", "crisp", "vidcom2",
 }  # fmt: skip

@@ -19,7 +19,7 @@ from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.pointer.noise import Support
 from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
-from foveate.pointer.train import Recipe, Seen, examples, make_accelerator, state, train
+from foveate.pointer.train import Recipe, Seen, answered, examples, make_accelerator, state, train
 from foveate.pointer.train.calibrate import calibrated, counts, dialled, mean_kept, walks
 from foveate.pointer.train.examples import Examples
 from foveate.pointer.train.loop import STATE, numbers
@@ -97,7 +97,7 @@ def test_the_loss_is_that_of_the_model_with_a_cut_at_its_input(task: Examples) -
     with torch.no_grad():
         nll, right = task.loss(seen, tokens, torch.ones(places.shape), support)
     prompt = examples.prepare_examples(task.engine, task.examples)
-    inputs, next_BL = examples._answered(task.engine, prompt.inputs, ["5 6", "7 8 9"])
+    inputs, next_BL = answered.answered(task.engine, prompt.inputs, ["5 6", "7 8 9"])
     with torch.no_grad(), attach(model, Plan((Cut("input", Told(), 0.7),)), tail=TAIL) as attached:
         logits = model(**inputs).logits
         assert [len(i.cuts[0].kept) for i in attached.report.images] == [
@@ -169,7 +169,7 @@ def test_before_the_projector_too_the_loss_is_that_of_use(task: Examples) -> Non
     with torch.no_grad():
         nll, _ = early.loss(seen, tokens, torch.ones(places.shape), Support(places, torch.ones_like(places).bool()))
     prompt = examples.prepare_examples(task.engine, task.examples)
-    inputs, next_BL = examples._answered(task.engine, prompt.inputs, ["5 6", "7 8 9"])
+    inputs, next_BL = answered.answered(task.engine, prompt.inputs, ["5 6", "7 8 9"])
     with torch.no_grad(), attach(model, Plan((Cut("encoder", Told(), 0.7),)), tail=TAIL):
         logits = model(**inputs).logits
     said = next_BL >= 0
