@@ -20,6 +20,8 @@ from zoo import NAMES as LAWS
 
 RICH = sorted(set(FAMILIES) - set(LAWS))
 POOLED = ("gemma3",)
+FILMED = ("llava_next_video", "video_llava")
+CALLS = [pytest.param(n, "image", id=n) for n in RICH] + [pytest.param(n, "video", id=f"{n}-video") for n in FILMED]
 READS = frozenset({"cls_attn_BN", "encoder_BNC", "keys_BNC"})
 
 
@@ -28,10 +30,19 @@ def model_of(name: str) -> Any:
     return build(name, "eager")
 
 
-def call(name: str) -> dict[str, torch.Tensor]:
-    """Two pictures of different sizes, in one encoder call."""
+def call(name: str, kind: str = "image") -> dict[str, torch.Tensor]:
+    """Two pictures of different sizes, or two videos of three frames, in one encoder call."""
+    if kind == "video":
+        return {"pixel_values_videos": torch.randn(2, 3, 3, 16, 16, generator=torch.Generator().manual_seed(5))}
     config = model_of(name).config
     return together(name, [[picture(name, config, s, i)] for i, s in enumerate((sizes(name)[0], sizes(name)[-1]))])
+
+
+def encoded(name: str, kind: str, args: dict[str, torch.Tensor]) -> int:
+    """Tokens of a call, as the encoder gives them."""
+    if kind == "image":
+        return count(name, model_of(name), args)
+    return base(model_of(name)).get_video_features(**args, return_dict=True).pooler_output.shape[:-1].numel()
 
 
 @dataclass(frozen=True)
@@ -48,12 +59,14 @@ class Tower:
         return Selection.top(view.need("encoder_BNC").float().sum(-1) + view.need("cls_attn_BN"), k)
 
 
-@pytest.mark.parametrize("name", RICH)
-def test_counts_are_the_encoders_and_grids_cover_them(name):
-    model, args = model_of(name), call(name)
-    units = FAMILIES[name].units(base(model), "image", args)
-    assert sum(u.tokens for u in units) == count(name, model, args)
-    assert all(sum(b.size for b in u.grid) == u.tokens for u in units)
+@pytest.mark.parametrize(("name", "kind"), CALLS)
+def test_counts_are_the_encoders_and_grids_cover_them(name, kind):
+    args = call(name, kind)
+    units = FAMILIES[name].units(base(model_of(name)), kind, args)
+    assert sum(u.tokens for u in units) == encoded(name, kind, args)
+    # All but one [CLS] a frame.
+    outside = 3 if (name, kind) == ("video_llava", "video") else 0
+    assert all(sum(b.size for b in u.grid) == u.tokens - outside for u in units)
 
 
 class Shares(TorchFunctionMode):
@@ -70,29 +83,35 @@ class Shares(TorchFunctionMode):
         return out
 
 
-@pytest.mark.parametrize("name", RICH)
-def test_tower_attention_is_the_towers_own(name):
+@pytest.mark.parametrize(("name", "kind"), CALLS)
+def test_tower_attention_is_the_towers_own(name, kind):
     """Attention received in the feature layer, from the softmax that the tower itself computes."""
-    model, args = model_of(name), call(name)
+    model, args = model_of(name), call(name, kind)
     inner, family = base(model), FAMILIES[name]
     tap = family.tap(inner, READS, args)
     handles = tap.hooks()
     with torch.no_grad(), Shares() as shares:
-        count(name, model, args)
+        encoded(name, kind, args)
     for handle in handles:
         handle.remove()
     vision = model.config.vision_config
-    calls = len(shares.of) // (getattr(vision, "num_hidden_layers", None) or vision.depth)
+    depth = getattr(vision, "num_hidden_layers", None) or vision.depth
+    # A tower may stop at the layer that is read.
+    calls = max(1, len(shares.of) // depth)
+    at = depth + getattr(model.config, "vision_feature_layer", -1)
     layer = tap.shown()
-    want = layer.rows(received(name, shares.of[-calls:], inner, args).unsqueeze(-1))
+    got = received(name, shares.of[at * calls :][:calls], inner, args)
+    want = layer.rows(got[:, int(layer.cls and not layer.whole) :].unsqueeze(-1))
     signals = tap.signals()
     assert_close(signals.cls_attn, want, rtol=1e-4, atol=1e-6)
-    rows = family.rows(inner, "image", args)
+    rows = family.rows(inner, kind, args)
     assert len(want) == rows == len(signals.encoder) == len(signals.keys)
 
 
 def received(name: str, shares: list[torch.Tensor], inner: Any, args: Any) -> torch.Tensor:
-    """Mean over heads and queries of what each patch receives: [B, patches]."""
+    """Mean over heads and queries of what each patch receives, or what [CLS] gives it: [B, patches]."""
+    if name in FILMED:
+        return shares[0][:, :, 0].mean(1)
     each = [x.mean((1, 2)) for x in shares]
     if name == "mistral3":
         # One row for all pictures, of which each sees itself alone.
@@ -158,6 +177,35 @@ def test_an_encoder_cut_is_an_input_cut_by_the_same_choice(name):
     for (row, _), spots in places(inputs, model.config.image_token_id).items():
         here[row, spots] = False
     assert_close(told[0][0][here], told[1][0][here], rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("name", FILMED)
+def test_videos_are_cut_beside_images(name):
+    """At the encoder as at the input, and there as the stock model with what is dropped masked."""
+    model, film = model_of(name), call(name, "video")
+    inputs = batch(name, model, [Row([3, sizes(name)[-1], 9], 1), Row([5, sizes(name)[-1], 7], 2)])
+    ids = inputs["input_ids"]
+    video = torch.full((2, encoded(name, "video", film) // 2), model.config.video_token_id)
+    inputs["input_ids"] = torch.cat((ids, video, ids[:, -6:]), 1)
+    inputs = inputs | film | {"attention_mask": torch.ones_like(inputs["input_ids"])}
+    told = []
+    for at in ("encoder", "input"):
+        with torch.no_grad(), attach(model, Plan((Cut(at, Tower(), 0.5),))) as attached:
+            told.append((model(**inputs).logits, attached.report.images))
+    assert [i.cuts[-1].kept for i in told[0][1]] == [i.cuts[-1].kept for i in told[1][1]]
+    assert [(i.row, i.tokens) for i in told[0][1]][1::2] == [(0, video.shape[1]), (1, video.shape[1])]
+    here = torch.ones_like(inputs["input_ids"])
+    for image in told[1][1]:
+        token = model.config.image_token_id if image.tokens != video.shape[1] else model.config.video_token_id
+        spots = (inputs["input_ids"][image.row] == token).nonzero().flatten()
+        dropped = torch.ones(image.tokens, dtype=torch.bool)
+        dropped[list(image.cuts[-1].kept)] = False
+        here[image.row, spots[dropped]] = 0
+    with torch.no_grad():
+        original = torch.arange(here.shape[1]).expand_as(here)
+        want = model(**inputs | {"attention_mask": here, "position_ids": original}).logits[here.bool()]
+    for logits, _ in told:
+        assert_close(logits[here.bool()], want, rtol=2e-4, atol=2e-4)
 
 
 @pytest.mark.parametrize("name", RICH)

@@ -7,6 +7,7 @@ from foveate.geometry.internvl import InternVLGeometry
 from foveate.geometry.lfm2_vl import Lfm2VlGeometry
 from foveate.geometry.llava import LlavaGeometry
 from foveate.geometry.llava_next import LlavaNextGeometry
+from foveate.geometry.llava_next_video import LlavaNextVideoGeometry
 from foveate.geometry.llava_onevision import LlavaOnevisionGeometry
 from foveate.geometry.mistral3 import Mistral3Geometry
 from foveate.geometry.paligemma import PaliGemmaGeometry
@@ -21,6 +22,7 @@ from foveate.geometry.qwen import (
     Qwen35Geometry,
     Qwen35MoeGeometry,
 )
+from foveate.geometry.video_llava import VideoLlavaGeometry
 
 GEOMETRIES: dict[str, Geometry] = {
     "gemma3": Gemma3Geometry(),
@@ -32,6 +34,7 @@ GEOMETRIES: dict[str, Geometry] = {
     "lfm2_vl": Lfm2VlGeometry(),
     "llava": LlavaGeometry(),
     "llava_next": LlavaNextGeometry(),
+    "llava_next_video": LlavaNextVideoGeometry(),
     "llava_onevision": LlavaOnevisionGeometry(),
     "mistral3": Mistral3Geometry(),
     "paligemma": PaliGemmaGeometry(),
@@ -42,4 +45,5 @@ GEOMETRIES: dict[str, Geometry] = {
     "qwen3_vl": Qwen3VLGeometry(),
     "qwen3_vl_moe": Qwen3VLMoeGeometry(),
     "smolvlm": SmolVLMGeometry(),
+    "video_llava": VideoLlavaGeometry(),
 }

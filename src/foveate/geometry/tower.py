@@ -43,6 +43,7 @@ class TowerLayer:
         cls: whether the first of S is [CLS].
         rows: [B, S without [CLS], C] -> [R, C]: the projector's rows, means over merged cells.
         segments: bounds of what attends to each other within S, where that is not all; one batch row.
+        whole: [CLS] is one of the projector's rows, and `rows` takes it too.
         reduce: mean over the processes that share the heads of one tower; by itself one has them all.
     """
 
@@ -55,11 +56,12 @@ class TowerLayer:
     rows: Callable[[Tensor], Tensor]
     segments: Callable[[], Sequence[int]] | None = None
     reduce: Callable[[Tensor], Tensor] = lambda x: x
+    whole: bool = False
 
 
 def tower_signals(layer: TowerLayer, reads: frozenset[str]) -> TowerSignals:
     """What TokenView fields need of a layer, row by row."""
-    skip = int(layer.cls)
+    skip = int(layer.cls and not layer.whole)
 
     def rows(x: Tensor) -> Tensor:
         return layer.rows(x[:, skip:])
@@ -111,10 +113,12 @@ def heads(x: Tensor, n: int) -> Tensor:
 
 
 def square_cells(x: Tensor, merge: int) -> Tensor:
-    """Square tiles [B, S, C] -> [R, C], averaging each merge x merge cell."""
+    """Square tiles [B, S, C] -> [R, C], averaging each merge x merge cell; what fills none falls away, as in pools."""
     if merge > 1:
         side = round(x.shape[1] ** 0.5)
-        x = x.reshape(x.shape[0], side // merge, merge, side // merge, merge, -1).mean((2, 4))
+        n = side // merge
+        x = x.unflatten(1, (side, side))[:, : n * merge, : n * merge]
+        x = x.unflatten(2, (n, merge)).unflatten(1, (n, merge)).mean((2, 4))
     return x.reshape(-1, x.shape[-1])
 
 

@@ -15,6 +15,7 @@ from foveate.hf.families.lfm2_vl import Lfm2Vl
 from foveate.hf.families.llama4 import Llama4
 from foveate.hf.families.llava import Llava
 from foveate.hf.families.llava_next import LlavaNext
+from foveate.hf.families.llava_next_video import LlavaNextVideo
 from foveate.hf.families.llava_onevision import LlavaOnevision
 from foveate.hf.families.mistral3 import Mistral3
 from foveate.hf.families.paligemma import PaliGemma
@@ -22,6 +23,7 @@ from foveate.hf.families.qwen2_5_vl import Qwen25VL
 from foveate.hf.families.qwen2_vl import Qwen2VL
 from foveate.hf.families.qwen3_5 import Qwen35, Qwen35Moe
 from foveate.hf.families.qwen3_vl import Qwen3VL, Qwen3VLMoe
+from foveate.hf.families.video_llava import VideoLlava
 
 FAMILIES: dict[str, Family] = {
     "gemma3": Gemma3(),
@@ -33,6 +35,7 @@ FAMILIES: dict[str, Family] = {
     "lfm2_vl": Lfm2Vl(),
     "llava": Llava(),
     "llava_next": LlavaNext(),
+    "llava_next_video": LlavaNextVideo(),
     "llava_onevision": LlavaOnevision(),
     "mistral3": Mistral3(),
     "paligemma": PaliGemma(),
@@ -43,6 +46,7 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": Qwen3VL(),
     "qwen3_vl_moe": Qwen3VLMoe(),
     "smolvlm": SmolVLM(),
+    "video_llava": VideoLlava(),
 }
 """Those whose images, signals and grids are known."""
 DECODERS: dict[str, Generic] = {

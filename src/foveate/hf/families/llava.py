@@ -5,7 +5,7 @@ from typing import Any
 from foveate.errors import ModelError
 from foveate.geometry.base import Call
 from foveate.geometry.llava import LlavaGeometry
-from foveate.hf.families.base import Family, Tap, feature_layer
+from foveate.hf.families.base import Family, feature_layer
 from foveate.hf.families.towers import TiledTap
 
 CLS = "attention from [CLS] in the feature layer, head mean; SigLIP towers: attention received, mean over queries"
@@ -42,7 +42,7 @@ class Llava(LlavaGeometry, Family):
             )
         feature_layer(base.config.vision_feature_layer, len(tower_layers(base)))
 
-    def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> Tap:
+    def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> TiledTap:
         """Queries and keys of the feature layer, or of the first."""
         layers = tower_layers(base)
         layer = layers[0 if first else feature_layer(asked_layer(base, call), len(layers))]
