@@ -1,6 +1,7 @@
 """One thread a worker: tests run side by side, and tiny models gain nothing from more."""
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -10,8 +11,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import pytest
 import torch
 from transformers.utils import logging
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()
+
+
+@pytest.fixture(autouse=True)
+def no_accelerator_is_left():
+    """accelerate remembers the first precision of a process, and refuses others."""
+    yield
+    if state := sys.modules.get("accelerate.state"):
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+        state.GradientState._reset_state()

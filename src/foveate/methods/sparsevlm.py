@@ -98,8 +98,11 @@ def density_peaks(x_BRD: Tensor, clusters: int) -> tuple[Tensor, Tensor]:
     square_BR1 = x_BRD.square().sum(-1, keepdim=True)
     with torch.autocast(x_BRD.device.type, enabled=False):
         square_BRR = square_BR1 + square_BR1.mT - 2 * (x_BRD @ x_BRD.mT)
-    # In float64, so that what is near in large numbers is near by more than rounding.
-    far_BRR = (square_BRR.clamp_(min=0) / x_BRD.shape[-1]).sqrt()
+    # In float64, so that what is near in large numbers is near by more than rounding; in whole grains of it, so that
+    # equal distances are equal, whatever else is in the batch.
+    grain_B11 = square_BR1.amax(1, keepdim=True).clamp(min=1e-300) * 2.0**-40
+    square_BRR = (square_BRR / grain_B11).round_().clamp_(min=0) * grain_B11
+    far_BRR = (square_BRR / x_BRD.shape[-1]).sqrt()
     near_BRC = far_BRR.topk(min(clusters, far_BRR.shape[1]), largest=False).values
     dense_BR = near_BRC.square().mean(-1).neg().exp()
     above_BRR = dense_BR[:, None] > dense_BR[:, :, None]
