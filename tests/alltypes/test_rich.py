@@ -20,7 +20,7 @@ from zoo import NAMES as LAWS
 
 RICH = sorted(set(FAMILIES) - set(LAWS))
 POOLED = ("gemma3",)
-FILMED = ("llava_next_video", "video_llava")
+FILMED = ("gemma4", "llava_next_video", "video_llava")
 CALLS = [pytest.param(n, "image", id=n) for n in RICH] + [pytest.param(n, "video", id=f"{n}-video") for n in FILMED]
 READS = frozenset({"cls_attn_BN", "encoder_BNC", "keys_BNC"})
 
@@ -31,7 +31,12 @@ def model_of(name: str) -> Any:
 
 
 def call(name: str, kind: str = "image") -> dict[str, torch.Tensor]:
-    """Two pictures of different sizes, or two videos of three frames, in one encoder call."""
+    """Two pictures of different sizes, or two videos of some frames, in one encoder call."""
+    if kind == "video" and name == "gemma4":
+        still = [picture(name, model_of(name).config, (4, 6), i) for i in range(5)]
+        pixels, spots = (torch.cat([p[key] for p in still]) for key in ("pixel_values", "image_position_ids"))
+        frames = {"num_frames_per_video": torch.tensor([3, 2])}
+        return {"pixel_values_videos": pixels, "video_position_ids": spots} | frames
     if kind == "video":
         return {"pixel_values_videos": torch.randn(2, 3, 3, 16, 16, generator=torch.Generator().manual_seed(5))}
     config = model_of(name).config
@@ -42,7 +47,14 @@ def encoded(name: str, kind: str, args: dict[str, torch.Tensor]) -> int:
     """Tokens of a call, as the encoder gives them."""
     if kind == "image":
         return count(name, model_of(name), args)
-    return base(model_of(name)).get_video_features(**args, return_dict=True).pooler_output.shape[:-1].numel()
+    with torch.no_grad():
+        return sum(len(x) for x in videos(name, args))
+
+
+def videos(name: str, args: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    """Each video's tokens, as the encoder gives them."""
+    features = base(model_of(name)).get_video_features(**args, return_dict=True).pooler_output
+    return list(features.reshape(2, -1, features.shape[-1]) if isinstance(features, torch.Tensor) else features)
 
 
 @dataclass(frozen=True)
@@ -110,16 +122,17 @@ def test_tower_attention_is_the_towers_own(name, kind):
 
 def received(name: str, shares: list[torch.Tensor], inner: Any, args: Any) -> torch.Tensor:
     """Mean over heads and queries of what each patch receives, or what [CLS] gives it: [B, patches]."""
-    if name in FILMED:
+    if name in FILMED and name != "gemma4":
         return shares[0][:, :, 0].mean(1)
     each = [x.mean((1, 2)) for x in shares]
     if name == "mistral3":
         # One row for all pictures, of which each sees itself alone.
         sides = [h * w for h, w in FAMILIES[name].sides(inner, args, 1)]
         return each[0] * each[0].shape[1] / torch.tensor(sides).repeat_interleave(torch.tensor(sides))
-    if name == "lfm2_vl":
+    if name in ("gemma4", "lfm2_vl"):
         # Padding neither asks nor is seen.
-        real = args["pixel_attention_mask"].bool()
+        real = next(x for key, x in args.items() if key.endswith(("_attention_mask", "_position_ids")))
+        real = real.bool() if name == "lfm2_vl" else (real >= 0).all(-1)
         mean = torch.where(real[:, None, :, None], shares[0], 0).sum((1, 2)) / real.sum(1, keepdim=True)
         return (mean / shares[0].shape[1])[real][None]
     return each[0] if len(each) == 1 else torch.cat(each, 1)
@@ -162,6 +175,20 @@ def test_a_row_is_of_the_patches_that_the_model_merges(name):
         assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["image", "video"])
+def test_gemma4_pools_the_patches_of_a_row(kind):
+    args = call("gemma4", kind)
+    inner = base(model_of("gemma4"))
+    tap, seen = FAMILIES["gemma4"].tap(inner, READS, args), {}
+    norm = inner.embed_vision.embedding_pre_projection_norm
+    handles = [*tap.hooks(), norm.register_forward_pre_hook(lambda _m, a: seen.update(pooled=a[0]))]
+    encoded("gemma4", kind, args)
+    for handle in handles:
+        handle.remove()
+    rows = tap.signals().encoder
+    assert_close(rows * rows.shape[-1] ** 0.5, seen["pooled"], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", RICH)
 def test_an_encoder_cut_is_an_input_cut_by_the_same_choice(name):
     model = model_of(name)
@@ -185,18 +212,24 @@ def test_videos_are_cut_beside_images(name):
     model, film = model_of(name), call(name, "video")
     inputs = batch(name, model, [Row([3, sizes(name)[-1], 9], 1), Row([5, sizes(name)[-1], 7], 2)])
     ids = inputs["input_ids"]
-    video = torch.full((2, encoded(name, "video", film) // 2), model.config.video_token_id)
+    with torch.no_grad():
+        lengths = [len(x) for x in videos(name, film)]
+    video = torch.full((2, max(lengths)), model.config.video_token_id)
+    video[1, lengths[1] :] = 9
     inputs["input_ids"] = torch.cat((ids, video, ids[:, -6:]), 1)
     inputs = inputs | film | {"attention_mask": torch.ones_like(inputs["input_ids"])}
+    if "mm_token_type_ids" in inputs:
+        image, moving = (inputs["input_ids"] == getattr(model.config, f"{k}_token_id") for k in ("image", "video"))
+        inputs["mm_token_type_ids"] = image + 2 * moving
     told = []
     for at in ("encoder", "input"):
         with torch.no_grad(), attach(model, Plan((Cut(at, Tower(), 0.5),))) as attached:
             told.append((model(**inputs).logits, attached.report.images))
     assert [i.cuts[-1].kept for i in told[0][1]] == [i.cuts[-1].kept for i in told[1][1]]
-    assert [(i.row, i.tokens) for i in told[0][1]][1::2] == [(0, video.shape[1]), (1, video.shape[1])]
+    assert [(i.row, i.tokens) for i in told[0][1]][1::2] == list(enumerate(lengths))
     here = torch.ones_like(inputs["input_ids"])
-    for image in told[1][1]:
-        token = model.config.image_token_id if image.tokens != video.shape[1] else model.config.video_token_id
+    for i, image in enumerate(told[1][1]):
+        token = model.config.video_token_id if i % 2 else model.config.image_token_id
         spots = (inputs["input_ids"][image.row] == token).nonzero().flatten()
         dropped = torch.ones(image.tokens, dtype=torch.bool)
         dropped[list(image.cuts[-1].kept)] = False

@@ -2,6 +2,7 @@
 
 from foveate.geometry.base import Geometry
 from foveate.geometry.gemma3 import Gemma3Geometry
+from foveate.geometry.gemma4 import Gemma4Geometry
 from foveate.geometry.idefics3 import Idefics3Geometry, SmolVLMGeometry
 from foveate.geometry.internvl import InternVLGeometry
 from foveate.geometry.lfm2_vl import Lfm2VlGeometry
@@ -26,6 +27,7 @@ from foveate.geometry.video_llava import VideoLlavaGeometry
 
 GEOMETRIES: dict[str, Geometry] = {
     "gemma3": Gemma3Geometry(),
+    "gemma4": Gemma4Geometry(),
     "glm46v": Glm46vGeometry(),
     "glm4v": Glm4vGeometry(),
     "glm4v_moe": Glm4vMoeGeometry(),

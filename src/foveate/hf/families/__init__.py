@@ -5,6 +5,7 @@ from typing import Any
 from foveate.errors import ModelError
 from foveate.hf.families.base import Family
 from foveate.hf.families.gemma3 import Gemma3
+from foveate.hf.families.gemma4 import Gemma4
 from foveate.hf.families.generic import Generic
 from foveate.hf.families.glm4v import Glm4v, Glm4vMoe, Glm46v
 from foveate.hf.families.idefics3 import Idefics3, SmolVLM
@@ -27,6 +28,7 @@ from foveate.hf.families.video_llava import VideoLlava
 
 FAMILIES: dict[str, Family] = {
     "gemma3": Gemma3(),
+    "gemma4": Gemma4(),
     "glm46v": Glm46v(),
     "glm4v": Glm4v(),
     "glm4v_moe": Glm4vMoe(),
