@@ -17,8 +17,8 @@ What Foveate makes of each of the {count} types of image and text that transform
 Written by `foveate list --models`, from the families and from what `make test-zoo` shows on tiny random models of
 every type: keeping all and detaching change no bit; dropping is masking, in the prefill and in three steps after it
 (or, where layers go through tokens one by one, never sending); a batch is its prompts, greedy and with beams; the text
-attention that methods read is the model's own. Real checkpoints, FlashAttention, half precision and videos were tried
-for the families that are marked *tested most* alone.
+attention that methods read is the model's own. Real checkpoints, FlashAttention and half precision were tried for the
+families that are marked *tested most* alone; videos for those, and for Gemma 4, LLaVA-NeXT-Video and Video-LLaVA.
 
 - **own**: counts, grids, tower signals and encoder cuts are known.
 - **generic**: an image is a run of placeholder tokens; cuts at the input and at layers, by `hidden_BND`, `text_BTD` and
