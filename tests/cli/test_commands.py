@@ -278,7 +278,7 @@ def process(words: list[str]) -> Any:
         [sys.executable, "-m", "foveate.cli", *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
 
