@@ -5,6 +5,7 @@ import torch
 
 from counting import Counts
 from foveate import attach
+from foveate.hf.wrappers import renew_compiled
 from foveate.methods import METHODS, method
 from zoo import DEPTH, NAMES, Row, batch, shared
 
@@ -12,6 +13,12 @@ SIZE = dict.fromkeys(NAMES, (32, 32)) | {"llava": (24, 24), "internvl": 1}
 INPUT = ["uniform", "fastervlm", "divprune", "pool"]
 INSIDE = ["fastv", "pyramiddrop", "psigmoid"]
 EXTRA = {"pyramiddrop": {"layers": (1, 2, 3)}}
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_compiled():
+    """Where something was, hooks stay on the layers: compiled code looks for no others."""
+    renew_compiled()
 
 
 def prompts(name, rows):

@@ -45,6 +45,7 @@ def list_(
     methods = show.table("method", *columns, title="[bold]Methods[/bold]")
     families = show.table("family", "video", "positions", "cls_attn_BN is", title="[bold]Model families[/bold]")
     for grid in (methods, families):
+        grid.columns[0].no_wrap = True  # what a reader copies
         for column in grid.columns[1:]:
             column.justify = "left"
     for name, e in found.items():
