@@ -35,13 +35,14 @@ def prompt(llm, example, plan=None):
     return out if plan is None else out | {"mm_processor_kwargs": {"foveate": plan}}
 
 
-def ask(llm, examples, plan=None, tokens=8):
+def ask(llm, examples, plan=None, tokens=8, ignore_eos=False):
     """Greedy answers to examples in one batch; a list of plans gives each its own."""
     from vllm import SamplingParams
 
     plans = plan if isinstance(plan, list) else [plan] * len(examples)
+    wish = SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=ignore_eos)
     prompts = [prompt(llm, e, p) for e, p in zip(examples, plans, strict=True)]
-    return llm.generate(prompts, SamplingParams(temperature=0, max_tokens=tokens, ignore_eos=False), use_tqdm=False)
+    return llm.generate(prompts, wish, use_tqdm=False)
 
 
 def said(outputs):
