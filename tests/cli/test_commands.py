@@ -12,11 +12,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from foveate import __version__, samples
-from foveate.cli import app, demo
+from foveate.cli import app, demo, trial
 from foveate.engines import hf
 from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
-from foveate.tiny import trial
 
 SAMPLE = samples.load()[4]
 ASK = ["run", "--image", str(SAMPLE.image), "--prompt", SAMPLE.question, "--repeats", "1", "--max-new-tokens", "4"]

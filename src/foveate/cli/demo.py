@@ -48,7 +48,7 @@ def demo(
 ) -> None:
     """Ask the model that comes with the package about pictures it never saw, with fewer and fewer visual tokens."""
     from foveate import files, tiny
-    from foveate.tiny import trial
+    from foveate.cli import trial
 
     if not _FEWEST <= questions <= _MOST:
         raise FoveateError(f"--questions is {questions}; give {_FEWEST} to {_MOST}")
@@ -90,7 +90,7 @@ def demo(
 
 
 def _ways(depth: int) -> list[Any]:
-    from foveate.tiny.trial import Way
+    from foveate.cli.trial import Way
 
     ways = [Way("all tokens")]
     for keep in _KEEPS:

@@ -10,20 +10,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import isqrt
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
 
+from foveate.bench.downsample import fewer_patches, interpolated
+from foveate.cut import Cut
+from foveate.engines.prompting import Prompt
 from foveate.hf.attach import attach
+from foveate.methods.uniform import Uniform
 from foveate.plan import Plan
 from foveate.tiny import world
 from foveate.tiny.inputs import PROMPT
 from foveate.tiny.statistics import wilson
-from foveate.tiny.vocabulary import GRID, PATCH
+from foveate.tiny.vocabulary import GRID
 
 BATCH = 8
 LONGEST = 6
@@ -129,10 +133,13 @@ def _ask(model: Any, processor: Any, batch: Sequence[Asked], way: Way) -> None:
             way.budgets += [i.budget for i in report.images]
             way.kept += [min(i.cuts, key=lambda c: abs(c.count - i.budget)).kept for i in report.images]
         elif way.scaled:
-            side = isqrt(round(way.keep * whole))
-            new = _generate(way, model, _scaled(model, processor, batch, texts, side), 0)
-            way.tokens += [side * side] * len(batch)
-            way.budgets += [float(side * side)] * len(batch)
+            engine: Any = SimpleNamespace(model=model, facts=SimpleNamespace(model_type=model.config.model_type))
+            few = fewer_patches(engine, Prompt(dict(inputs), 0), Cut("input", Uniform(), way.keep)).inputs
+            with interpolated(engine):
+                new = _generate(way, model, few, few["input_ids"].shape[1])
+            left = int((few["input_ids"][0] == model.config.image_token_id).sum())
+            way.tokens += [left] * len(batch)
+            way.budgets += [float(left)] * len(batch)
         else:
             new = _generate(way, model, inputs, inputs["input_ids"].shape[1])
             way.tokens += [whole] * len(batch)
@@ -142,32 +149,6 @@ def _ask(model: Any, processor: Any, batch: Sequence[Asked], way: Way) -> None:
 
 def _generate(way: Way, model: Any, inputs: Any, prompt: int) -> Tensor:
     begin = time.perf_counter()
-    if callable(inputs):
-        inputs = inputs()
     output = model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
     way.times.append(time.perf_counter() - begin)
     return output[:, prompt:]
-
-
-def _scaled(model: Any, processor: Any, batch: Sequence[Asked], texts: Sequence[str], side: int) -> Any:
-    """Arguments for generate from images of side x side patches, positions interpolated; encoded when called."""
-    small = [q.image.resize((side * PATCH, side * PATCH), Image.Resampling.BICUBIC) for q in batch]
-    pixels = processor.image_processor(small, do_resize=False, do_center_crop=False, return_tensors="pt")[
-        "pixel_values"
-    ]
-    token = model.config.image_token_id
-    rows = [processor.tokenizer(t)["input_ids"] for t in texts]
-    rows = [[x for i in row for x in ([token] * (side * side) if i == token else [i])] for row in rows]
-    longest = max(map(len, rows))
-    ids = torch.tensor([[processor.tokenizer.pad_token_id] * (longest - len(r)) + r for r in rows])
-    mask = torch.tensor([[0] * (longest - len(r)) + [1] * len(r) for r in rows])
-
-    def encode() -> dict[str, Tensor]:
-        features = model.model.get_image_features(
-            pixel_values=pixels.to(model.dtype), interpolate_pos_encoding=True, return_dict=True
-        ).pooler_output
-        embeds = model.get_input_embeddings()(ids)
-        where = (ids == token).unsqueeze(-1)
-        return {"inputs_embeds": embeds.masked_scatter(where, torch.cat(list(features))), "attention_mask": mask}
-
-    return encode
