@@ -15,13 +15,12 @@ from foveate.data import Example
 from foveate.engines.hf import Engine
 from foveate.engines.score import answer_prompt, prepare_examples
 from foveate.errors import PlanError
+from foveate.fields import ASKED
 from foveate.plan import Plan
 from foveate.selection import Selection, Selector, TokenView
 
 Bars = Callable[[Sequence[Any], str], Iterable[Any]]
 """Goes through a sequence and shows how far it is."""
-
-_TEXT_BLIND = frozenset({"hidden_BND", "grid", "encoder_BNC", "keys_BNC", "cls_attn_BN", "cls_cos_BN"})
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def look(engine: Engine, plan: Plan, data: Sequence[Example], bars: Bars) -> lis
         PlanError: the first cut keeps everything, so that its selector is never asked.
     """
     first = plan.cuts[0]
-    blind = first.select.reads <= _TEXT_BLIND and first.at in ("encoder", "input")
+    blind = not first.select.reads & ASKED and first.at in ("encoder", "input")
     times: dict[Any, int] = {}
     once: list[Example] = []
     for number, e in enumerate(data):
