@@ -11,12 +11,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import hypothesis
 import pytest
 import torch
 from transformers.utils import logging
 
 torch.set_num_threads(1)
 logging.set_verbosity_error()
+
+# The same examples on every run: a new one is looked for on purpose, with HYPOTHESIS_PROFILE=search.
+hypothesis.settings.register_profile("same", derandomize=True, database=None)
+hypothesis.settings.register_profile("search", derandomize=False)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(autouse=True)
