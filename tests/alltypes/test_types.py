@@ -1,5 +1,6 @@
 """The laws, over every type of image and text that transformers knows: `make test-zoo`; ten of them in `make test`."""
 
+import inspect
 import os
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from alltypes.prompts import batch, mixed, single
 from alltypes.tiny import TYPES, build, empty
 from foveate import Attention, Cut, FoveateError, Plan, Selection, attach
 from foveate.cli import app
+from foveate.hf.cache import NAMES as NAMES_OF_CACHES
 from foveate.hf.cut_layers import is_recurrent
 from foveate.hf.families.known import FAULTS, UNSUPPORTED
 from foveate.methods.fastv import TextAttention
@@ -201,6 +203,34 @@ def test_text_attention_is_the_models_own(name):
     assert pairs
     for got, want in pairs:
         assert_close(got[0], want[0].mean(0)[-1, spots], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cache_figures_are_the_caches(name):
+    """Whatever holds keys, whatever forgets them: recurrent layers, windows, shared and compressed keys."""
+    model, (_, inputs) = model_of(name), inputs_of(name)
+    takes = inspect.signature(type(model).forward).parameters
+    slot = next((n for n in reversed(NAMES_OF_CACHES) if n in takes), "past_key_values")
+    config = yardsticks.decoder(model).config
+    whole, cut = DynamicCache(config=config), DynamicCache(config=config)
+    with torch.no_grad():
+        model(**inputs, **{slot: whole}, use_cache=True)
+        with attach(model, STAGES) as attached:
+            model(**inputs, **{slot: cut}, use_cache=True)
+            report = attached.report
+    assert (report.cache_full.entries, report.cache_full.bytes) == held(whole)
+    assert (report.cache.entries, report.cache.bytes) == held(cut)
+
+
+def held(cache: Any) -> tuple[int, int]:
+    """Entries and bytes of a cache, counted in its tensors."""
+    entries = size = 0
+    for layer in cache.layers:
+        if getattr(layer, "keys", None) is not None:
+            entries += layer.keys.shape[0] * layer.keys.shape[-2]
+            parts = (getattr(layer, part, None) for part in ("keys", "values", "indexer_keys"))
+            size += sum(x.numel() * x.element_size() for x in parts if x is not None)
+    return entries, size
 
 
 class Look:

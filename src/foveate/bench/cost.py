@@ -107,16 +107,22 @@ def _row(
     mine, full = runners[way.id], runners["full"]
     lengths = prompt.inputs["attention_mask"].sum(1).tolist()
     visual, depth = _visual(engine, prompt), engine.facts.depth
-    held, size = len(lengths) * prompt.tokens * depth, entry_bytes(engine.model)
+    # What the full model holds is on any plan's report; else it is reckoned.
+    told = next((r.report for r in runners.values() if r.report is not None), None)
     if mine.report is not None:
-        held, size = mine.report.cache_tokens, mine.report.bytes_per_token
+        held: int | None = mine.report.cache.bytes
+    elif told is not None and way.kind != "downsample":
+        held = told.cache_full.bytes
+    else:
+        size = entry_bytes(engine.model)
+        held = None if size is None else len(lengths) * prompt.tokens * depth * size
     row: dict[str, Any] = {
         "way": way.id,
         "method": way.method,
         "keep": way.keep,
         "seconds": mine.summary(),
         "speedup": {p: ratio(full, mine, p) for p in ("encode", "prefill", "first_token", "total")},
-        "kv_bytes": None if size is None else held * size,
+        "kv_bytes": held,
         "prefill_flops": prefill_flops(engine.model, lengths, visual, mine.report, depth),
     }
     if found is None:

@@ -3,10 +3,14 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
 from foveate.errors import PlanError
 from foveate.hf.clock import Seconds
+from foveate.hf.cut_layers import Cuttable, holds_keys
 from foveate.hf.prompt import Image, Prompt
-from foveate.hf.report import CutReport, ImageReport, Report
+from foveate.hf.report import CutReport, Held, ImageReport, Report
 from foveate.hf.step import Step
 from foveate.ops.flops import LayerShape
 
@@ -31,9 +35,8 @@ def account(step: Step, prompt: Prompt, cache: Any, encoding: Iterable[Seconds])
     widths = [step.l if s.index_BM is None else s.index_BM.shape[1] for s in step.of_layer]
     return Report(
         images,
-        step.b * step.l * depth,
-        step.b * sum(widths),
-        entry_bytes(cache),
+        held(step, cache, [step.l] * depth, stock=True),
+        held(step, cache, widths),
         flops(step, [step.l] * depth),
         flops(step, widths),
         lost,
@@ -68,8 +71,39 @@ def per_layer(image: Image, depth: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def entry_bytes(cache: Any) -> int:
-    """Bytes of one token's keys and values in one layer; 0 without a cache."""
-    layer = cache.layers[0] if cache is not None and cache.layers else None
-    keys = getattr(layer, "keys", None)
-    return 0 if keys is None else 2 * keys.shape[1] * keys.shape[3] * keys.element_size()
+def held(step: Step, cache: Any, widths: Sequence[int], stock: bool = False) -> Held:
+    """What a cache holds of a pass whose layers see so many tokens each.
+
+    States of recurrent layers, which do not grow, are not counted, and keys that layers share are counted once. Without
+    a cache, what it would hold, of no known size.
+
+    Args:
+        step: the pass.
+        cache: its cache.
+        widths: tokens of each layer, in the order of the pass.
+        stock: as nobody but the model itself would fill it, which forgets what has left a window.
+    """
+    layers = DynamicCache(config=step.lm.config).layers if cache is None else cache.layers
+    entries, size = 0, 0.0
+    for i, width in zip(step.of_cache, widths, strict=False):
+        if i >= len(layers) or not holds_keys(layers[i]):
+            # A bare cache grows by the layers that ask for it.
+            if cache is None and not layers:
+                entries += step.b * width
+            continue
+        layer = layers[i]
+        if stock or not isinstance(layer, Cuttable):
+            width = min(width, getattr(layer, "sliding_window", width + 1) - 1)
+        entries += step.b * width
+        size += step.b * width * entry_bytes(layer)
+    return Held(entries, round(size))
+
+
+def entry_bytes(layer: Any) -> float:
+    """Bytes of one token in one layer of a cache: keys, values, and what an indexer keeps."""
+    size = 0.0
+    for name in ("keys", "values", "indexer_keys"):
+        x = getattr(layer, name, None)
+        if isinstance(x, Tensor) and x.numel():
+            size += x.numel() * x.element_size() / (x.shape[0] * x.shape[-2])
+    return size

@@ -58,16 +58,24 @@ class ImageReport:
 
 
 @dataclass(frozen=True)
+class Held:
+    """Keys and values in a cache, over the batch, padding counted; of layers that hold keys."""
+
+    entries: int
+    """Tokens, summed over layers."""
+    bytes: int
+    """0 without a cache."""
+
+
+@dataclass(frozen=True)
 class Report:
     """One prefill. Text tokens and padding count in the cache figures and operations, images alone in the budget."""
 
     images: tuple[ImageReport, ...]
-    cache_tokens_full: int
-    """Cache entries (tokens x layers, over the batch, padding counted) without pruning."""
-    cache_tokens: int
-    """Cache entries as they are."""
-    bytes_per_token: int
-    """Bytes of one cache entry in one layer: keys and values."""
+    cache_full: Held
+    """What this prompt would hold of the cache without pruning; in sliding layers, the window."""
+    cache: Held
+    """What it holds. Sliding layers hold everything once a cut drops something, which may be more than a window."""
     flops_full: float | None
     """Operations of the decoder layers' products without pruning, over the batch, padding counted; None where the
     model's config does not tell a layer's shape. Choosing, the tower and the head are not in it."""
@@ -108,14 +116,24 @@ class Report:
         return fmean(i.budget / i.tokens for i in self.images) if self.images else 1.0
 
     @property
+    def cache_tokens_full(self) -> int:
+        """Cache entries (tokens x layers that hold keys) without pruning."""
+        return self.cache_full.entries
+
+    @property
+    def cache_tokens(self) -> int:
+        """Cache entries as they are."""
+        return self.cache.entries
+
+    @property
     def cache_bytes(self) -> int:
         """Bytes of keys and values that this prompt holds."""
-        return self.cache_tokens * self.bytes_per_token
+        return self.cache.bytes
 
     @property
     def cache_bytes_saved(self) -> int:
-        """Bytes of keys and values that this prompt does not hold."""
-        return (self.cache_tokens_full - self.cache_tokens) * self.bytes_per_token
+        """Bytes of keys and values that this prompt does not hold; less than 0 where a window was shorter."""
+        return self.cache_full.bytes - self.cache.bytes
 
     @property
     def costs(self) -> str:
