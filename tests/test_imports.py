@@ -31,7 +31,7 @@ MAY = {
     "question": "",
     # Engines: one room each.
     "hf": f"{CORE} fields choosing servable geometry question",
-    "engines": f"{CORE} methods fields choosing servable geometry hf tiny data files images",
+    "engines": f"{CORE} methods fields choosing servable geometry question hf tiny data files images",
     "engines.vllm": f"{CORE} methods fields choosing servable geometry question engines data files images __version__",
     "families": "hf geometry",
     # The products around them.

@@ -6,17 +6,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MARKERS = ("bos_token_id", "eos_token_id", "pad_token_id", "vision_start_token_id", "vision_end_token_id")
+ENDINGS = ("_token_id", "_token_ids", "_token_index")
+"""How configs name what is a mark in a prompt: its beginning and end, padding, what stands for, opens and closes a
+picture, a frame or a sound."""
+WORDS = ("user_token_id",)
+"""Names of that kind for what is a word."""
 
 
-def marked(configs: Iterable[Any]) -> Tensor:
-    """Ids that mark places and are no text: BOS, EOS, padding, vision markers; ascending."""
+def marked(configs: Iterable[Any], tokenizer: Any = None) -> Tensor:
+    """Ids that mark places and are no text; ascending.
+
+    A config names some of them. Tags of tiles and rows, and of who speaks, are in no config: they are what a tokenizer
+    calls special, and are taken for text where none is given.
+
+    Args:
+        configs: a model's, its language model's, its generation's; None among them is passed over.
+        tokenizer: a Hugging Face tokenizer.
+    """
     ids: set[int] = set()
     for config in configs:
-        for name in MARKERS:
-            value = getattr(config, name, None)
-            ids.update(value if isinstance(value, list | tuple) else [] if value is None else [value])
-    return torch.tensor(sorted(ids), dtype=torch.long)
+        for name, value in vars(config).items() if config is not None else ():
+            if name.endswith(ENDINGS) and name not in WORDS:
+                ids.update(value if isinstance(value, list | tuple) else [value])
+    ids.update(getattr(tokenizer, "all_special_ids", ()))
+    ids.update(i for i, t in getattr(tokenizer, "added_tokens_decoder", {}).items() if t.special)
+    return torch.tensor(sorted(i for i in ids if isinstance(i, int) and i >= 0), dtype=torch.long)
 
 
 def question(real_BL: Tensor, visual_BL: Tensor, special_BL: Tensor, tail: int) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ import torch
 from foveate import tiny
 from foveate.errors import FoveateError, ModelError
 from foveate.files import place as place_of
+from foveate.question import marked
 from foveate.reading import read
 
 TINY = "tiny"
@@ -95,6 +96,8 @@ def load(name: str = TINY, device: str = "auto", dtype: str = "auto") -> Engine:
         Exception
     ) as e:  # a broken folder breaks in many ways: safetensors, tokenizers and transformers each have theirs
         raise ModelError(f"{name} does not load: {type(e).__name__}: {first_line(e)}") from e
+    # Tags of tiles and of speakers, which no config tells of: whoever attaches a plan finds them with the others.
+    model.config.tag_token_ids = marked((), getattr(processor, "tokenizer", None)).tolist()
     return Engine(model.to(place).eval(), processor, facts)
 
 

@@ -73,7 +73,7 @@ class Attachment:
         self.layer_cuts: dict[int, Cut] = {c.at: c for c in plan.cuts if isinstance(c.at, int)}
         encoder = [c for c in plan.cuts if c.at == "encoder"]
         self.encoder_cut = encoder[0] if encoder else None
-        self.special = special_ids(model)
+        self.special = special_ids(model, tokenizer)
         self.plain = self.family.plain(self.lm)
         self.windows = has_windows(self.lm.config)
         self.projections = reads_projections(self.family, self.lm)
@@ -158,8 +158,9 @@ def attach(
             question. None is `template_tail` of the model's config, or the family's usual count.
         probe: whether to try on nine tokens that cutting does to this language model what never sending does (see
             `probe.py` for the cost). None tries types without a family of their own, once for each model object.
-        tokenizer: the model's, for plans that name a `text_tower`: it reads the question. None loads it from where the
-            model came from.
+        tokenizer: the model's. What it calls special is no part of the question: tags of tiles and of speakers, say, of
+            which no config tells. And it reads the question for plans that name a `text_tower`, which without one is
+            loaded from where the model came from.
 
     Returns:
         The attachment: a context manager with `.report` and `.detach()`.

@@ -21,9 +21,10 @@ def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> d
     return given | given.pop("kwargs", {})
 
 
-def special_ids(model: Any) -> Tensor:
-    """Ids that mark places and are no text, from all that a model's configs say."""
-    return marked([model.config, model.config.get_text_config(), getattr(model, "generation_config", None)])
+def special_ids(model: Any, tokenizer: Any = None) -> Tensor:
+    """Ids that mark places and are no text, from all that a model's configs, and its tokenizer, say."""
+    configs = (model.config, model.config.get_text_config(), getattr(model, "generation_config", None))
+    return marked(configs, tokenizer)
 
 
 def stand_in_ids(family: Family, base: Any, embeds: Tensor, special: Tensor) -> Tensor:
@@ -32,6 +33,7 @@ def stand_in_ids(family: Family, base: Any, embeds: Tensor, special: Tensor) -> 
     table = base.get_input_embeddings()
     for kind in KINDS:
         token = family.token_id(base.config, kind)
-        for i in (*special.tolist(), *([] if token is None else [token])):
+        known = special[special < table.weight.shape[0]].tolist()
+        for i in (*known, *([] if token is None else [token])):
             out[(embeds == table(torch.tensor(i, device=embeds.device))).all(-1)] = i
     return out
