@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from foveate import FoveateError, files, viz
-from foveate.hf.report import CutReport, ImageReport, Report
+from foveate.hf.report import CutReport, Held, ImageReport, Report
 from foveate.selection import Block, Grid
 
 CLIP = SimpleNamespace(
@@ -28,7 +28,7 @@ def report(*images: tuple[int, Grid, dict[Any, list[int]]], kind: str = "image")
         ImageReport(0, i, kind, n, grid, tuple(CutReport(at, len(k), torch.tensor(k)) for at, k in cuts.items()), (n,))
         for i, (n, grid, cuts) in enumerate(images)
     )
-    return Report(entries, 1, 1, 1, None, None, torch.zeros(1, dtype=torch.long), (), ())
+    return Report(entries, Held(1, 1), Held(1, 1), None, None, torch.zeros(1, dtype=torch.long), (), ())
 
 
 def cells(panel: Image.Image, rows: int, columns: int) -> np.ndarray:

@@ -11,7 +11,7 @@ import torch
 from foveate import FoveateError, ModelError, PlanError, images, samples, tiny
 from foveate.engines import hf
 from foveate.engines.stopwatch import Stopwatch
-from foveate.hf.report import Report
+from foveate.hf.report import Held, Report
 from foveate.methods import METHODS
 
 SAMPLE = samples.load()[0]
@@ -67,7 +67,7 @@ def test_the_split_adds_up(engine: hf.Engine, picture: Any, method: str | None) 
 def test_selection_is_taken_out_of_the_part_it_happened_in(engine: hf.Engine, picture: Any) -> None:
     clock = Stopwatch(engine.model)
     clock._stamps = [0.0, 10.0, 30.0, 70.0]
-    times = clock.times(Report((), 0, 0, 0, None, None, torch.zeros(0), (lambda: 3.0,), (lambda: 5.0,)))
+    times = clock.times(Report((), Held(0, 0), Held(0, 0), None, None, torch.zeros(0), (lambda: 3.0,), (lambda: 5.0,)))
     assert (times.encode, times.select, times.prefill, times.decode) == (7.0, 8.0, 15.0, 40.0)
 
 
