@@ -42,8 +42,8 @@ COVERAGE = Recipe(
     check_every=80,
 )  # fmt: skip
 PUBLISHED = Recipe.published(
-    steps=120, save_every=20, warmup=5, spread=(0.03, 3.0), most=0.25, everything=False, gone=0.1, rate=1e-3,
-    check_every=120,
+    steps=200, save_every=20, warmup=5, spread=(0.05, 3.0), most=0.22, everything=False, gone=0.1, rate=1e-3,
+    check_every=10_000,
 )  # fmt: skip
 _SHARPNESS = 4.0
 """Of the stop in use: as `sts.py` found for one budget, counts should differ little between pictures here."""
@@ -54,9 +54,15 @@ def made(args: argparse.Namespace, lead: float = 1.0) -> tuple[Any, Recipe]:
     torch.manual_seed(args.seed)
     if args.which == "coverage":
         return PointerSelector(PointerConfig(256, 64 / TOKENS, group=4, lead=lead)), COVERAGE
-    recipe = replace(PUBLISHED, steps=args.steps, check_every=args.steps, spread=tuple(args.pressure))
+    recipe = replace(PUBLISHED, steps=args.steps, **pairs(args.recipe))
     words = 256 if args.text else 0
-    return StepwiseSelector(StepwiseConfig(192, words, 64 / TOKENS, group=2, coverage=args.covering)), recipe
+    config = StepwiseConfig(192, words, 64 / TOKENS, coverage=args.covering, **{"group": 2} | pairs(args.config))
+    return StepwiseSelector(config), recipe
+
+
+def pairs(given: list[str]) -> dict[str, Any]:
+    """`beta=0.7 scored="sum"` as a dict; values are JSON."""
+    return {k: json.loads(v) for k, v in (x.split("=", 1) for x in given)}
 
 
 def world(args: argparse.Namespace, model: Any, split: str, scenes: int, questions: int) -> World:
@@ -69,16 +75,24 @@ def world(args: argparse.Namespace, model: Any, split: str, scenes: int, questio
 def trained(args: argparse.Namespace, lead: float) -> Any:
     """The selector with the weights of its last saved state."""
     selector, _ = made(args, lead)
-    tensors, facts = state.read(args.folder / "state.safetensors")
-    print(f"{facts['step']} updates")
-    prefix = "weights/selector."
-    selector.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    selector.load_state_dict(learned(args.folder))
     return selector.eval()
+
+
+def learned(folder: Path) -> dict[str, Tensor]:
+    """The selector's weights in the last saved state."""
+    tensors, facts = state.read(folder / "state.safetensors")
+    print(f"{facts['step']} updates", flush=True)
+    prefix = "weights/selector."
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
 def learn(args: argparse.Namespace, model: Any) -> None:
     """Train, or go on."""
     selector, recipe = made(args)
+    if args.begin:
+        missing, strange = selector.load_state_dict(learned(args.begin), strict=False)
+        print(f"begins with {args.begin}; new: {missing}, unused: {strange}", flush=True)
     scenes = world(args, model, "train", args.training, 14)
     selector.fit(*scenes.statistics())
     tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
@@ -157,8 +171,11 @@ def main() -> None:
     parser.add_argument("--lead", type=int, default=TOKENS, help="tokens picked by worth, of 576")
     parser.add_argument("--leads", type=int, nargs="+", default=[0, 8, 16, TOKENS])
     parser.add_argument("--finish", type=int, help="end training after so many updates")
-    parser.add_argument("--steps", type=int, default=120, help="updates (published)")
-    parser.add_argument("--pressure", type=float, nargs=2, default=[0.03, 3.0], help="lambda's range (published)")
+    parser.add_argument("--steps", type=int, default=200, help="updates (published)")
+    parser.add_argument("--recipe", nargs="+", default=[], metavar="NAME=JSON", help="recipe fields (published)")
+    parser.add_argument("--config", nargs="+", default=[], metavar="NAME=JSON", help="config fields (published)")
+    parser.add_argument("--begin", type=Path, help="a folder of --out whose weights training begins with")
+    parser.add_argument("--name", help="the folder and the entry in the results")
     parser.add_argument("--training", type=int, default=400, help="training scenes")
     parser.add_argument("--validation", type=int, default=60, help="validation scenes to choose by")
     parser.add_argument("--dial", type=int, default=240, help="validation scenes to set mean counts by")
@@ -170,8 +187,8 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    args.name = "many" if args.which == "coverage" else f"published{'' if args.text else '-blind'}"
-    args.name += "-covering" * args.covering
+    name = "many" if args.which == "coverage" else f"published{'' if args.text else '-blind'}"
+    args.name = args.name or name + "-covering" * args.covering
     args.folder = args.out / args.name
     args.folder.mkdir(parents=True, exist_ok=True)
     {"train": learn, "look": look, "test": test, "ship": ship}[args.work](args, load_model())

@@ -68,6 +68,18 @@ def views(model: Any, processor: Any, world: World) -> list[TokenView]:
 
 def blind_methods(depth: int) -> dict[str, Callable[[int], Any]]:
     """Training-free methods that choose once, before the LLM, without the question: name -> (k -> selector)."""
+    found = _once(_READS)
+    tops = partial(METHODS["tops"], depth=depth, stages=1, **SETTINGS["tops"])
+    found["tops, stage I"] = lambda k: tops(keep=k).cuts[0].select
+    return found
+
+
+def asking_methods() -> dict[str, Callable[[int], Any]]:
+    """Training-free methods that choose once, before the LLM, by the question."""
+    return {n: make for n, make in _once(_READS | {"text_BTD"}).items() if "text_BTD" in make(64).reads}
+
+
+def _once(reads: frozenset[str]) -> dict[str, Callable[[int], Any]]:
     found: dict[str, Callable[[int], Any]] = {}
     for name, method in METHODS.items():
         if name in LEARNED:
@@ -77,10 +89,8 @@ def blind_methods(depth: int) -> dict[str, Callable[[int], Any]]:
         except Exception:  # a method that cannot be had without settings is no rival here
             continue
         cuts = plan.cuts
-        if len(cuts) == 1 and cuts[0].at == "input" and cuts[0].over == "visual" and cuts[0].select.reads <= _READS:
+        if len(cuts) == 1 and cuts[0].at == "input" and cuts[0].over == "visual" and cuts[0].select.reads <= reads:
             found[name] = lambda k, m=method: m(keep=k).cuts[0].select
-    tops = partial(METHODS["tops"], depth=depth, stages=1, **SETTINGS["tops"])
-    found["tops, stage I"] = lambda k: tops(keep=k).cuts[0].select
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,20 +52,37 @@ class World:
         cache: a folder for features; another checkpoint or world makes another file.
         text: how many questions an item has where selectors read them; 0: they read none, and an item is a scene.
         place: the cut that tokens are shown at, "input" or "encoder".
+        start: the first scene's number in its split.
     """
 
     def __init__(
-        self, model: Any, split: str, count: int, questions: int, cache: Path, text: int = 0, place: str = "input"
+        self,
+        model: Any,
+        split: str,
+        count: int,
+        questions: int,
+        cache: Path,
+        text: int = 0,
+        place: str = "input",
+        start: int = 0,
     ) -> None:
         self.model, self.text, self.place = model, text, place
-        first = FIRST if split == "train" else 0
+        first = start + (FIRST if split == "train" else 0)
         self.scenes = [world.scene(split, first + i, questions) for i in range(count)]
-        self.features = _features(model, self.scenes, cache / f"{split}-{count}-{_identity()}.safetensors")
+        which = f"{split}-{start}-{count}" if start else f"{split}-{count}"
+        self.features = _features(model, self.scenes, cache / f"{which}-{_identity()}.safetensors")
         self.items = [
             (s, list(scene.questions[i : i + (text or questions)]))
             for s, scene in enumerate(self.scenes)
             for i in range(0, len(scene.questions), text or questions)
         ]
+
+    def by_question(self) -> World:
+        """The same scenes, an item a question."""
+        other = copy.copy(self)
+        other.text = 1
+        other.items = [(s, [q]) for s, asked in self.items for q in asked]
+        return other
 
     @property
     def size(self) -> int:
@@ -80,21 +98,18 @@ class World:
         """Tokens of the items' scenes at the cut, and the questions."""
         chosen = [self.items[n] for n in numbers]
         tokens = self.shown([s for s, _ in chosen])
-        text, said = self._words([q for _, q in chosen]) if self.text else (None, None)
+        text, said = self.words([q for _, q in chosen]) if self.text else (None, None)
         return Seen(Candidates(tokens.float(), None, text, said), [q for _, q in chosen])
 
     def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
-        """Over all questions of each scene, packed behind its image; scene by scene, since each has its own length."""
-        parts = []
-        for b, asked in enumerate(seen.material):
-            n = -(-int(support.there_BS[b].sum()) // _ROUND) * _ROUND
-            # Matrix kernels are made anew for each new shape: a few noisy tokens more cost less.
-            at = (alpha_BS[b].detach() + support.there_BS[b]).topk(min(n, alpha_BS.shape[1])).indices.sort().values
-            image, places = tokens_BSD[b : b + 1, at].bfloat16(), support.places_BS[b : b + 1, at]
-            if self.place == "encoder":
-                image = self.model.model.multi_modal_projector(image)
-            parts.append(answer_states(self.model, image, places, pack([asked])))
-        states, targets = (torch.cat(p) for p in zip(*parts, strict=True))
+        """Over all questions of each scene, packed behind its image."""
+        n = -(-int(support.there_BS.sum(1).max()) // _ROUND) * _ROUND
+        # All scenes at once, each with as many tokens as the one with most: a few noisy tokens more cost less.
+        at_Bn = (alpha_BS.detach() + support.there_BS).topk(min(n, alpha_BS.shape[1]), 1).indices.sort(1).values
+        image = tokens_BSD.gather(1, at_Bn.unsqueeze(-1).expand(-1, -1, tokens_BSD.shape[-1])).bfloat16()
+        if self.place == "encoder":
+            image = self.model.model.multi_modal_projector(image)
+        states, targets = answer_states(self.model, image, support.places_BS.gather(1, at_Bn), pack(seen.material))
         scores = self.model.lm_head(states).float()
         return F.cross_entropy(scores, targets), (scores.argmax(-1) == targets).float().mean()
 
@@ -145,7 +160,8 @@ class World:
                     out[i] = hit
         return out
 
-    def _words(self, asked: Sequence[Sequence[Any]]) -> tuple[Tensor, Tensor]:
+    def words(self, asked: Sequence[Sequence[Any]]) -> tuple[Tensor, Tensor]:
+        """The embeddings of each row's questions, one after another, and which are no padding."""
         rows = [_TOKENIZER(" ".join(q.text for q in a), add_special_tokens=False)["input_ids"] for a in asked]
         width = max(map(len, rows))
         ids = torch.tensor([r + [_TOKENIZER.pad_token_id] * (width - len(r)) for r in rows])

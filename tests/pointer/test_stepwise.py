@@ -15,7 +15,7 @@ from foveate.pointer.noise import Denoiser, gate
 from foveate.pointer.soft import Heat
 from foveate.pointer.softtop import soft_top
 from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
-from foveate.pointer.stepwise.unroll import alive, expected, straight, trajectory
+from foveate.pointer.stepwise.unroll import alive, expected, straight, trajectory, weights
 from foveate.selection import TokenView
 from learned import lively
 
@@ -27,6 +27,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "groups": {"group": 3},
     "narrow": {"width": 8},
     "coverage": {"coverage": True, "likeness": 6},
+    "causal": {"causal": True, "words": 0},
 }
 every = pytest.mark.parametrize("kind", KINDS)
 
@@ -59,7 +60,14 @@ class TestByHand:
 
     def test_trajectory_score(self) -> None:
         # s_1 = .9 (1)(.3) + .81 (.5)(0) + .729 (.4)(.5); s_2 = .9 (.2) + .81 (.5)(.8)
-        assert_close(trajectory(self.chance, self.stop, 0.9), torch.tensor([[0.27 + 0.1458, 0.18 + 0.324]]))
+        weight = weights(self.stop, 0.9)
+        assert_close(weight, torch.tensor([[0.9, 0.405, 0.2916]]))
+        assert_close(trajectory(self.chance, weight), torch.tensor([[0.27 + 0.1458, 0.18 + 0.324]]))
+
+    def test_the_ablated_scores(self) -> None:
+        assert_close(weights(self.stop, 0.9, "sum"), torch.ones(1, 3))
+        # The last round before the stop: alive here, stopped at the next; the end of the rounds stops too.
+        assert_close(weights(self.stop, 0.9, "last"), torch.tensor([[0.2, 0.25, 0.4]]))
 
     def test_expected_count(self) -> None:
         # 1 (.5) + .5 (.8) + .4 (.5)
@@ -123,7 +131,8 @@ def test_selection_laws(kind: str, seed: int, b: int, n: int, data: Any) -> None
     assert torch.equal(out.keep_BN, select(v.only(select.reads), k).keep_BN), "deterministic, unread fields not needed"
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
     turned = select(TokenView(hidden_BND=v.hidden_BND[:, order], text_BTD=v.text_BTD), k)
-    assert torch.equal(turned.keep_BN, out.keep_BN[:, order]), "permuting tokens permutes the answer"
+    if kind != "causal":
+        assert torch.equal(turned.keep_BN, out.keep_BN[:, order]), "permuting tokens permutes the answer"
     fewer = select(v, data.draw(st.integers(1, k), label="fewer"))
     assert not (fewer.keep_BN & ~out.keep_BN).any(), "selections are nested"
     i = data.draw(st.integers(0, b - 1), label="image")
@@ -173,6 +182,24 @@ def test_padding_is_not_seen(kind: str) -> None:
     assert_close(long.alpha_BN[:, :18], short.alpha_BN, rtol=1e-4, atol=1e-5)
     assert_close(long.count_B, short.count_B, rtol=1e-4, atol=1e-5)
     assert not long.alpha_BN[:, 18:].any()
+
+
+def test_a_causal_encoder_sees_nothing_that_comes_later() -> None:
+    select, v = make("causal", 7), view(7)
+    cut = TokenView(hidden_BND=v.hidden_BND[:, :10], text_BTD=v.text_BTD)
+    whole, part = (select.pointer.encoder(seen(select, x))[:, :10] for x in (v, cut))
+    assert_close(part, whole, rtol=1e-4, atol=1e-5)
+    both = (make("blind", 7).pointer.encoder(seen(select, x))[:, :10] for x in (v, cut))
+    assert not torch.allclose(*both, atol=1e-2)
+
+
+def test_soft_top_k_of_logarithms_keeps_late_picks_apart() -> None:
+    """At one temperature: a token picked with certainty in round 20, and one that no round ever pointed at."""
+    score = torch.full((1, 30), 1e-6)
+    score[0, :20] = 0.9 ** torch.arange(1, 21)
+    k = torch.tensor([20.0])
+    plain, logs = soft_top(score, k, 0.2)[0], soft_top(score.log(), k, 0.2)[0]
+    assert plain[19] - plain[29] < 0.2 and logs[19] - logs[29] > 0.99
 
 
 def test_the_question_is_read_as_far_as_it_is_let_in() -> None:

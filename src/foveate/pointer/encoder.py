@@ -19,10 +19,15 @@ class Block(nn.Module):
         for last in (self.out, self.down):
             nn.init.zeros_(last.weight)
 
-    def forward(self, x_BNm: Tensor, real_BN: Tensor | None) -> Tensor:
-        """Attention among the real tokens of each image, then each token by itself."""
+    def forward(self, x_BNm: Tensor, real_BN: Tensor | None, causal: bool = False) -> Tensor:
+        """Attention among the real tokens of each image (`causal`: to earlier ones), then each token by itself."""
         q, k, v = self.qkv(self.norm_in(x_BNm)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         seen = None if real_BN is None else real_BN[:, None, None]
+        if causal:
+            n = x_BNm.shape[1]
+            before = torch.ones(n, n, dtype=torch.bool, device=x_BNm.device).tril()
+            # A row that sees nothing would be no number: padding sees itself.
+            seen = before if seen is None else (before & seen) | torch.eye(n, dtype=torch.bool, device=x_BNm.device)
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=seen).transpose(1, 2).flatten(2)
         x_BNm = x_BNm + self.out(mixed)
         return x_BNm + self.down(F.gelu(self.up(self.norm_mid(x_BNm))))

@@ -5,6 +5,7 @@ falls to 0 and the perturbation is off, each pick becomes the best token left an
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,7 @@ from foveate.pointer.pointing import Asked, Pointing
 _FLOOR = 1e-4
 """What is left of a token that is wholly taken. Not 0, or its score would be lost for good."""
 _TINY = 1e-20
+Scored = Literal["alive", "sum", "last"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,10 @@ class Heat:
     Without a perturbation a selector learns to spread each pick over many tokens that only help together, and which
     mean nothing once the picks are hard. `chained`: whether a pick also learns from what it changes for later picks.
     Over dozens of picks that chain explodes as the temperature falls. `straight`: hard values with soft gradients (the
-    straight-through estimator). For the published selector, whose history is always straight, `beta` is how fast later
-    rounds count less, and `text` how far the question is let in.
+    straight-through estimator). For the published selector, whose history is always straight: `text` is how far the
+    question is let in, `beta` how fast later rounds count less, `scored` what the trajectory score sums (see
+    `stepwise.unroll.weights`), and `logs` whether Soft Top-K sees its logarithm. Scores of late rounds are small, and
+    the temperature would not tell them from those of tokens that were never picked.
     """
 
     temperature: float
@@ -35,6 +39,8 @@ class Heat:
     straight: bool = False
     beta: float = 0.9
     text: float = 1.0
+    logs: bool = True
+    scored: Scored = "alive"
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ class StepwiseConfig:
         width: width of the selector itself; 0 is `features`, as published.
         heads: attention heads of encoder and decoder.
         blocks: joint blocks of the cross-modal encoder.
+        causal: whether a token of the encoder sees only those before it, so never the question; the papers' ablation.
         layers: decoder layers; the last one's cross-attention points.
         group: tokens a round; the stop is tested first.
         text: how far the question is let in, from 0 (E~ = 0) to 1.
@@ -32,6 +33,7 @@ class StepwiseConfig:
     width: int = 0
     heads: int = 4
     blocks: int = 2
+    causal: bool = False
     layers: int = 1
     group: int = 1
     text: float = 1.0

@@ -38,5 +38,5 @@ class Memory(Standard):
                 said_BT = torch.ones_like(said_BTd[..., 0], dtype=torch.bool) if c.said_BT is None else c.said_BT
                 seen = torch.cat((real_BN, said_BT), 1)
         for block in self.blocks:
-            x = block(x, seen)
+            x = block(x, seen, self.config.causal)
         return torch.cat((x[:, :n], self.stop.expand(b, 1, -1)), 1)

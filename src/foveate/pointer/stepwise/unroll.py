@@ -5,7 +5,10 @@ q_t+1  = M^T (onehot(a_t) - sg(p_t) + p_t)
 A_t    = prod_{u<t} (1 - p_u(stop))
 s_i    = sum_t A_t p_t(i) beta^t
 K^     = sum_t A_t (1 - p_t(stop))
-alpha  = SoftTopK_{k, tau}(s),   k = sg(batch mean of K^)
+alpha  = SoftTopK_{k, tau}(log s),   k = sg(batch mean of K^)
+
+The papers write SoftTopK(s) and leave tau open. s falls with beta^t, so that at a tau that suits the first picks no
+late one stands out; the logarithm is the same ranking on a scale where one tau suits all. `Heat.logs` has both.
 """
 
 import torch
@@ -13,12 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from foveate.pointer.candidates import Candidates
-from foveate.pointer.soft import Heat, Soft
+from foveate.pointer.soft import Heat, Scored, Soft
 from foveate.pointer.softtop import soft_top
 from foveate.pointer.stepwise.decoder import History
 from foveate.pointer.stepwise.pointer import Pointer, take
 
 _PADDING = -1e9
+_FLOOR = 1e-8
+"""Of a score whose logarithm is taken."""
 
 
 def alive(stop_BT: Tensor) -> Tensor:
@@ -26,10 +31,23 @@ def alive(stop_BT: Tensor) -> Tensor:
     return F.pad((1 - stop_BT).cumprod(1)[:, :-1], (1, 0), value=1.0)
 
 
-def trajectory(chance_BTN: Tensor, stop_BT: Tensor, beta: float) -> Tensor:
-    """s: how much each token was pointed at, earlier rounds and likelier ones counting more; rounds count from 1."""
-    t_T = torch.arange(1, stop_BT.shape[1] + 1, device=stop_BT.device)
-    return torch.einsum("bt,btn->bn", alive(stop_BT) * beta**t_T, chance_BTN)
+def weights(stop_BT: Tensor, beta: float, scored: Scored = "alive") -> Tensor:
+    """What each round counts in the score, [B, T]; rounds count from 1.
+
+    "alive", as published: A_t beta^t. The papers' ablations: "sum", all alike; "last", the round before the stop alone,
+    as far as each round is that.
+    """
+    if scored == "sum":
+        return torch.ones_like(stop_BT)
+    a_BT = alive(stop_BT)
+    if scored == "last":
+        return a_BT * F.pad(stop_BT[:, 1:], (0, 1), value=1.0)
+    return a_BT * beta ** torch.arange(1, stop_BT.shape[1] + 1, device=stop_BT.device)
+
+
+def trajectory(chance_BTN: Tensor, weight_BT: Tensor) -> Tensor:
+    """s: how much each token was pointed at, [B, N]."""
+    return torch.einsum("bt,btn->bn", weight_BT, chance_BTN)
 
 
 def expected(stop_BT: Tensor) -> Tensor:
@@ -86,7 +104,8 @@ def unroll(pointer: Pointer, c: Candidates, most: int, heat: Heat, stop_bias: Te
         passed_BN = p_BM[:, :-1] if heat.chained else p_BM[:, :-1].detach()
         rows_BgD = straight(memory_BND, passed_BN, pick_Bg)
     stop_BT, live_BT = torch.cat(stops, 1), torch.cat(lives, 1)
-    score_BN = trajectory(torch.stack(chances, 1), stop_BT, heat.beta).masked_fill(padding_BN, _PADDING)
+    score_BN = trajectory(torch.stack(chances, 1), weights(stop_BT, heat.beta, heat.scored))
+    score_BN = (score_BN.clamp(min=_FLOOR).log() if heat.logs else score_BN).masked_fill(padding_BN, _PADDING)
     count_B = config.group * (alive(stop_BT) * (1 - stop_BT) * live_BT).sum(1)
     share = (count_B.sum() / c.counts_B.sum()).detach()
     k_B = (share * c.counts_B).clamp(min=1.0).minimum(c.counts_B - 0.5)

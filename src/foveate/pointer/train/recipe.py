@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 
 from foveate.errors import FoveateError
 from foveate.pointer.noise import GATES, Gate
-from foveate.pointer.soft import Heat
+from foveate.pointer.soft import Heat, Scored
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,8 @@ class Recipe:
         chained: gradients through the whole sequence of picks, not only through each pick; see `soft.Heat`.
         denoise: a token-wise denoiser in training.
         beta: how fast later rounds count less in the published score.
+        scored: what that score sums.
+        logs: whether Soft Top-K sees the logarithm of that score; see `soft.Heat`.
         opening: the share of the run over which the question is let in, in the published selector.
         cool: the share of the run over which the temperature falls from `hottest` to `coldest`.
         calmest: the perturbation's last size; it falls from 1.
@@ -70,6 +72,8 @@ class Recipe:
     chained: bool = False
     denoise: bool = False
     beta: float = 0.9
+    logs: bool = True
+    scored: Scored = "alive"
     opening: float = 0.0
     cool: float = 0.8
     hottest: float = 1.0
@@ -122,7 +126,8 @@ class Recipe:
         temperature = self.coldest + (self.hottest - self.coldest) * (1 + cos(pi * done)) / 2
         calm = self.calmest + (1 - self.calmest) * (1 - step / self.steps)
         text = min(1.0, (step + 1) / (self.opening * self.steps)) if self.opening else 1.0
-        return Heat(temperature, calm if self.perturb else 0.0, self.chained, self.straight, self.beta, text)
+        calm = calm if self.perturb else 0.0
+        return Heat(temperature, calm, self.chained, self.straight, self.beta, text, self.logs, self.scored)
 
     def company(self, step: int) -> tuple[int, float]:
         """How many tokens by lot the LLM sees at update number `step`, and below which alpha it sees none."""

@@ -1,0 +1,115 @@
+"""Training-free ways of choosing once, before the LLM, on as many scenes as wanted; answers that are stored stay.
+
+    python benchmarks/sts_rivals.py --split val --scenes 60            # which ways are near the best
+    python benchmarks/sts_rivals.py --scenes 1000 --ways full "tops, stage I" divprune --budgets 111 056
+
+Scenes go in chunks, every way is asked a chunk before any is asked the next. Answers go to `rivals/BUDGET` in
+benchmarks/results/sts.json, which `sts_many.py test` pairs with. Ways that read the question are asked question by
+question; the others once a scene.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate import files, tiny
+from foveate.selection import TokenView
+from sts_ways import Spread, asking_methods, blind_methods, by_selector, first, spread, views
+from sts_world import World, load_model
+
+TOKENS = 576
+BUDGETS = {"222": 128, "111": 64, "056": 32}
+CHUNK, ROOM = 100, 2.5
+DISTANCE = "farthest, distance threshold"
+
+
+def known(path: Path) -> dict[str, Any]:
+    """The file of results."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    return found
+
+
+def store(path: Path, entries: dict[str, Any]) -> None:
+    """Add entries to the file of results, as it is now."""
+    whole = dict(sorted((known(path) | entries).items()))
+    files.write(path, (json.dumps(whole, indent=1) + "\n").encode())
+
+
+def by_question(select: Any, k: int, seen: Sequence[TokenView], world: World) -> list[Tensor]:
+    """What a selector that reads the question keeps for each question of each scene."""
+    kept, scene = [], 0
+    for view in seen:
+        view = view.only(select.reads | {"hidden_BND"})
+        for b in range(view.shape[0]):
+            alone = replace(view, **{f: v[b : b + 1] for f, v in vars(view).items() if isinstance(v, Tensor)})
+            for question in world.items[scene][1]:
+                text, _ = world.words([[question]])
+                kept.append(select(replace(alone, text_BTD=text.to(alone.hidden_BND)), k).keep_BN[0].nonzero()[:, 0])
+            scene += 1
+    return kept
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--split", default="test", choices=["val", "test"])
+    parser.add_argument("--scenes", type=int, default=1000)
+    parser.add_argument("--ways", nargs="+", help="by default all")
+    parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
+    parser.add_argument("--out", type=Path, default=Path("out/sts"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model = load_model()
+    blind = blind_methods(model.config.get_text_config().num_hidden_layers)
+    asking = asking_methods()
+    names = args.ways or ["full", DISTANCE, *blind, *asking]
+    prefix = "rivals" if args.split == "test" else f"rivals-{args.split}"
+    _, processor = tiny.load()
+    for start in range(0, args.scenes, CHUNK):
+        stored = known(args.results)
+        entries = {b: dict(stored.get(f"{prefix}/{b}", {}).get("ways", {})) for b in args.budgets}
+        size = min(CHUNK, args.scenes - start)
+        world = World(model, args.split, size, 8, args.out / "features", start=start)
+        seen: list[TokenView] = []
+        for budget in args.budgets:
+            k, entry = BUDGETS[budget], entries[budget]
+            for name in names:
+                way = entry.setdefault(name, {"scenes": 0, "right": "", "kept": 0})
+                if way["scenes"] != start:
+                    continue
+                if name == "full":
+                    kept = [torch.arange(TOKENS)] * size
+                    twin = entries[args.budgets[0]][name]
+                    if twin is not way and twin["scenes"] > start:
+                        entry[name] = dict(twin)
+                        continue
+                seen = seen or views(model, processor, world)
+                merged = None
+                if name == DISTANCE:
+                    points: Spread = spread(seen, int(ROOM * k + 0.5))
+                    limit = stored.get(f"evaluate/{budget}", {}).get("threshold") or points.threshold(k)
+                    kept = first(points.order_BT, points.counts(limit))
+                elif name in asking:
+                    kept = by_question(asking[name](k), k, seen, world)
+                elif name != "full":
+                    chosen = by_selector(blind[name](k), k, seen)
+                    kept, merged = chosen.kept, chosen.merged
+                hits = (world.by_question() if name in asking else world).answers(kept, merged)
+                way["right"] += "".join(str(int(x)) for x in torch.cat(hits))
+                way["kept"] += sum(map(len, kept)) / len(kept) * size
+                way["scenes"] += size
+                print(start, budget, name, f"{100 * way['right'].count('1') / len(way['right']):.2f}", flush=True)
+            store(args.results, {f"{prefix}/{budget}": {"budget": k, "ways": entry}})
+
+
+if __name__ == "__main__":
+    main()
