@@ -77,10 +77,29 @@ def test_nothing_depends_on_the_batch(
             assert r.get(k) == pytest.approx(alone[key].get(k), abs=1e-4)
 
 
-def test_the_full_model_is_answered_as_the_engine_answers(engine: Any, task: Task, whole: list[Any]) -> None:
-    said = score.answer(engine, task.examples[:2], None, task.max_new_tokens)
-    found = by_key(whole)
-    assert [found["full", e.id]["answer"] for e in task.examples[:2]] == [s.text for s in said]
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_way_is_answered_as_the_engine_answers(
+    engine: Any, task: Task, ways: list[Way], whole: list[Any], number: int
+) -> None:
+    """Though pictures are encoded once for all plans."""
+    way, found = ways[number], by_key(whole)
+    said = score.answer(engine, task.examples[:2], way.plan, task.max_new_tokens)
+    mine = [found[way.id, e.id] for e in task.examples[:2]]
+    assert [r["answer"] for r in mine] == [s.text for s in said]
+    if way.plan:
+        assert [r["masks"] for r in mine] == [[mask(i.cuts[-1].kept, i.tokens) for i in s.images] for s in said]
+
+
+def test_pictures_are_encoded_once_for_all_plans(
+    engine: Any, task: Task, ways: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+    tower = next(m for n, m in engine.model.named_modules() if n.endswith("vision_tower"))
+    handle = tower.register_forward_hook(lambda *_: calls.append(1))
+    few = replace(task, examples=task.examples[:1])
+    run(engine, few, [ways[0], ways[1], ways[3]], tmp_path / "s.jsonl", batch=1)
+    handle.remove()
+    assert len(calls) == 2, "the full model's own, and one for both plans"
 
 
 def test_counts_and_budgets(whole: list[Any]) -> None:

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from foveate.cli import app, progress, show
+from foveate.cli import app, progress, show, tables
 from foveate.cli.bench import _words
 from foveate.engines import hf
 from foveate.methods import METHODS
@@ -62,6 +62,19 @@ def test_a_log_gets_lines_with_the_time_left(
         bar("tiny", 0, 60)
         bar.say("a table")
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_not_asked_yet_is_not_called_impossible() -> None:
+    row: dict[str, Any] = {"task": "t", "method": "full", "keep": "1.0", "n": 2, "failed": 0, "accuracy": 0.5}
+    row |= {"interval_95": [0.1, 0.9], "budget": 8.0}
+    cannot = {"task": "t", "method": "fastv", "keep": "0.2", "n": 2, "failed": 2, "why": "no", "accuracy": None}
+    later = {"task": "t", "method": "divprune", "keep": "0.2", "n": 0, "failed": 0, "accuracy": None}
+    task = {"name": "t", "examples": 9, "broken": [], "metric": "exact match"}
+    page = Console(file=StringIO(), width=120)
+    for part in tables.quality({"tasks": [task], "rows": [row, cannot, later]}, "random"):
+        page.print(part)
+    said = page.file.getvalue()  # type: ignore[attr-defined]
+    assert "2 of 9 questions" in said and "not possible" in said and "divprune" not in said
 
 
 def test_a_table_for_a_person(done: Path) -> None:

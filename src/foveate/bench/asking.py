@@ -24,6 +24,7 @@ from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt
 from foveate.engines.score import Scored, answer_prompt, prepare_examples
 from foveate.errors import FoveateError
+from foveate.hf.encodings import Features
 from foveate.hf.families import family
 from foveate.selection import Block, Grid
 from foveate.typed import fits
@@ -80,11 +81,12 @@ def ask(engine: Engine, task: Task, ways: Sequence[Way], log: Log, batch: int) -
             continue
         # The full model is asked again in a batch that is taken up later: the others are measured against it.
         full = _answers(engine, task, ways[0], chunk, prompt)
+        features: Features = {}
         for way in ways:
             wanted = {e.id for e in missing[way.id]} - {r["id"] for r in broken}
             if not wanted:
                 continue
-            said = full if way is ways[0] else _answers(engine, task, way, chunk, prompt)
+            said = full if way is ways[0] else _answers(engine, task, way, chunk, prompt, features)
             records = [_record(task, way, e, s, f) for e, s, f in zip(chunk, said, full, strict=True) if e.id in wanted]
             log.append(records)
             yield Step(len(records))
@@ -113,13 +115,13 @@ def _prepare(engine: Engine, task: Task, chunk: Sequence[Example]) -> tuple[list
 
 
 def _answers(
-    engine: Engine, task: Task, way: Way, chunk: Sequence[Example], prompt: Prompt
+    engine: Engine, task: Task, way: Way, chunk: Sequence[Example], prompt: Prompt, features: Features | None = None
 ) -> list[tuple[Scored, int] | str]:
-    """For each example an answer and its visual tokens, or why there is none."""
+    """For each example an answer and its visual tokens, or why there is none; plans encode pictures once."""
     if way.why:
         return [way.why] * len(chunk)
     try:
-        return list(_batch(engine, task, way, chunk, prompt))
+        return list(_batch(engine, task, way, chunk, prompt, features))
     except torch.OutOfMemoryError:
         raise FoveateError(
             f"out of memory with {len(chunk)} examples at a time; give a smaller --batch-size and another --out"
@@ -131,13 +133,13 @@ def _answers(
 
 
 def _batch(
-    engine: Engine, task: Task, way: Way, chunk: Sequence[Example], prompt: Prompt
+    engine: Engine, task: Task, way: Way, chunk: Sequence[Example], prompt: Prompt, features: Features | None
 ) -> Iterator[tuple[Scored, int]]:
     context: Any = nullcontext()
     if way.kind == "downsample":
-        prompt, context = shrink(engine, chunk, prompt, size_of(way)), interpolated(engine)
+        prompt, context, features = shrink(engine, chunk, prompt, size_of(way)), interpolated(engine), None
     with context:
-        scored = answer_prompt(engine, prompt, way.plan, task.max_new_tokens)
+        scored = answer_prompt(engine, prompt, way.plan, task.max_new_tokens, features)
         tokens = _by_example(engine, chunk, prompt)
     return zip(scored, tokens, strict=True)
 

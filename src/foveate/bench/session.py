@@ -20,7 +20,7 @@ from foveate.engines import hf
 from foveate.errors import FoveateError
 
 _LOOK = 30.0
-"""Seconds between two looks at figures that grow."""
+"""Seconds to the first look at figures that grow; to each later one twice as many as to the one before."""
 Progress = Callable[[str, int, int], None]
 """(what, done, of how many)"""
 
@@ -114,7 +114,7 @@ def _answer(
     seen: Callable[[dict[str, Any]], None],
 ) -> None:
     """Ask what is not in the log."""
-    said = time.monotonic()
+    said, wait = time.monotonic(), _LOOK
     for number, task in enumerate(request.tasks):
         total = len(task.examples) * len(request.ways)
         done = total - asking.pending(task, request.ways, samples)
@@ -122,8 +122,8 @@ def _answer(
         for step in asking.ask(engine, task, request.ways, samples, request.batch):
             done += step.done
             progress(task.name, done, total)
-            if done < total and time.monotonic() - said > _LOOK:
-                said = time.monotonic()
+            if done < total and time.monotonic() - said > wait:
+                said, wait = time.monotonic(), 2 * wait
                 seen(quality.figures(request.tasks[: number + 1], request.ways, samples.records, request.baseline))
 
 

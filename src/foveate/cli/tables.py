@@ -43,6 +43,7 @@ def costs(cells: Sequence[dict[str, Any]]) -> Iterator[Any]:
 def _quality(task: dict[str, Any], rows: list[dict[str, Any]]) -> Table:
     n = task["examples"] - len(task["broken"])
     # Not all methods have been asked the same while it runs: what all of them were asked is what compares.
+    rows = [r for r in rows if r["n"]] or rows
     asked = min((r["n"] for r in rows), default=n)
     so_far = f"{asked:,} of " if asked < n else ""
     title = f"[bold]{escape(task['name'])}[/bold]  {so_far}{n:,} questions, {task['metric']}"

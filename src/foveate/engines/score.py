@@ -14,6 +14,7 @@ from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt, prepare_batch
 from foveate.errors import FoveateError
 from foveate.hf.attach import attach
+from foveate.hf.encodings import Features
 from foveate.hf.report import ImageReport
 from foveate.plan import Plan
 
@@ -64,9 +65,18 @@ def answer(
     return answer_prompt(engine, prepare_examples(engine, examples), plan, max_new_tokens)
 
 
-def answer_prompt(engine: Engine, prompt: Prompt, plan: Plan | None = None, max_new_tokens: int = 64) -> list[Scored]:
-    """`answer` for inputs that are prepared already, so that several plans can share them."""
-    output, images = _generate(engine, prompt, plan, max_new_tokens, [])
+def answer_prompt(
+    engine: Engine,
+    prompt: Prompt,
+    plan: Plan | None = None,
+    max_new_tokens: int = 64,
+    features: Features | None = None,
+) -> list[Scored]:
+    """`answer` for inputs that are prepared already, so that several plans can share them.
+
+    With `features`, an empty dict at first, they share what the encoder made of the pictures as well.
+    """
+    output, images = _generate(engine, prompt, plan, max_new_tokens, [], features)
     first_BV = output.logits[0].float().log_softmax(-1).cpu()
     new_BT = output.sequences[:, prompt.tokens :]
     ends = _ends(engine.model)
@@ -123,10 +133,17 @@ class _Force(LogitsProcessor):  # type: ignore[misc]
 
 
 def _generate(
-    engine: Engine, prompt: Prompt, plan: Plan | None, longest: int, processors: list[LogitsProcessor]
+    engine: Engine,
+    prompt: Prompt,
+    plan: Plan | None,
+    longest: int,
+    processors: list[LogitsProcessor],
+    features: Features | None = None,
 ) -> tuple[Any, tuple[ImageReport, ...]]:
     context: Any = nullcontext() if plan is None else attach(engine.model, plan, tail=prompt.tail)
     with context as attached, torch.inference_mode():
+        if attached is not None:
+            attached.features = features
         output = engine.model.generate(
             **prompt.inputs,
             **_GREEDY,
