@@ -1,14 +1,15 @@
 """TOPS and SMS on the embedded instrument, against every other method at the same mean budget.
 
     python benchmarks/tops_sms.py [--questions 1000] [--val-questions 600] [--split test] [--scenes N] [--model tiny]
-    python benchmarks/tops_sms.py --part tops &     # on two cores: the parts side by side, then all of it, from --work
-    python benchmarks/tops_sms.py --part sms
+    python benchmarks/tops_sms.py --part sms &      # on two cores: the parts side by side, then all of it, from --work
+    python benchmarks/tops_sms.py --part tops       # TOPS's ways anew in --out, SMS's stay as they are there
     python benchmarks/tops_sms_tables.py          # then: tables and figures for docs/methods
 
-Every choice (normalisation, transform, raters, what SMS does inside the LLM, its c) is made on validation scenes and
-quoted on the test split. Plans whose mean budget a method cannot meet are recorded with the reason. What was asked
-already is read from --work, so a run that was stopped goes on. Positions are those of the unpruned prompt throughout
-(the paper of TOPS renumbers them: that is a way of its own here).
+TOPS is asked as it comes, and as validation scenes would have it: its normalisation, transform and raters, what SMS does
+inside the LLM and its c are chosen there and quoted on the test split. Plans whose mean budget a method cannot meet are
+recorded with the reason. What was asked already is read from --work, so a run that was stopped goes on; so is what
+--out holds of the same questions and model under the very same plan. Positions are those of the unpruned prompt
+throughout (the paper of TOPS renumbers them: that is a way of its own here).
 """
 
 import argparse
@@ -52,15 +53,27 @@ CAP = 0.9
 
 
 class Results:
-    """What was asked on one split, by name."""
+    """What was asked on one split, by name; `before` is what a results file holds of it."""
 
-    def __init__(self, split: Split) -> None:
+    def __init__(self, split: Split, before: dict[str, Any] | None = None) -> None:
         self.split, self.ways = split, {}
+        same = before is not None and before["identity"] == split.key
+        self.before = before["ways"] if before is not None and same else {}
+
+    def known(self, plan: Plan | None) -> dict[str, Any] | None:
+        """What was asked under this very plan before; settings that a plan file lacks have their defaults."""
+        for way in self.before.values():
+            if "hits" in way and (Plan.from_json(json.dumps(way["plan"])) if way["plan"] else None) == plan:
+                return way
+        return None
 
     def add(self, name: str, share: str, make: Callable[[], Plan | None], counts: Any = None) -> Outcome | None:
-        """Ask, or write down why not."""
+        """Ask, or write down why not; None where there is nothing new to look at."""
         try:
             plan = make()
+            if counts is None and not name.startswith("sms I") and (known := self.known(plan)):
+                self.ways[f"{name} {share}"] = known | {"name": name, "share": share}
+                return None
             outcome = self.split.ask(f"{self.split.name}: {name} {share}", plan, counts)
         except FoveateError as e:
             self.ways[f"{name} {share}"] = {"name": name, "share": share, "cannot": str(e)}
@@ -115,7 +128,6 @@ def choose_tops(val: Results, depth: int) -> dict[str, Any]:
 
 
 def ask_tops(test: Results, depth: int, chosen: dict[str, Any]) -> None:
-    scale = {k: chosen[k] for k in ("normalise", "transform")}
     for share, keep in SHARES.items():
         for name in ("random", "uniform", "pool", "fastervlm", "divprune"):
             test.add(name, share, lambda name=name, keep=keep: still(METHODS[name](keep)))
@@ -123,13 +135,14 @@ def ask_tops(test: Results, depth: int, chosen: dict[str, Any]) -> None:
         test.add("pyramiddrop", share, lambda keep=keep: still(METHODS["pyramiddrop"](keep, depth=depth)))
         for name, (beta, alpha, lam) in CRITERIA.items():
             weights = {"beta": beta, "alpha": alpha, "lam": lam}
-            test.add(f"tops I, {name}", share, tops(share, depth, stages=1, **scale, **weights))
+            test.add(f"tops I, {name}", share, tops(share, depth, stages=1, **weights))
         for normalise, transform in VARIANTS:
             options = {"normalise": normalise, "transform": transform}
             test.add(f"tops I, {normalise}, {transform}", share, tops(share, depth, stages=1, **options))
-        test.add("tops I", share, tops(share, depth, stages=1, **scale))
-        test.add("tops II", share, tops(share, depth, stages=2, layers=(1, 4), **chosen))
-        test.add("tops", share, tops(share, depth, **chosen))
+        test.add("tops I", share, tops(share, depth, stages=1))
+        test.add("tops II", share, tops(share, depth, stages=2, layers=(1, 4)))
+        test.add("tops", share, tops(share, depth))
+        test.add("tops as chosen", share, tops(share, depth, **chosen))
         test.add(
             "tops as published, renumbered",
             share,
@@ -197,7 +210,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, help="instead of --questions: so many scenes")
     parser.add_argument("--per-scene", type=int, default=4, help="questions of one scene at most")
     parser.add_argument("--model", default="tiny", help="the embedded model, or a folder of the same anatomy")
-    parser.add_argument("--part", default="all", choices=["all", "tops", "sms"], help="a part alone writes no results")
+    parser.add_argument("--part", default="all", choices=["all", "tops", "sms"], help="sms alone writes no results")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, default=Path("out/tops_sms"), help="where answers are kept")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/tops_sms.json"))
@@ -206,8 +219,10 @@ def main() -> None:
     warnings.filterwarnings("ignore", message="TOPS: the largest")  # published settings are asked on purpose
     args.work.mkdir(parents=True, exist_ok=True)
     files.check_target(args.out)
-    test = Results(Split(args.split, args.questions, args.per_scene, args.model, args.work, args.scenes))
-    val = Results(Split("val", args.val_questions, args.per_scene, args.model, args.work))
+    before = json.loads(args.out.read_text()) if args.out.is_file() else {"splits": {}}
+    of = before["splits"].get
+    test = Results(Split(args.split, args.questions, args.per_scene, args.model, args.work, args.scenes), of(args.split))
+    val = Results(Split("val", args.val_questions, args.per_scene, args.model, args.work), of("val"))
     depth = test.split.engine.facts.depth
     test.add("all tokens", "100%", lambda: None)
     val.add("all tokens", "100%", lambda: None)
@@ -216,7 +231,13 @@ def main() -> None:
         ask_tops(test, depth, chosen)
     if args.part != "tops":
         story = ask_sms(test, val)
-    if args.part != "all":
+    elif "sms" in before and test.before and val.before:
+        story = before["sms"]
+        for r in (test, val):
+            r.ways |= {k: w for k, w in r.before.items() if "sms" in w["name"]}
+    else:
+        return  # the first of two parts
+    if args.part == "sms":
         return
     data = {
         "command": "python benchmarks/tops_sms.py "
