@@ -5,9 +5,9 @@
     python benchmarks/tops_sms.py --part tops       # TOPS's ways anew in --out, SMS's stay as they are there
     python benchmarks/tops_sms_tables.py          # then: tables and figures for docs/methods
 
-TOPS is asked as it comes, and as validation scenes would have it: its normalisation, transform and raters, what SMS does
-inside the LLM and its c are chosen there and quoted on the test split. Plans whose mean budget a method cannot meet are
-recorded with the reason. What was asked already is read from --work, so a run that was stopped goes on; so is what
+TOPS is asked as it comes, and as validation scenes would have it: its normalisation, transform and raters, what SMS
+does inside the LLM and its c are chosen there and quoted on the test split. Plans whose mean budget a method cannot
+meet are recorded with the reason. What was asked already is read from --work, so a run that was stopped goes on; so is what
 --out holds of the same questions and model under the very same plan. Positions are those of the unpruned prompt
 throughout (the paper of TOPS renumbers them: that is a way of its own here).
 """
@@ -220,9 +220,10 @@ def main() -> None:
     args.work.mkdir(parents=True, exist_ok=True)
     files.check_target(args.out)
     before = json.loads(args.out.read_text()) if args.out.is_file() else {"splits": {}}
-    of = before["splits"].get
-    test = Results(Split(args.split, args.questions, args.per_scene, args.model, args.work, args.scenes), of(args.split))
-    val = Results(Split("val", args.val_questions, args.per_scene, args.model, args.work), of("val"))
+    known = before["splits"].get
+    asked = Split(args.split, args.questions, args.per_scene, args.model, args.work, args.scenes)
+    test = Results(asked, known(args.split))
+    val = Results(Split("val", args.val_questions, args.per_scene, args.model, args.work), known("val"))
     depth = test.split.engine.facts.depth
     test.add("all tokens", "100%", lambda: None)
     val.add("all tokens", "100%", lambda: None)
