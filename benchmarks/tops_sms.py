@@ -7,8 +7,8 @@
 
 TOPS is asked as it comes, and as validation scenes would have it: its normalisation, transform and raters, what SMS
 does inside the LLM and its c are chosen there and quoted on the test split. Plans whose mean budget a method cannot
-meet are recorded with the reason. What was asked already is read from --work, so a run that was stopped goes on; so is what
---out holds of the same questions and model under the very same plan. Positions are those of the unpruned prompt
+meet are recorded with the reason. What was asked already is read from --work, so a run that was stopped goes on; so is
+what --out holds of the same questions and model under the very same plan. Positions are those of the unpruned prompt
 throughout (the paper of TOPS renumbers them: that is a way of its own here).
 """
 
