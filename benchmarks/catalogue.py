@@ -1,223 +1,296 @@
-"""Every method on the embedded model at three budgets, paired over the same questions, with budget and time.
+"""Every method on the embedded model at three keeps, paired over the same questions, with budget and time.
 
-    python benchmarks/catalogue.py [--questions 1000] [--out benchmarks/results/catalogue.json]
-    python benchmarks/catalogue.py --table          # what the file holds, as Markdown, and the front as a picture
+    python benchmarks/catalogue.py [--questions 1000]   # asks and times; goes on where it was stopped
+    python benchmarks/catalogue_tables.py               # what came out, as Markdown, and the front as a picture
 
-Held-out test scenes, a question counts as right if greedy decoding would give the whole answer and its end: the true
-answer is forced behind the prompt, and each of its tokens has to be the likeliest. Pictures are encoded once and lent
-to all plans that do not cut in the encoder. Questions go in chunks, and every method is asked a chunk before any is
-asked the next: a run that is stopped has compared all methods on the same questions, and goes on where it was.
+Held-out test scenes, four questions each. A question counts as right if greedy decoding would give the whole answer and
+its end: the true answer is forced behind the prompt, and each of its tokens has to be the likeliest. A scene is encoded
+once for all. Plans that cut once before the LLM and read no text choose once a scene, and its questions share the image
+(`foveate.tiny.branches`); the others go through `attach`, and start at their first cut, where the unpruned pass left
+the layers before it. The decoder is in bfloat16, as its weights are stored and twice as fast; the tower and the
+projector are in float32. Scenes go in chunks, and every way is asked a chunk before any is asked the next.
 
-`keep` means what a method says it means: for cuts before the LLM the share that stays, inside it a mean over the layers
-or the share behind the cut. The budget says what it came to. What cannot meet a keep is written down with the reason.
-Time is this process's CPU time of encoding-free forward passes, choosing included, over that of all tokens in the same
-chunk.
+Time is this process's CPU time of the LLM's prefill, and of choosing, over the prefill of all tokens: batches of two
+prompts, encoded before, a few rounds through all ways, medians. The decoder is 256 wide, so choosing weighs far more
+than it would beside a real one.
 """
 
 import argparse
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
+from unittest.mock import patch
 
 import torch
+from torch import Tensor, nn
 
+from catalogue_ways import ALL, KEEPS, SMALLER, plain, variants
 from foveate import FoveateError, Plan, attach, files
-from foveate.bench.statistics import compare, interval
+from foveate.bench.downsample import fewer_patches, interpolated
+from foveate.choosing import Asked, choose
+from foveate.cut import Cut
 from foveate.engines.hf import load
-from foveate.methods import METHODS
-from foveate.methods.uniform import uniform
-from foveate.search.cases import Batch, Forced, batches, force
+from foveate.engines.prompting import Prompt
+from foveate.engines.stopwatch import Stopwatch
+from foveate.fields import TOWER
+from foveate.hf.encode import asked as before_projector
+from foveate.hf.encodings import Features
+from foveate.methods.uniform import Uniform, uniform
+from foveate.search.cases import Batch, Forced, batches, force, some
+from foveate.search.resume import Arrival, can_begin, passing
 from foveate.search.said import Speaker
+from foveate.tiny import world
 from foveate.tiny.examples import examples
-from instrument import pack, unpack
+from instrument import answers, pack
 
-KEEPS = {"11.1%": 1 / 9, "22.2%": 2 / 9, "5.6%": 1 / 18}
-"""The one that tells most apart comes first, for a run that is stopped."""
-ALL = "all tokens"
-PER_SCENE, BATCH, CHUNK = 4, 20, 100
-LEFT_OUT = {
-    "sts": "trained for a mean budget of its own; docs/methods/sts.md",
-    "vidcom2": "for videos",
-    "evs": "for videos",
-}
-SETTINGS: dict[str, dict[str, Any]] = {"tops": {"transform": "rank"}}
+PER_SCENE, BATCH, CHUNK, DEEP, ROUNDS = 4, 20, 100, 4, 3
+DTYPE = torch.bfloat16
+_BLIND = frozenset(TOWER) | {"hidden_BND", "grid"}
 
 
-def cells() -> list[tuple[str, str]]:
-    """(method, budget), the cheapest to learn from first."""
-    return [(ALL, ""), *((m, b) for b in KEEPS for m in METHODS if m not in LEFT_OUT)]
+class Seeing(Uniform):
+    """Keeps all, and has everything read that the tower can tell."""
+
+    reads = _BLIND | {"text_BTD"}
 
 
-def plan_of(method: str, budget: str, depth: int) -> Plan:
-    """The plan of a cell.
+class Chunk:
+    """Some scenes, encoded, and their questions with the answers to force."""
 
-    Raises:
-        FoveateError: the method cannot meet the budget.
-    """
-    if method == ALL:
-        return uniform(1.0)
-    return METHODS[method](keep=KEEPS[budget], **SETTINGS.get(method, {})).at_depth(depth)
+    def __init__(self, engine: Any, scenes: range) -> None:
+        self.engine, self.model = engine, engine.model
+        self.asked = [list(world.scene("test", s, PER_SCENE).questions) for s in scenes]
+        every = examples(scenes, "test", PER_SCENE)
+        owner = [s for s, asked in enumerate(self.asked) for _ in asked]
+        firsts = [owner.index(s) for s in range(len(self.asked))]
+        (pictures,) = batches(engine, [every[i] for i in firsts], len(firsts))
+        pictures.features = self._encoded(pictures.inputs["pixel_values"])
+        place = {number: row for row, number in enumerate(pictures.numbers)}
+        whole = some(pictures, [place[s] for s in range(len(firsts))])
+        assert whole is not None
+        output, encoding = whole.features["image"]
+        self.image_SND, self.images = torch.stack(list(output.pooler_output)), encoding.images
+        speaker = Speaker(engine, 32)
+        self.pad = engine.processor.tokenizer.pad_token_id or 0
+        self.batches = batches(engine, every, BATCH)
+        self.forced = [force(b, [speaker.tokens(e) for e in b.examples], self.pad) for b in self.batches]
+        for batch in self.batches:
+            part = some(whole, [owner[n] for n in batch.numbers])
+            assert part is not None
+            batch.features = part.features
+        self.questions = len(every)
+        self._arrivals: list[dict[int, Tensor]] = []
+
+    def _encoded(self, pixels: Tensor) -> Features:
+        plan = Plan((Cut("input", Seeing(), 1.0),))
+        features: Features = {}
+        with attach(self.model, plan) as attached, torch.inference_mode():
+            attached.features = features
+            attached.base.get_image_features(pixel_values=pixels)
+        return features
+
+    def ask(self, plan: Plan) -> tuple[list[bool], list[float]]:
+        """Right or wrong, and mean share of the tokens per layer, of each question."""
+        cut = plan.cuts[0]
+        if len(plan.cuts) == 1 and cut.at in ("encoder", "input") and plan.reads <= _BLIND:
+            return self._by_scene(cut)
+        return self._by_question(plan)
+
+    @torch.inference_mode()
+    def _by_scene(self, cut: Cut) -> tuple[list[bool], list[float]]:
+        tokens = self.image_SND.shape[1]
+        records = [before_projector(e) for e in self.images]
+        if cut.at == "input":
+            whole = self.image_SND
+            records = [Asked(tokens, tokens, {**r.fields, "hidden_BND": lambda s=s: whole[s]}, r.grid)
+                       for s, r in enumerate(records)]  # fmt: skip
+        image_SND = self.image_SND.clone()
+        keep_SN = torch.ones(image_SND.shape[:2], dtype=torch.bool)
+        for s, kept, mix in choose(cut, records):
+            keep_SN[s] = False
+            keep_SN[s, kept] = True
+            if mix is not None:
+                mixed = mix.to(image_SND.dtype) @ records[s].fields["hidden_BND"]()
+                image_SND[s, kept] = self.model.model.multi_modal_projector(mixed) if cut.at == "encoder" else mixed
+        right = answers(self.model, self.asked, image_SND.to(DTYPE), keep_SN)
+        shares = [k / tokens for k, asked in zip(keep_SN.sum(1).tolist(), self.asked, strict=True) for _ in asked]
+        return right, shares
+
+    def _by_question(self, plan: Plan) -> tuple[list[bool], list[float]]:
+        right, shares = [False] * self.questions, [0.0] * self.questions
+        at = plan.cuts[0].at
+        for number, (batch, forced) in enumerate(zip(self.batches, self.forced, strict=True)):
+            start = None
+            if isinstance(at, int) and can_begin(plan, at) and at < DEEP:
+                states = self.arrivals[number]
+                start = Arrival(at, (), plan.positions, {i: states[i] for i in {at - 1, at} if i})
+            hits, share = forward(self.model, plan, batch, forced, start)
+            for place, hit, part in zip(batch.numbers, hits, share, strict=True):
+                right[place], shares[place] = hit, part
+        return right, shares
+
+    @property
+    def arrivals(self) -> list[dict[int, Tensor]]:
+        """What all tokens are like on arrival at the first layers, batch by batch; worked out once."""
+        if not self._arrivals:
+            layers = self.model.model.language_model.layers
+            for batch, forced in zip(self.batches, self.forced, strict=True):
+                with first_layers(layers, DEEP) as states:
+                    forward(self.model, uniform(1.0), batch, forced)
+                self._arrivals.append(states)
+        return self._arrivals
+
+    def smaller(self, budget: str) -> tuple[list[bool], list[float]]:
+        """The pictures scaled down to as many tokens."""
+        cut = Cut("input", Uniform(), KEEPS[budget])
+        right, shares = [False] * self.questions, 0.0
+        for batch in self.batches:
+            speaker = Speaker(self.engine, 32)
+            less = Batch(batch.numbers, batch.examples, *_less(self.engine, batch, cut))
+            forced = force(
+                less, [speaker.tokens(e) for e in less.examples], self.engine.processor.tokenizer.pad_token_id
+            )
+            with interpolated(self.engine), torch.inference_mode():
+                out = self.model(**forced.inputs, use_cache=False, logits_to_keep=forced.want_BT.shape[1] + 1)
+            for place, hit in zip(batch.numbers, hits_of(out, forced), strict=True):
+                right[place] = hit
+            visual = (less.inputs["input_ids"] == self.model.config.image_token_id).sum(1)
+            shares = float(visual[0]) / self.image_SND.shape[1]
+        return right, [shares] * self.questions
+
+
+def _less(engine: Any, batch: Batch, cut: Cut) -> tuple[dict[str, Any], int]:
+    small = fewer_patches(engine, Prompt(batch.inputs, batch.tail), cut)
+    return small.inputs, small.tail
+
+
+@contextmanager
+def first_layers(layers: nn.ModuleList, deep: int) -> Iterator[dict[int, Tensor]]:
+    """Notes what arrives at the first layers, and passes over those from `deep` on."""
+    states: dict[int, Tensor] = {}
+    hook = lambda i: lambda _m, args, kwargs: states.update({i: args[0] if args else kwargs["hidden_states"]})  # noqa: E731
+    handles = [x.register_forward_pre_hook(hook(i), with_kwargs=True) for i, x in enumerate(layers[:deep])]
+    for layer in layers[deep:]:
+        layer.forward = lambda hidden_states, *_, **__: hidden_states
+    try:
+        yield states
+    finally:
+        for layer in layers[deep:]:
+            del layer.forward
+        for handle in handles:
+            handle.remove()
+
+
+def hits_of(out: Any, forced: Forced) -> list[bool]:
+    """Whether every token of each answer is the likeliest."""
+    length = forced.want_BT.shape[1]
+    said_BT = out.logits[:, -length - 1 : -1].argmax(-1)
+    return ((said_BT == forced.want_BT) | (forced.want_BT < 0)).all(1).tolist()
 
 
 @torch.inference_mode()
-def ask(model: Any, plan: Plan, batch: Batch, forced: Forced) -> tuple[list[bool], list[float], float]:
-    """Right or wrong, mean share of tokens per layer, and CPU seconds, of one batch."""
-    length = forced.want_BT.shape[1]
-    with attach(model, plan, tail=batch.tail) as attached:
+def forward(
+    model: Any, plan: Plan, batch: Batch, forced: Forced, start: Arrival | None = None
+) -> tuple[list[bool], list[float]]:
+    """Right or wrong, and mean share of tokens per layer, of one batch."""
+    layers = model.model.language_model.layers
+    with attach(model, plan, tail=batch.tail) as attached, passing(layers, start, None):
         if attached.encoder_cut is None:
             attached.features = batch.features
         attached.answers_B = forced.lengths_B
-        start = time.process_time()
-        out = model(**forced.inputs, use_cache=False, logits_to_keep=length + 1)
-        seconds = time.process_time() - start
+        out = model(**forced.inputs, use_cache=False, logits_to_keep=forced.want_BT.shape[1] + 1)
         report = attached.report
-    logits_BTV = out.logits[:, -length - 1 : -1]
-    right = ((logits_BTV.argmax(-1) == forced.want_BT) | (forced.want_BT < 0)).all(1).tolist()
-    share = [fmean(i.per_layer) / i.tokens for i in report.images] if report else [1.0] * len(right)
-    return right, share, seconds
+    share = [fmean(i.per_layer) / i.tokens for i in report.images] if report else [1.0] * len(batch.numbers)
+    return hits_of(out, forced), share
 
 
-def run(args: argparse.Namespace) -> None:
-    """Ask what the file does not hold yet, chunk by chunk."""
-    engine = load(args.model)
-    depth = len(engine.model.model.language_model.layers)
-    data: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {"cells": {}}
-    speaker = Speaker(engine, 32)
-    pad = engine.processor.tokenizer.pad_token_id or 0
-    for number in range(args.questions // CHUNK):
-        scenes = range(number * CHUNK // PER_SCENE, (number + 1) * CHUNK // PER_SCENE)
-        todo = [c for c in cells() if len(data["cells"].get("@".join(c), {}).get("right", [])) <= number]
-        if not todo:
-            continue
-        asked = batches(engine, examples(scenes, "test", PER_SCENE), BATCH)
-        forced = [force(b, [speaker.tokens(e) for e in b.examples], pad) for b in asked]
-        for method, budget in todo:
-            cell = data["cells"].setdefault("@".join((method, budget)), {"right": [], "budget": [], "seconds": []})
-            if "refused" in cell:
-                continue
-            right = [False] * CHUNK
-            shares, seconds = [], 0.0
-            try:
-                plan = plan_of(method, budget, depth)
-                for batch, answer in zip(asked, forced, strict=True):
-                    hits, share, took = ask(engine.model, plan, batch, answer)
-                    for place, hit in zip(batch.numbers, hits, strict=True):
-                        right[place] = hit
-                    shares += share
-                    seconds += took
-            except FoveateError as e:
-                data["cells"]["@".join((method, budget))] = {"refused": str(e)}
-            else:
-                cell["right"].append(pack(right))
-                cell["budget"].append(fmean(shares))
-                cell["seconds"].append(seconds)
-            files.write(args.out, (json.dumps(data, indent=1) + "\n").encode())
+@torch.inference_mode()
+def timed(engine: Any, plan: Plan | None, batch: Batch) -> tuple[float, float]:
+    """CPU seconds of prefill, and of choosing; None is the batch as it is."""
+    model = engine.model
+    # A smaller picture has fewer placeholders than an attachment would expect: nothing is attached.
+    attached = nullcontext() if plan is None else attach(model, plan, tail=batch.tail)
+    with patch("time.perf_counter", time.process_time), interpolated(engine), attached as a, Stopwatch(model) as clock:
+        if a is not None and a.encoder_cut is None:
+            a.features = batch.features
+        model(**batch.inputs, use_cache=True, logits_to_keep=1)
+        clock.stop()
+        times = clock.times(a.report if a is not None else None)
+    return times.prefill, times.select
 
 
-def rows(data: dict[str, Any]) -> list[dict[str, Any]]:
-    """What is known of each cell, over the questions that every cell was asked."""
-    known = {c: v for c, v in data["cells"].items() if "refused" not in v}
-    chunks = min(len(v["right"]) for v in known.values())
-    hits = {c: [h for x in v["right"][:chunks] for h in unpack(x, CHUNK)] for c, v in known.items()}
-    whole = hits[f"{ALL}@"]
-    base = known[f"{ALL}@"]
-    out = []
-    for c, v in known.items():
-        method, _, budget = c.rpartition("@")
-        scores = [float(h) for h in hits[c]]
-        paired = compare([float(h) for h in whole], scores)
-        time_ratio = sum(v["seconds"][:chunks]) / sum(base["seconds"][:chunks])
-        low, high = paired.low, paired.high
-        out.append(
-            {
-                "method": method,
-                "keep": budget,
-                "questions": len(scores),
-                "right": fmean(scores),
-                "interval": interval(scores),
-                "lost": paired.difference,
-                "lost_interval": (low, high),
-                "budget": fmean(v["budget"][:chunks]),
-                "time": time_ratio,
-            }
-        )
-    return out
-
-
-def front(found: list[dict[str, Any]], axis: str) -> set[tuple[str, str]]:
-    """Cells that no other beats in both accuracy and the axis."""
-    best, out = -1.0, set()
-    for r in sorted(found, key=lambda r: (r[axis], -r["right"])):
-        if r["right"] > best:
-            best = r["right"]
-            out.add((r["method"], r["keep"]))
-    return out
-
-
-def table(data: dict[str, Any], picture: Path) -> str:
-    """The results as Markdown; draws the front of accuracy against time."""
-    found = rows(data)
-    fast = front(found, "time")
-    lines = [f"{found[0]['questions']} questions; intervals are 95 %.", ""]
-    for keep in ["", *sorted(KEEPS, key=lambda k: -KEEPS[k])]:
-        here = sorted((r for r in found if r["keep"] == keep), key=lambda r: -r["right"])
-        if keep:
-            lines += ["", f"keep = {keep}", ""]
-        lines += [
-            "| method | right | lost against all tokens | budget | time | on the front |",
-            "|---|---|---|---|---|---|",
-        ]
-        for r in here:
-            low, high = r["interval"]
-            lost = f"{100 * r['lost']:.1f} [{100 * r['lost_interval'][0]:.1f}, {100 * r['lost_interval'][1]:.1f}]"
-            lines.append(
-                f"| `{r['method']}` | {100 * r['right']:.1f} [{100 * low:.1f}, {100 * high:.1f}] | {lost} | "
-                f"{100 * r['budget']:.1f} % | {r['time']:.2f} | {'yes' if (r['method'], r['keep']) in fast else ''} |"
-            )
-    refused = {c: v["refused"] for c, v in data["cells"].items() if "refused" in v}
-    if refused:
-        lines += ["", "Not possible:", "", *(f"- `{c}`: {why}" for c, why in refused.items())]
-    draw(found, fast, picture)
-    return "\n".join(lines) + "\n"
-
-
-def draw(found: list[dict[str, Any]], fast: set[tuple[str, str]], path: Path) -> None:
-    """Accuracy against time; the front is a line."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(9, 5.5))
-    for keep in sorted(KEEPS, key=lambda k: -KEEPS[k]):
-        here = [r for r in found if r["keep"] == keep]
-        axes.scatter([r["time"] for r in here], [100 * r["right"] for r in here], s=16, label=keep)
-    line = sorted((r for r in found if (r["method"], r["keep"]) in fast), key=lambda r: r["time"])
-    axes.plot([r["time"] for r in line], [100 * r["right"] for r in line], color="black", linewidth=0.8)
-    for r in line:
-        axes.annotate(
-            r["method"], (r["time"], 100 * r["right"]), fontsize=7, xytext=(3, -8), textcoords="offset points"
-        )
-    axes.set(xlabel="time of a forward pass, all tokens = 1", ylabel="right, %")
-    axes.legend(title="keep")
-    figure.tight_layout()
-    figure.savefig(path, dpi=130)
+def time_all(engine: Any, plans: dict[str, Plan], chunk: Chunk) -> dict[str, dict[str, float]]:
+    """Prefill and choosing of each plan, as shares of the prefill of all tokens."""
+    batch = some(chunk.batches[0], [0, 1])
+    assert batch is not None
+    ways: dict[str, tuple[Plan | None, Batch]] = {name: (plan, batch) for name, plan in plans.items()}
+    for budget, keep in KEEPS.items():
+        less = Batch(batch.numbers, batch.examples, *_less(engine, batch, Cut("input", Uniform(), keep)))
+        ways[f"{SMALLER}@{budget}"] = None, less
+    whole: list[float] = []
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for round_ in range(ROUNDS + 1):
+        for number, (name, (plan, prompts)) in enumerate(ways.items()):
+            if number % 12 == 0:
+                whole.append(timed(engine, uniform(1.0), batch)[0])
+            seconds = timed(engine, plan, prompts)
+            if round_:  # the first one compiles
+                found[name].append(seconds)
+    base = median(whole)
+    return {name: {"prefill": median(p for p, _ in s) / base, "choosing": median(c for _, c in s) / base}
+            for name, s in found.items()}  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--model", default="tiny")
-    parser.add_argument("--questions", type=int, default=1000)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--questions", type=int, default=1000, help="a multiple of 100")
+    parser.add_argument("--only", nargs="*", help="names of ways")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "catalogue.json")
-    parser.add_argument("--table", action="store_true", help="print what the file holds, and draw the front")
-    parser.add_argument("--picture", type=Path, default=Path("docs/methods/catalogue-front.png"))
     args = parser.parse_args()
-    if args.table:
-        print(table(json.loads(args.out.read_text()), args.picture), end="")
-    else:
-        run(args)
+    torch.set_num_threads(1)
+    engine = load("tiny")
+    # The parameters alone: tables of rotary positions are buffers, and have to stay exact.
+    for weight in (*engine.model.model.language_model.parameters(), *engine.model.lm_head.parameters()):
+        weight.data = weight.data.to(DTYPE)
+    depth = engine.facts.depth
+    data: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {"cells": {}, "time": {}}
+    cells, plans = data["cells"], dict[str, Plan]()
+    first, more = plain(), variants(engine.model)
+    for name, make in (first | more).items():
+        for budget in KEEPS if not args.only or name in args.only else ():
+            try:
+                plans[f"{name}@{budget}"] = make(budget).at_depth(depth)
+            except FoveateError as e:
+                cells[f"{name}@{budget}"] = {"refused": str(e)}
+    of = lambda names: [c for b in KEEPS for n in names if (c := f"{n}@{b}") in plans]  # noqa: E731
+    everything = [f"{ALL}@", *(f"{SMALLER}@{b}" for b in KEEPS), *of(first)]
+    plans[f"{ALL}@"] = uniform(1.0)
+    chunk: Chunk | None = None
+    for wanted in (everything, of(more)):
+        for number in range(args.questions // CHUNK):
+            done = {c: len(cells.setdefault(c, {"right": [], "budget": []}).get("right", "")) for c in wanted}
+            todo = [c for c in wanted if "refused" not in cells[c] and done[c] == number]
+            if todo:
+                chunk = Chunk(engine, range(number * CHUNK // PER_SCENE, (number + 1) * CHUNK // PER_SCENE))
+            for cell in todo:
+                name, _, budget = cell.rpartition("@")
+                try:
+                    right, shares = chunk.smaller(budget) if name == SMALLER else chunk.ask(plans[cell])
+                except FoveateError as e:
+                    cells[cell] = {"refused": str(e)}
+                else:
+                    cells[cell]["right"].append(pack(right))
+                    cells[cell]["budget"].append(fmean(shares))
+                files.write(args.out, (json.dumps(data, indent=1) + "\n").encode())
+            if todo:
+                print(f"{(number + 1) * CHUNK} questions, {time.process_time():.0f} CPU seconds", flush=True)
+    chunk = chunk or Chunk(engine, range(CHUNK // PER_SCENE))
+    data["time"] |= time_all(engine, {c: p for c, p in plans.items() if "refused" not in cells[c]}, chunk)
+    files.write(args.out, (json.dumps(data, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

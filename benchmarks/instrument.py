@@ -28,6 +28,7 @@ from foveate.tiny.branches import TOKENS, right_answers
 from foveate.tiny.checkpoint import load_joint
 from foveate.tiny.examples import examples
 from foveate.tiny.look import Look, look
+from foveate.tiny.questions import Question
 from foveate.tiny.vocabulary import GRID
 
 SCENES, BATCH, LONGEST = 8, 8, 6
@@ -117,7 +118,7 @@ class Split:
             elif plan is not None:
                 keep_SN, image_SND = choose(plan, seen)
             kept += keep_SN.sum(1).tolist()
-            right += answers(self.engine.model, seen, image_SND, keep_SN)
+            right += answers(self.engine.model, seen.asked, image_SND, keep_SN)
         per_question = [float(k) for k, s in zip(kept, self.scenes, strict=True) for _ in s.questions]
         return Outcome(right, per_question, kept)
 
@@ -145,7 +146,7 @@ def choose(plan: Plan, seen: Look) -> tuple[Tensor, Tensor]:
     return answer.keep_BN, image
 
 
-def answers(model: Any, seen: Look, image_SND: Tensor, keep_SN: Tensor) -> list[bool]:
+def answers(model: Any, questions: Sequence[Sequence[Question]], image_SND: Tensor, keep_SN: Tensor) -> list[bool]:
     """Right or wrong, in the order of the questions; scenes that keep as many go together."""
     said: dict[int, list[bool]] = {}
     counts = keep_SN.sum(1)
@@ -153,10 +154,10 @@ def answers(model: Any, seen: Look, image_SND: Tensor, keep_SN: Tensor) -> list[
         rows = (counts == count).nonzero().flatten()
         kept = keep_SN[rows].nonzero()[:, 1].view(len(rows), count)
         tokens = image_SND[rows].gather(1, kept[..., None].expand(-1, -1, image_SND.shape[-1]))
-        asked = [seen.asked[r] for r in rows.tolist()]
+        asked = [questions[r] for r in rows.tolist()]
         hits = iter(right_answers(model, tokens, kept, asked).tolist())
-        for row, questions in zip(rows.tolist(), asked, strict=True):
-            said[row] = [next(hits) for _ in questions]
+        for row, its in zip(rows.tolist(), asked, strict=True):
+            said[row] = [next(hits) for _ in its]
     return [hit for row in sorted(said) for hit in said[row]]
 
 

@@ -80,16 +80,18 @@ class Dispersed:
             whole_BN = word_cosines(hidden_BND, text_BTD.float().mean(1, keepdim=True))[:, 0].neg()
         else:
             whole_BN = view.need("relevance_BN").float().neg()
-        words_BTN = word_cosines(hidden_BND, text_BTD).neg()
-        share_BTN = (words_BTN / _TEMPERATURE).softmax(-1)
-        entropy_BT = torch.special.entr(share_BTN).sum(-1)
-        count = max(1, int(self.words * text_BTD.shape[1]))
-        low_BT, index_BT = entropy_BT.sort(dim=1, stable=True)
-        weight_BT = (-low_BT[:, :count] / _TEMPERATURE).softmax(-1)
-        chosen_BTN = words_BTN.gather(1, index_BT[:, :count, None].expand(-1, -1, words_BTN.shape[2]))
-        detail_BN = (weight_BT[:, :, None] * chosen_BTN).sum(1)
-        score_BN = minmax(self.mu * whole_BN + (1 - self.mu) * detail_BN, _EPS, _EPS)
-        return smoothed(score_BN, view).clamp(min=0) ** self.beta
+        score_BN = self.mu * whole_BN + (1 - self.mu) * pointed(-word_cosines(hidden_BND, text_BTD), self.words)
+        return smoothed(minmax(score_BN, _EPS, _EPS), view).clamp(min=0) ** self.beta
+
+
+def pointed(words_BTN: Tensor, share: float) -> Tensor:
+    """[B, N]: what the share of the words says that is spread least over the image."""
+    entropy_BT = torch.special.entr((words_BTN / _TEMPERATURE).softmax(-1)).sum(-1)
+    low_BT, index_BT = entropy_BT.sort(dim=1, stable=True)
+    count = max(1, int(share * words_BTN.shape[1]))
+    weight_BT = (-low_BT[:, :count] / _TEMPERATURE).softmax(-1)
+    chosen_BTN = words_BTN.gather(1, index_BT[:, :count, None].expand(-1, -1, words_BTN.shape[2]))
+    return (weight_BT[:, :, None] * chosen_BTN).sum(1)
 
 
 def smoothed(score_BN: Tensor, view: TokenView) -> Tensor:

@@ -1,0 +1,205 @@
+"""What `catalogue.py` measured: every cell with intervals and paired tests, and the front of accuracy against time.
+
+    python benchmarks/catalogue_tables.py [--docs docs/methods]
+
+writes `measured.md` and the picture (PNG and SVG beside the JSON, PNG in the docs). Paired tests are over the
+questions that both cells were asked; p is McNemar's, after Holm's correction over the cells of one keep.
+"""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
+
+from catalogue_ways import ALL, SMALLER
+from foveate import files
+from foveate.bench.statistics import Paired, compare, holm, interval
+from instrument import unpack
+
+CHUNK = 100
+ORDER = ("22.2%", "11.1%", "5.6%")
+RIVALS = ("divprune", "uniform")
+COLOURS = {"": "black", "22.2%": "#1f77b4", "11.1%": "#ff7f0e", "5.6%": "#2ca02c"}
+
+
+@dataclass
+class Row:
+    """One cell."""
+
+    name: str
+    keep: str
+    scores: list[float]
+    budget: float
+    prefill: float
+    choosing: float
+    lost: Paired
+    """Of all tokens minus this."""
+    against: dict[str, Paired]
+    """This minus each of the rivals at the same keep."""
+
+    @property
+    def right(self) -> float:
+        return fmean(self.scores)
+
+    @property
+    def time(self) -> float:
+        return self.prefill + self.choosing
+
+
+def rows(data: dict[str, Any]) -> list[Row]:
+    """Every cell that was asked and timed."""
+    known = {c: v for c, v in data["cells"].items() if v.get("right")}
+    scores = {c: [float(h) for x in v["right"] for h in unpack(x, CHUNK)] for c, v in known.items()}
+
+    def paired(a: str, b: str) -> Paired:
+        both = min(len(scores[a]), len(scores[b]))
+        return compare(scores[a][:both], scores[b][:both])
+
+    found = []
+    for cell, v in known.items():
+        name, _, keep = cell.rpartition("@")
+        time = data["time"].get(cell, {"prefill": 1.0, "choosing": 0.0} if name == ALL else None)
+        if time is None:
+            continue
+        against = {r: paired(cell, f"{r}@{keep}") for r in RIVALS if keep and r != name}
+        found.append(
+            Row(name, keep, scores[cell], fmean(v["budget"]), time["prefill"], time["choosing"],
+                paired(f"{ALL}@", cell), against)
+        )  # fmt: skip
+    return found
+
+
+def front(found: list[Row]) -> set[int]:
+    """Those that nothing as fast answers more questions than: places in the list."""
+    best, out = -1.0, set()
+    for i in sorted(range(len(found)), key=lambda i: (found[i].time, -found[i].right)):
+        if found[i].right > best:
+            best = found[i].right
+            out.add(i)
+    return out
+
+
+def corrected(found: list[Row]) -> dict[tuple[str, str, str], float]:
+    """(name, keep, rival) -> p after Holm over the cells of that keep."""
+    out = {}
+    for keep in ORDER:
+        for rival in RIVALS:
+            here = [r for r in found if r.keep == keep and rival in r.against]
+            for row, p in zip(here, holm([r.against[rival].p for r in here]), strict=True):
+                out[row.name, keep, rival] = p
+    return out
+
+
+def points(pair: Paired) -> str:
+    return f"{100 * pair.difference:.1f} ({100 * pair.low:.1f} to {100 * pair.high:.1f})"
+
+
+def page(data: dict[str, Any], found: list[Row]) -> str:
+    """The tables as Markdown."""
+    fast, p = front(found), corrected(found)
+    full = next(r for r in found if r.name == ALL)
+    low, high = interval(full.scores)
+    n = {len(r.scores) for r in found}
+    lines = [
+        "# What the methods are worth",
+        "",
+        "Made by `python benchmarks/catalogue.py && python benchmarks/catalogue_tables.py`, not by hand; the answers are in",
+        f"`benchmarks/results/catalogue.json`. The embedded model ([instrument.md](../instrument.md)), {max(n):,} test questions, four a scene"
+        + (f" ({min(n):,} for some)" if len(n) > 1 else "") + ",",
+        f"the decoder in bfloat16: **{100 * full.right:.1f} % right with all 576 tokens ({100 * low:.1f} to {100 * high:.1f})**. Intervals are 95 %; differences and",
+        "p are paired, p after Holm's correction over the ways of one keep (`<` is .001). One toy world and one checkpoint: leads,",
+        "not laws. *Budget*: mean tokens a decoder layer sees, of 576. *Prefill* and *choosing*: CPU time over the prefill of all tokens",
+        "(a decoder of 256 channels: beside a 7B model choosing costs next to nothing). **On the front**: nothing as fast answers more.",
+        "",
+        "![Accuracy against time](catalogue-front.png)",
+    ]  # fmt: skip
+    for keep in ORDER:
+        lines += [
+            "", f"## keep = {keep}", "",
+            "| method | right, % | lost against all tokens, points | against `divprune` | p | against `uniform`, p "
+            "| budget | prefill | choosing | front |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]  # fmt: skip
+        for i in sorted((i for i, r in enumerate(found) if r.keep == keep), key=lambda i: -found[i].right):
+            r = found[i]
+            low, high = interval(r.scores)
+            rivals = [
+                f"{100 * r.against['divprune'].difference:+.1f} | {short(p[r.name, keep, 'divprune'])}"
+                if "divprune" in r.against else "|",
+                f"{100 * r.against['uniform'].difference:+.1f}, {short(p[r.name, keep, 'uniform'])}"
+                if "uniform" in r.against else "",
+            ]  # fmt: skip
+            lines.append(
+                f"| {named(r.name)} | {100 * r.right:.1f} ({100 * low:.1f} to {100 * high:.1f}) | {points(r.lost)} | "
+                f"{' | '.join(rivals)} | {100 * r.budget:.1f} % | {r.prefill:.2f} | {r.choosing:.3f} | "
+                f"{'yes' if i in fast else ''} |"
+            )
+    refused = {c: v["refused"] for c, v in data["cells"].items() if "refused" in v}
+    if refused:
+        lines += ["", "Not possible:", "", *(f"- {named(c)}: {why}" for c, why in refused.items())]
+    return "\n".join(lines) + "\n"
+
+
+def named(name: str) -> str:
+    """The method as code, what it was set to behind it."""
+    method, comma, rest = name.partition(",")
+    return f"`{method}`{comma}{rest}" if method != SMALLER else "a smaller picture"
+
+
+def short(p: float) -> str:
+    return "<" if p < 0.001 else f"{p:.3f}".lstrip("0") if p < 1 else "1"
+
+
+def draw(found: list[Row]) -> Any:
+    """Accuracy against time, logarithmic; the front is a line, and the methods on it have names."""
+    fast = sorted(front(found), key=lambda i: found[i].time)
+    figure, axes = plt.subplots(figsize=(10, 6.5), layout="constrained")
+    for keep, colour in COLOURS.items():
+        here = [r for r in found if r.keep == keep]
+        axes.scatter([r.time for r in here], [100 * r.right for r in here], s=18, color=colour, label=keep or ALL)
+    axes.plot([found[i].time for i in fast], [100 * found[i].right for i in fast], color="black", lw=0.8, zorder=0)
+    shown = {"random", "uniform", "fastv", "pyramiddrop", "sparsevlm", "dart", "priortr", "clse", "feather", "psigmoid",
+             "tops", "fastervlm", "divprune", SMALLER, "pool"}  # fmt: skip
+    for i, r in enumerate(found):
+        if i in fast or r.name in shown:
+            axes.annotate(
+                r.name, (r.time, 100 * r.right), fontsize=6.5, xytext=(4, 3 if i in fast else -7),
+                textcoords="offset points", color=COLOURS[r.keep], weight="bold" if i in fast else "normal",
+            )  # fmt: skip
+    axes.set_xscale("log")
+    ticks = [0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0]
+    axes.set_xticks(ticks, [str(t) for t in ticks])
+    axes.minorticks_off()
+    axes.set(xlabel="prefill and choosing, CPU time over the prefill of all tokens", ylabel="right, %")
+    axes.legend(title="keep", loc="lower right")
+    axes.grid(alpha=0.25)
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path(__file__).parent / "results" / "catalogue.json")
+    parser.add_argument("--docs", type=Path, default=Path("docs/methods"))
+    args = parser.parse_args()
+    data = json.loads(args.results.read_text())
+    found = rows(data)
+    files.write(args.docs / "measured.md", page(data, found).encode())
+    figure = draw(found)
+    for target in (
+        args.results.with_suffix(".png"),
+        args.results.with_suffix(".svg"),
+        args.docs / "catalogue-front.png",
+    ):
+        figure.savefig(target, dpi=110, metadata={"Date": None} if target.suffix == ".svg" else {})
+    print(args.docs / "measured.md")
+
+
+if __name__ == "__main__":
+    main()
