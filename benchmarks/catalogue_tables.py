@@ -107,17 +107,18 @@ def page(data: dict[str, Any], found: list[Row]) -> str:
     full = next(r for r in found if r.name == ALL)
     low, high = interval(full.scores)
     n = {len(r.scores) for r in found}
+    some = f" ({min(n):,} for some)" if len(n) > 1 else ""
     lines = [
-        "# What the methods are worth",
-        "",
-        "Made by `python benchmarks/catalogue.py && python benchmarks/catalogue_tables.py`, not by hand; the answers are in",
-        f"`benchmarks/results/catalogue.json`. The embedded model ([instrument.md](../instrument.md)), {max(n):,} test questions, four a scene"
-        + (f" ({min(n):,} for some)" if len(n) > 1 else "") + ",",
-        f"the decoder in bfloat16: **{100 * full.right:.1f} % right with all 576 tokens ({100 * low:.1f} to {100 * high:.1f})**. Intervals are 95 %; differences and",
-        "p are paired, p after Holm's correction over the ways of one keep (`<` is .001). One toy world and one checkpoint: leads,",
-        "not laws. *Budget*: mean tokens a decoder layer sees, of 576. *Prefill* and *choosing*: CPU time over the prefill of all tokens",
-        "(a decoder of 256 channels: beside a 7B model choosing costs next to nothing). **On the front**: nothing as fast answers more.",
-        "",
+        "# What the methods are worth", "",
+        "Made by `python benchmarks/catalogue.py` and `python benchmarks/catalogue_tables.py`; the answers are",
+        "in `benchmarks/results/catalogue.json`. The embedded model ([instrument.md](../instrument.md)),",
+        f"{max(n):,} test questions{some}, four a scene, the decoder in bfloat16:",
+        f"**{100 * full.right:.1f} % right with all 576 tokens ({100 * low:.1f} to {100 * high:.1f})**.",
+        "Intervals are 95 %; differences and p are paired, p after Holm's correction over the ways of one keep",
+        "(`<` is .001). One toy world and one checkpoint: leads, not laws.", "",
+        "*Budget*: mean share of the tokens that a decoder layer sees. *Prefill* and *choosing*: CPU time over the",
+        "prefill of all tokens (a decoder of 256 channels: beside a 7B model choosing costs next to nothing).",
+        "*Front*: nothing as fast answers more.", "",
         "![Accuracy against time](catalogue-front.png)",
     ]  # fmt: skip
     for keep in ORDER:
