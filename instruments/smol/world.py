@@ -2,9 +2,8 @@
 
 A scene is a 3 x 3 grid: one to six cells hold a thing each, jittered; boxes are in units of the picture's side, so
 one scene serves every resolution. Kinds of question: what (place to name), where (name to place), exist, relation
-(beside, above, below), kind (the one animal or food), count (1 to 4 copies, equally often), read (the word on the
-sign), chart (the colour of the tallest bar). Scene n of a split is the same on every machine with the same packages:
-all chance comes from SHA-256 of (split, n).
+(beside, above, below), kind (the one animal or food), chart (the colour of the tallest bar). Scene n of a split is the
+same on every machine with the same packages: all chance comes from SHA-256 of (split, n).
 """
 
 import functools
@@ -21,8 +20,7 @@ from instruments.smol import pictures
 Box = tuple[float, float, float, float]
 Colour = tuple[int, int, int]
 CELLS = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
-KINDS = ("what", "where", "exist", "relation", "kind", "count", "read", "chart")
-NUMBERS = ("zero", "one", "two", "three", "four")
+KINDS = ("what", "where", "exist", "relation", "kind", "chart")
 WORDS = (
     "open", "stop", "exit", "sale", "hotel", "bank", "cafe", "park", "taxi", "push",
     "free", "fire", "milk", "wood", "rain", "snow", "king", "gold", "book", "music",
@@ -198,8 +196,6 @@ def questions(placed: list[Placed], r: random.Random) -> list[Question]:
             x, y = p.cell % 3 + dx, p.cell // 3 + dy
             if 0 <= x < 3 and 0 <= y < 3 and (other := at.get(3 * y + x)):
                 asked.append(Question("relation", f"What is {words} the {p.name}?", other.name, (p.box, other.box)))
-        if p.kind == "sign":
-            asked.append(Question("read", "What does the sign say?", p.says, (p.box,)))
         if p.kind == "chart":
             asked.append(Question("chart", "Which bar is the tallest?", p.says, (p.box,)))
     real = [p for p in placed if p.kind not in ("sign", "chart")]
@@ -209,10 +205,6 @@ def questions(placed: list[Placed], r: random.Random) -> list[Question]:
     absent = [t.name for t in pictures.things() if t.name not in number]
     for name in r.sample(absent, len({p.name for p in real})):
         asked.append(Question("exist", f"Is there {article(name)}?", "no", ()))
-    many = real[0].name  # the thing that may be there in copies: one to four, whatever else there is
-    boxes = tuple(p.box for p in real if p.name == many)
-    if r.random() < (0.5 if len(boxes) == 1 else 1.0):
-        asked.append(Question("count", f"How many pictures of {article(many)} are there?", NUMBERS[len(boxes)], boxes))
     for kind in ("animal", "food"):
         if len(found := {p.name: p for p in real if p.kind == kind}) == 1:
             (name,) = found

@@ -2,6 +2,7 @@
 
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 pytest.importorskip("matplotlib")
-from instruments.smol import build, decoder, features, pictures, train, world
+from instruments.smol import build, decoder, easy, features, pictures, train, world
 
 TEXT = dict(
     vocab_size=64, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
@@ -59,28 +60,16 @@ def test_a_scene_is_the_same_twice_and_answers_fit_its_boxes(drawn):
         assert image.tobytes() == again.tobytes()
         assert len({p.cell for p in placed}) == len(placed)
         asked = world.questions(placed, world.chance(n))
-        kinds = [q.kind for q in asked]
         yes = [q.answer for q in asked if q.kind == "exist"]
-        assert yes.count("yes") == yes.count("no") and kinds.count("count") <= 1
+        assert yes.count("yes") == yes.count("no")
         for q in asked:
             if q.kind == "what":
                 (hit,) = (p for p in placed if world.CELLS[p.cell] == q.text[15:-1])
                 assert (hit.name, (hit.box,)) == (q.answer, q.needs)
-            if q.kind == "count":
-                assert world.NUMBERS[len(q.needs)] == q.answer
             if q.kind == "relation":
                 first, second = ([(b[0] + b[2]) / 2, (b[1] + b[3]) / 2] for b in q.needs)
                 step = next(s for s in world.STEPS if s[2] in q.text)
                 assert (second[0] - first[0]) * step[0] + (second[1] - first[1]) * step[1] > 0.2
-
-
-def test_a_wrong_picture_is_no_help_to_count(drawn):
-    answers = {}
-    for n in range(600):
-        for q in world.questions(world.layout("train", n, 12).placed, world.chance(n)):
-            if q.kind == "count":
-                answers[q.answer] = answers.get(q.answer, 0) + 1
-    assert max(answers.values()) < 0.4 * sum(answers.values())
 
 
 def test_half_of_the_names_keep_a_picture_for_the_test_split():
@@ -90,6 +79,23 @@ def test_half_of_the_names_keep_a_picture_for_the_test_split():
     for t in held:
         assert not set(t.pictures("train")) & set(t.pictures("test"))
         assert t.pictures("validation") == t.pictures("train")
+
+
+def test_easy_vqa_is_asked_with_its_own_split(monkeypatch, tmp_path):
+    shape = Image.new("RGB", (64, 64), (240, 250, 245))
+    ImageDraw.Draw(shape).rectangle((16, 32, 31, 47), (200, 0, 0))
+    shape.save(tmp_path / "a.png")
+    asked = [["what is the red shape?", "rectangle", 3900], *[[f"is there a {c} shape?", "no", 3900] for c in "abcdef"]]
+    with zipfile.ZipFile(tmp_path / "easy.whl", "w") as wheel:
+        wheel.writestr("easy_vqa/data/train/questions.json", json.dumps(asked))
+        wheel.write(tmp_path / "a.png", "easy_vqa/data/train/images/3900.png")
+    monkeypatch.setattr(easy, "archive", lambda: zipfile.ZipFile(tmp_path / "easy.whl"))
+    image, box = easy.picture("validation", 0, 32)
+    assert image.size == (32, 32) and box == (0.25, 0.5, 0.5, 0.75)
+    found = easy.questions("validation", 0, world.chance(0), box)
+    assert [q.kind for q in found] == ["shape"] + ["exist"] * easy.YES_NO and found[0].needs == (box,)
+    assert found[0].answer == "rectangle"
+    easy.rows.cache_clear()
 
 
 def test_tokens_of_a_box():
