@@ -43,6 +43,14 @@ def store(path: Path, entries: dict[str, Any]) -> None:
     files.write(path, (json.dumps(whole, indent=1) + "\n").encode())
 
 
+def begun(evaluated: dict[str, Any], name: str, split: str) -> dict[str, Any]:
+    """What `sts.py` has stored of a way: it asks the same scenes."""
+    if split == "test" and name in evaluated.get("ways", {}):
+        facts, scenes = evaluated["ways"][name], evaluated["scenes"]
+        return {"scenes": scenes, "right": facts["right"], "kept": facts["kept"] * scenes}
+    return {"scenes": 0, "right": "", "kept": 0}
+
+
 def by_question(select: Any, k: int, seen: Sequence[TokenView], world: World) -> list[Tensor]:
     """What a selector that reads the question keeps for each question of each scene."""
     kept, scene = [], 0
@@ -83,7 +91,7 @@ def main() -> None:
         for budget in args.budgets:
             k, entry = BUDGETS[budget], entries[budget]
             for name in names:
-                way = entry.setdefault(name, {"scenes": 0, "right": "", "kept": 0})
+                way = entry.setdefault(name, begun(stored.get(f"evaluate/{budget}", {}), name, args.split))
                 if way["scenes"] != start:
                     continue
                 if name == "full":

@@ -16,16 +16,17 @@ from foveate.ops.topk import check_k
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.config import OneShotConfig
 from foveate.pointer.encoder import Encoder
-from foveate.pointer.saved import Saved
+from foveate.pointer.learned import Learned
 from foveate.pointer.soft import Heat, Soft, gumbel, hardened
 from foveate.pointer.softtop import soft_top
 from foveate.selection import Selection, TokenView
 
 
-class OneShotSelector(Saved):
+class OneShotSelector(Learned):
     """The k tokens of the highest learned score."""
 
     adaptive: ClassVar[bool] = False
+    encoder: Encoder
 
     def __init__(self, config: OneShotConfig) -> None:
         super().__init__()
@@ -34,16 +35,11 @@ class OneShotSelector(Saved):
         # No bias: the threshold takes up what all scores share.
         self.score = nn.Linear(config.width, 1, bias=False)
 
-    @property
-    def reads(self) -> frozenset[str]:
-        """The tokens as the LLM receives them, and the question where it is conditioned on it."""
-        return frozenset({"hidden_BND", "text_BTD"} if self.config.text else {"hidden_BND"})
-
     @torch.no_grad()
     def forward(self, view: TokenView, k: int) -> Selection:
         """Exactly k tokens."""
         check_k(k, view.shape[1])
-        c = Candidates.of(view, self.config.features, self.config.text)
+        c = self.candidates(view)
         with torch.autocast(view.device.type, enabled=False):
             return Selection.top(self.on(view.device).scores(c), k)
 
@@ -53,24 +49,14 @@ class OneShotSelector(Saved):
         score_BN = self.score(states_BNm).squeeze(-1) + bonus
         return score_BN if c.real_BN is None else score_BN.masked_fill(~c.real_BN, -1e9)
 
-    def soft(
-        self,
-        c: Candidates,
-        most: int,
-        heat: Heat,
-        generator: torch.Generator | None = None,
-        stop_bias: Tensor | float = 0.0,
+    def _soft(
+        self, c: Candidates, _most: int, heat: Heat, generator: torch.Generator | None, _stop_bias: Tensor | float
     ) -> Soft:
-        """The differentiable top-k; its count is the budget, whatever `most` allows; it never stops."""
-        with torch.autocast(c.tokens_BND.device.type, enabled=False):
-            count_B = (self.config.budget * c.counts_B).clamp(min=1.0)
-            score_BN = self.scores(c)
-            alpha_BN = soft_top(score_BN + gumbel(score_BN, heat.perturbation, generator), count_B, heat.temperature)
-            if heat.straight:
-                rank_BN = alpha_BN.argsort(1, descending=True).argsort(1)
-                alpha_BN = hardened(alpha_BN, rank_BN < count_B.round().unsqueeze(1))
+        """The differentiable top-k; its count is the budget, whatever is allowed; it never stops."""
+        count_B = (self.config.budget * c.counts_B).clamp(min=1.0)
+        score_BN = self.scores(c)
+        alpha_BN = soft_top(score_BN + gumbel(score_BN, heat.perturbation, generator), count_B, heat.temperature)
+        if heat.straight:
+            rank_BN = alpha_BN.argsort(1, descending=True).argsort(1)
+            alpha_BN = hardened(alpha_BN, rank_BN < count_B.round().unsqueeze(1))
         return Soft(alpha_BN, count_B)
-
-    def fit(self, mean_D: Tensor, std_D: Tensor) -> None:
-        """Take over the channel statistics of the tokens to come."""
-        self.encoder.fit(mean_D, std_D)

@@ -151,7 +151,7 @@ class Saved(
             raise ModelError(f"{folder} is no selector: its config.json is no JSON ({e})") from None
         found = data.keys() if isinstance(data, dict) else {""}
         # All fields are always written; who has fewer is an older one, unless they are another kind's.
-        others = [k.__name__ for k in Saved.__subclasses__() if k is not cls and found == _fields(k) != _fields(cls)]
+        others = [k.__name__ for k in _kinds(Saved) if k is not cls and found == _fields(k) != _fields(cls)]
         if not others and found <= _fields(cls):
             return
         hint = f"it is a {others[0]}" if others else "its config.json has other settings"
@@ -196,6 +196,11 @@ class Saved(
     def on(self, device: torch.device) -> Self:
         """This selector, moved to where the tokens are."""
         return self if next(self.parameters()).device == device else self.to(device)
+
+
+def _kinds(base: type[Saved]) -> list[type[Saved]]:
+    """The selectors proper: what nothing derives from."""
+    return [k for below in base.__subclasses__() for k in _kinds(below) or [below]]
 
 
 def _fields(kind: type[Saved]) -> set[str]:
