@@ -68,7 +68,7 @@ test-vllm: $(VLLM)/.ready
 test-vllm-all: test-vllm
 	for model in internvl llava_next llava_onevision qwen2_vl qwen3_vl; do \
 	  FOVEATE_MODEL=$$model $(VLLM)/bin/python -m pytest --timeout 1200 tests/serving/test_families.py || exit 1; done
-	for model in llava qwen2_5_vl; do for way in inert pressure mutation tp2 pp2; do \
+	for model in llava qwen2_5_vl; do for way in inert pressure mutation tp2 pp2 dp2 nodes; do \
 	  FOVEATE_MODEL=$$model FOVEATE_WAY=$$way $(VLLM)/bin/python -m pytest --timeout 1200 tests/serving/test_ways.py \
 	  || exit 1; done; done
 

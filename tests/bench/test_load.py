@@ -13,18 +13,21 @@ class Fake:
 
     def __init__(self, name, seconds, seen):
         self.name, self.seconds, self.seen, self.calls = name, seconds, seen, 0
+        self.computed = 0.0
 
     def answer(self, examples, plan=None, max_new_tokens=64, concurrency=1):
         self.calls += 1
         self.seen.append((self.name, tuple(examples), concurrency))
         slow = self.seconds * (1 + self.calls) / concurrency
+        self.computed += self.seconds * len(examples)
         return [SimpleNamespace(began=i * slow, total=slow, first=slow / 2, new_tokens=4, prompt_tokens=10)
                 for i, _ in enumerate(examples)]  # fmt: skip
 
 
 def run(fast=0.5):
     seen = []
-    arms = [Arm("stock", Fake("stock", 1.0, seen)), Arm("pruned", Fake("pruned", fast, seen))]
+    fakes = Fake("stock", 1.0, seen), Fake("pruned", fast, seen)
+    arms = [Arm(f.name, f, None, lambda f=f: f.computed) for f in fakes]
     return measure(arms, lambda n: [f"{n}-{i}" for i in range(3)], (1, 4), pairs=7), seen
 
 
@@ -44,7 +47,14 @@ def test_a_machine_that_slows_down_leaves_the_ratio_alone():
         row = rows["pruned", clients]
         assert row["pairs"] == 7
         assert row["requests_s_ratio"] == pytest.approx(2) and row["first_s_ratio"] == pytest.approx(0.5)
+        assert row["cpu_s"] == pytest.approx(0.5) and row["cpu_s_ratio"] == pytest.approx(0.5)
         assert rows["stock", clients]["requests_s_interval"] == (1, 1)
+
+
+def test_what_cannot_be_measured_has_no_ratio():
+    arms = [Arm(n, Fake(n, 1.0, [])) for n in ("a", "b")]
+    _, row = ratios(measure(arms, lambda n: ["x"], (1,), pairs=1), "a")
+    assert row["cpu_s"] is row["cpu_s_ratio"] is row["cpu_s_interval"] is None
 
 
 def test_break_even_is_where_it_stays_above():

@@ -34,7 +34,7 @@ def kept(monkeypatch):
 
     def choose(self, order, asked):
         answers = original(self, order, asked)
-        seen.extend(places.tolist() for places, _ in answers)
+        seen.extend(places.tolist() for places, _ in answers or ())
         return answers
 
     monkeypatch.setattr(Foveated, "_choose", choose)

@@ -106,19 +106,28 @@ def test_what_reads_the_question_is_not_shared_by_questions(instrument, asked):
     assert counts()["encoded"] == before + 4, "and once only"
 
 
-def test_a_broken_selector_harms_its_own_request_only(instrument, asked, monkeypatch):
+def test_a_broken_selector_fails_its_own_requests_and_no_other(instrument, monkeypatch):
     from foveate.methods.fastervlm import ClsAttention
 
     def fail(self, view, k):
         raise RuntimeError("no")
 
     _, llm = instrument
+    broken, good = {"method": "fastervlm", "keep": 0.25}, [PLAN, "all", PLAN | {"keep": 32}]
+    plans, some = [good[0], broken, good[1], broken, good[2]], examples(range(2, 7))[::8]
     fresh(llm)
-    right = said(ask(llm, asked[8:9], PLAN))
+    right = said(ask(llm, [some[i] for i in (0, 2, 4)], good))
     fresh(llm)
+    before = counts().get("failed", 0)
     with monkeypatch.context() as m:
         m.setattr(ClsAttention, "__call__", fail)
-        before = counts().get("failed", 0)
-        ask(llm, asked[:1], {"method": "fastervlm", "keep": 0.25})
-        assert counts()["failed"] == before + 1
-        assert said(ask(llm, asked[8:9], PLAN)) == right
+        # In one batch; a warm one after it, whose broken images nobody encodes again.
+        for _ in range(2):
+            out = ask(llm, some, plans, tokens=1) + ask(llm, some, plans)
+            ends = [o.outputs[0].finish_reason for o in out]
+            assert [e == "error" for e in ends] == [False, True, False, True, False] * 2, ends
+            assert [said(out[5:])[i] for i in (0, 2, 4)] == right
+            assert not any(said(out)[i] for i in (1, 3, 6, 8)), "what was said of the wrong tokens is not an answer"
+            assert "the server's log says why" in out[1].outputs[0].stop_reason
+        assert counts()["failed"] == before + 2
+    assert said(ask(llm, some[:1], plans[:1])) == right[:1]

@@ -1,19 +1,13 @@
 """One server over HTTP, started by `foveate serve`: what clients may ask, and that one's mistakes are its own."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from engines_of_vllm import MODELS
+from servers import body, post, serving
 
-from foveate.engines.vllm.launch import data_url, up
 from foveate.tiny.examples import examples
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
@@ -23,54 +17,15 @@ PLAN = {"method": "divprune", "keep": 64}
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     log = tmp_path_factory.mktemp("server") / "log"
-    words = [
-        sys.executable, "-m", "foveate.cli", "serve", os.fspath(MODELS["llava"]), "--method", "divprune",
-        "--keep", "64", "--image-tokens", "200", "--host", "127.0.0.1", "--port", str(port), "--served-model-name", "m",
-        "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024", "--block-size", "32", "--max-num-seqs", "8",
-    ]  # fmt: skip
-    env = os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
-    with log.open("wb") as out:
-        server = subprocess.Popen(words, stdout=out, stderr=out, env=env)
-        try:
-            address = f"http://127.0.0.1:{port}"
-            assert up(server, address), log.read_text()[-3000:]
-            end = time.time() + 300
-            while "ready: a picture" not in log.read_text() and time.time() < end:
-                time.sleep(2)
-            assert "costs 64 tokens instead of 200" in log.read_text(), log.read_text()[-3000:]
-            yield address
-        finally:
-            server.terminate()
-            server.wait(60)
+    with serving(MODELS["llava"], log, "--method", "divprune", "--keep", "64", "--image-tokens", "200") as address:
+        assert "costs 64 tokens instead of 200" in log.read_text()
+        yield address
 
 
 @pytest.fixture(scope="module")
 def asked():
     return examples(range(6, 8))
-
-
-def body(example, plan=None, **more):
-    content = [*({"type": "image_url", "image_url": {"url": data_url(p)}} for p in example.pictures()),
-               {"type": "text", "text": example.question}]  # fmt: skip
-    out = {"model": "m", "messages": [{"role": "user", "content": content}], "max_tokens": 8, "temperature": 0} | more
-    return out if plan is None else out | {"mm_processor_kwargs": {"foveate": plan}}
-
-
-def post(url, data):
-    """Status, answer, and prompt tokens or what was wrong."""
-    request = urllib.request.Request(
-        f"{url}/v1/chat/completions", json.dumps(data).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=300) as reply:
-            said = json.load(reply)
-            return reply.status, said["choices"][0]["message"]["content"], said["usage"]["prompt_tokens"]
-    except urllib.error.HTTPError as e:
-        return e.code, None, e.read().decode()
 
 
 def test_the_default_a_wish_and_the_servers_limit(url, asked):

@@ -36,6 +36,8 @@ class Arm:
     name: str
     engine: Answers
     plan: Plan | None = None
+    computed: Callable[[], float] | None = None
+    """Processor seconds that the engine has taken so far."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class Round:
     """Median time to the first token."""
     prompt_tokens: float
     """Mean."""
+    cpu_s: float | None = None
+    """Processor seconds a request: what other work on the machine changes least."""
 
 
 def measure(
@@ -82,19 +86,21 @@ def measure(
             asked = examples(number)
             number += 1
             for arm in (*arms[turn % len(arms) :], *arms[: turn % len(arms)]):
+                before = arm.computed() if arm.computed else None
                 replies = arm.engine.answer(asked, arm.plan, max_new_tokens, clients)
+                taken = arm.computed() - before if arm.computed and before is not None else None
                 if turn:
-                    out.append(_round(arm.name, clients, replies))
+                    out.append(_round(arm.name, clients, replies, taken))
             progress(number, total)
     return out
 
 
-def _round(name: str, clients: int, replies: Sequence[Any]) -> Round:
+def _round(name: str, clients: int, replies: Sequence[Any], taken: float | None) -> Round:
     n = len(replies)
     seconds = max(r.began + r.total for r in replies) - min(r.began for r in replies)
     return Round(
         name, clients, n / seconds, sum(r.new_tokens for r in replies) / seconds, median(r.first for r in replies),
-        sum(r.prompt_tokens for r in replies) / n,
+        sum(r.prompt_tokens for r in replies) / n, None if taken is None else taken / n,
     )  # fmt: skip
 
 
@@ -105,10 +111,10 @@ def ratios(rounds: Sequence[Round], base: str) -> list[dict[str, Any]]:
         here = {a: [r for r in rounds if (r.arm, r.concurrency) == (a, clients)] for a in {r.arm: 0 for r in rounds}}
         for name, mine in here.items():
             row: dict[str, Any] = {"arm": name, "concurrency": clients, "pairs": len(mine)}
-            for field in ("requests_s", "tokens_s", "first_s"):
-                pairs = zip(mine, here[base], strict=True)
-                found = sorted(getattr(a, field) / getattr(b, field) for a, b in pairs if getattr(b, field))
-                row[field] = median(getattr(a, field) for a in mine)
+            for field in ("requests_s", "tokens_s", "first_s", "cpu_s"):
+                pairs = [(getattr(a, field), getattr(b, field)) for a, b in zip(mine, here[base], strict=True)]
+                found = sorted(a / b for a, b in pairs if a is not None and b)
+                row[field] = median(a for a, _ in pairs) if None not in (a for a, _ in pairs) else None
                 row[f"{field}_ratio"], row[f"{field}_interval"] = (
                     (median(found), interval(found)) if found else (None, None)
                 )

@@ -4,6 +4,7 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 STOCK, ALL = "stock", "keep=all"
 FILE = "load.json"
-CLIENTS, PER_ROUND = "1,4,16", 12
+UNITS = {"requests_s": "requests/s", "first_s": "s to first token", "tokens_s": "tokens/s", "cpu_s": "CPU s a request"}
 
 
 def load(
@@ -54,10 +55,13 @@ def load(
         check_servable(plan)
     source = os.fspath(look(model).source)
     with ExitStack() as stack:
-        stock = Served(stack.enter_context(launch.serving(source, None, options)), source, plans=False)
-        ours = Served(stack.enter_context(launch.serving(source, "all", options)), source)
-        arms = [bench.Arm(STOCK, stock), bench.Arm(ALL, ours)]
-        arms += [bench.Arm(name, ours, plan) for name, plan in plans.items()]
+        (plain, first), (pruning, second) = (
+            stack.enter_context(launch.serving(source, settings, options)) for settings in (None, "all")
+        )
+        stock, ours = Served(plain, source, plans=False), Served(pruning, source)
+        taken = partial(launch.processor_seconds, second)
+        arms = [bench.Arm(STOCK, stock, None, partial(launch.processor_seconds, first))]
+        arms += [bench.Arm(name, ours, plan, taken) for name, plan in {ALL: None, **plans}.items()]
 
         def fresh(number: int) -> "Sequence[Example]":
             return examples[number * per_round : (number + 1) * per_round]
@@ -84,7 +88,8 @@ def load(
 
 def _line(row: dict[str, Any]) -> str:
     words = f"{row['arm']:<24} concurrency {row['concurrency']:>3}  {row['prompt_tokens']:6.0f} prompt tokens"
-    for field, unit in (("requests_s", "requests/s"), ("first_s", "s to first token"), ("tokens_s", "tokens/s")):
-        low, high = row[f"{field}_interval"]
-        words += f"  {row[field]:8.3f} {unit} (x {row[f'{field}_ratio']:.2f}, {low:.2f} to {high:.2f})"
+    for field, unit in UNITS.items():
+        if row[f"{field}_ratio"] is not None:
+            low, high = row[f"{field}_interval"]
+            words += f"  {row[field]:8.3f} {unit} (x {row[f'{field}_ratio']:.2f}, {low:.2f} to {high:.2f})"
     return words

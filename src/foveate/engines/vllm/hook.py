@@ -124,7 +124,10 @@ class Checks:
         Raises:
             ModelError: naming the option.
         """
+        from foveate.engines.vllm import failing
+
         refuse(vllm_config)
+        failing.use(vllm_config)
         model, tp = vllm_config.model_config, vllm_config.parallel_config.tensor_parallel_size
         spread = model.multimodal_config is not None and model.multimodal_config.mm_encoder_tp_mode == "data"
         setattr(model.hf_config, SPREAD, tp > 1 and spread)

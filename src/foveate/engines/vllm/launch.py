@@ -58,8 +58,8 @@ def command(source: str, settings: Any, extra: Sequence[str], fixed: bool = Fals
 
 
 @contextmanager
-def serving(source: str, settings: Any, extra: Sequence[str] = ()) -> Iterator[str]:
-    """A server on a free port of this machine for the time of a block; gives its address.
+def serving(source: str, settings: Any, extra: Sequence[str] = ()) -> Iterator[tuple[str, int]]:
+    """A server on a free port of this machine for the time of a block; gives its address and its process.
 
     Args:
         source: folder or hub id.
@@ -82,10 +82,19 @@ def serving(source: str, settings: Any, extra: Sequence[str] = ()) -> Iterator[s
             if not up(server, url):
                 log.seek(0)
                 raise ModelError(f"vLLM did not start: {log.read()[-2000:].decode(errors='replace')}")
-            yield url
+            yield url, server.pid
         finally:
             server.terminate()
             server.wait()
+
+
+def processor_seconds(pid: int) -> float:
+    """What a server and all its processes have computed so far."""
+    import psutil  # as vLLM does
+
+    server = psutil.Process(pid)
+    times = [p.cpu_times() for p in (server, *server.children(recursive=True))]
+    return float(sum(t.user + t.system for t in times))
 
 
 def option(extra: Sequence[str], name: str, default: str) -> str:
@@ -110,7 +119,8 @@ def run(words: Sequence[str], url: str, fixed: bool, tell: Callable[[str], None]
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda n, _: server.send_signal(n))
     try:
-        if up(server, url):
+        # A node without a front end has nobody to ask.
+        if "--headless" not in words and up(server, url):
             tell(verdict(url, fixed))
         return server.wait()
     finally:

@@ -189,9 +189,10 @@ class Pruned:
             places = marks(ids).nonzero().flatten().tolist() if marks else list(range(len(ids)))
             n = len(places)
             k = order.count(n)
-            for place in reversed(places[k:]):
-                del ids[place]
-            return Shortened(ids, marks, self._span(data["image"][item], n) - k)
+            dropped = set(places[k:])
+            return Shortened(
+                [x for i, x in enumerate(ids) if i not in dropped], marks, self._span(data["image"][item], n) - k
+            )
 
         return PromptReplacement(modality="image", target=update.target, replacement=replacement)
 

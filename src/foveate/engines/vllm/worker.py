@@ -17,6 +17,7 @@ from vllm.multimodal.utils import copy_mm_embedding_modality
 from vllm.sequence import IntermediateTensors
 
 from foveate.choosing import Asked, choose
+from foveate.engines.vllm import failing
 from foveate.engines.vllm.filling import fill
 from foveate.engines.vllm.positions import DIGITS, Run, decode, encode, shifted, stretch
 from foveate.engines.vllm.settings import KEY, Order, parse
@@ -46,6 +47,8 @@ class Foveated:
 
     def __init__(self, *, vllm_config: Any, prefix: str = "") -> None:
         super().__init__(vllm_config=vllm_config, prefix=prefix)  # type: ignore[call-arg]
+        self._reports, self._seen, self._failed = failing.reports(vllm_config), 0, list[int]()
+        failing.watch()
         make = self.make_empty_intermediate_tensors
 
         def with_places(batch_size: int, dtype: torch.dtype, device: torch.device) -> Any:
@@ -62,7 +65,9 @@ class Foveated:
         texts = kwargs.pop(KEY, None)
         if texts is None:
             # Videos, and images that came encoded: they keep everything.
-            return tuple(self._with_places(r, None) for r in super().embed_multimodal(**kwargs))  # type: ignore[misc]
+            whole = tuple(self._with_places(r, None) for r in super().embed_multimodal(**kwargs))  # type: ignore[misc]
+            self._seen += len(whole)
+            return whole
         texts = [bytes(t.tolist()).decode() for t in texts]
         orders = [parse(t) for t in texts]
         call = {name: torch.as_tensor(v) if name.endswith("thw") else v for name, v in kwargs.items()}
@@ -84,24 +89,31 @@ class Foveated:
         for text, members in groups.items():
             order = parse(text)
             asked = [self._asked(rows[i], units[i], signals[i], order) for i in members]
-            for i, (kept, mix) in zip(members, self._choose(order, asked), strict=True):
+            answers = self._choose(order, asked)
+            if answers is None:
+                COUNTS["failed"] += len(members)
+                self._failed += [self._seen + i for i in members]
+                # Rows there must be; where nobody can be told, they are the answer.
+                none = torch.empty(0, dtype=torch.long)
+                answers = [fill(none, None, a.tokens, order.count(a.tokens)) for a in asked]
+            for i, (kept, mix) in zip(members, answers, strict=True):
                 out[i] = out[i][kept.to(out[i].device)]
                 if mix is not None:
                     out[i] = torch.cat((mix.to(rows[i]) @ rows[i], out[i][:, -DIGITS:]), -1)
                 COUNTS["chosen"] += 1
                 COUNTS["kept"] += len(kept)
+        self._seen += len(out)
         return tuple(out)
 
-    def _choose(self, order: Order, asked: list[Asked]) -> list[Choice]:
-        """What each image keeps, exactly as many as its placeholders."""
+    def _choose(self, order: Order, asked: list[Asked]) -> list[Choice] | None:
+        """What each image keeps, exactly as many as its placeholders; None if the choice failed."""
+        answers: list[Choice] | None = None
         try:
             answers = self._ask(order, asked)
         except Exception:
             # Whoever asked for it: the other requests of this batch, and of this server, must get their answers.
-            COUNTS["failed"] += len(asked)
-            log.exception("Choosing failed; these %d images keep evenly spaced tokens instead", len(asked))
-            none = torch.empty(0, dtype=torch.long)
-            answers = [fill(none, None, a.tokens, order.count(a.tokens)) for a in asked]
+            then = "their requests end with an error" if self._reports else "they keep evenly spaced tokens instead"
+            log.exception("Choosing failed among the tokens of %d images; %s", len(asked), then)
         # What rank 0 chose: ranks must not differ by a rounding.
         return get_tp_group().broadcast_object(answers, 0) if get_tensor_model_parallel_world_size() > 1 else answers
 
@@ -183,6 +195,10 @@ class Foveated:
     ) -> Any:
         """Adds places to positions, in the runner's own buffer: captured graphs read that one."""
         places, self._places = self._places, None
+        # The encoder's calls of this step are over.
+        if self._reports and self._failed:
+            failing.report(self._failed, self._seen)
+        self._failed, self._seen = [], 0
         if intermediate_tensors is not None:
             # A later pipeline stage: they come with the states.
             places = intermediate_tensors[WIRE].T
