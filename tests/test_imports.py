@@ -50,9 +50,9 @@ MAY = {
 }
 # Inside the Hugging Face engine: each file may import those before it.
 HF = ["text_tower", "wrappers", "clock", "kept", "cut_layers", "cache", "picking", "taps", "families", "listen",
-      "prompt", "segment", "step", "layers", "restore", "raters", "cutting", "follow", "checks", "plan_checks", "calls",
-      "guesses", "embedded", "reading", "encodings", "encode", "report", "accounting", "run", "probe", "loss",
-      "beginning", "placing", "passing", "hooks", "attach"]  # fmt: skip
+      "prompt", "segment", "step", "layers", "restore", "raters", "cutting", "follow", "checks", "plan_checks",
+      "refusals", "calls", "guesses", "embedded", "reading", "encodings", "encode", "report", "accounting", "run",
+      "probe", "loss", "beginning", "placing", "passing", "hooks", "attach"]  # fmt: skip
 
 
 def imported(path: Path) -> set[tuple[str, ...]]:

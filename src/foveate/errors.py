@@ -8,6 +8,9 @@ from collections.abc import Iterable
 class FoveateError(ValueError):
     """Something the caller can put right. The message names the value, the limit and the way out."""
 
+    rule: str = ""
+    """Which rule a model refuses a plan by, where one does (`foveate.hf.plan_checks.WHY`)."""
+
 
 class PlanError(FoveateError):
     """A plan that cannot mean anything, or cannot apply to this model or this prompt."""

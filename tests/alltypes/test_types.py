@@ -21,9 +21,12 @@ from alltypes.prompts import batch, mixed, single
 from alltypes.tiny import TYPES, build, empty
 from foveate import Attention, Cut, FoveateError, Plan, Selection, attach
 from foveate.cli import app
+from foveate.fields import ENCODER_FIELDS, LAYER_FIELDS
 from foveate.hf.cache import NAMES as NAMES_OF_CACHES
 from foveate.hf.cut_layers import is_recurrent
+from foveate.hf.families import family
 from foveate.hf.families.known import FAULTS, UNSUPPORTED
+from foveate.hf.refusals import refusals
 from foveate.methods.fastv import TextAttention
 from zoo import NAMES as LAWS
 
@@ -246,6 +249,46 @@ class Look:
     def __call__(self, view: Any, k: int) -> Selection:
         self.seen[self.at] = view.need("text_attn_BN").clone()
         return Selection.top(self.seen[self.at], k)
+
+
+@dataclass(frozen=True)
+class Reads:
+    """Keeps the first tokens, whatever it is shown."""
+
+    reads: frozenset[str]
+    adaptive: ClassVar[bool] = False
+    attention: ClassVar[Attention] = Attention("last", "own")
+
+    def __call__(self, view: Any, k: int) -> Selection:
+        for field in self.reads:
+            view.need(field)
+        return Selection.of(torch.arange(k).expand(view.shape[0], -1), view.shape[1])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_listed_as_refused_is_refused_and_all_else_is_given(name):
+    model = model_of(name)
+    own = family(model)
+    lm = own.language_model(model)
+    listed = refusals(own, own.base(model).config, lm)
+    types = getattr(lm.config, "layer_types", None) or [""] * len(lm.layers)
+    inputs = single(name, model)
+    for at in ("encoder", "input", *range(1, len(lm.layers))):
+        here = {"any", at} if isinstance(at, str) else {"any", "layers", f"{types[at]} layers"}
+        here |= {f"layers from {n} on" for n in range(at + 1)} if isinstance(at, int) else set()
+        mine = [r for r in listed if r.cut in here and not r.setting]
+        given = {"hidden_BND"}
+        for field in sorted(ENCODER_FIELDS | LAYER_FIELDS | {"text_attn_BN"}):
+            plan = Plan((Cut(at, Reads(frozenset({"hidden_BND", field})), 0.5),))
+            try:
+                attach(model, plan, probe=False).detach()
+                given.add(field)
+            except FoveateError as refused:
+                assert bool(refused.rule) == any(not r.reads or field in r.reads for r in mine), (at, field)
+                assert refused.rule in ("", *(r.rule for r in mine))
+        if not any(not r.reads for r in mine):
+            with torch.no_grad(), attach(model, Plan((Cut(at, Reads(frozenset(given)), 0.5),))):
+                assert model(**inputs).logits.isfinite().all()
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if "beams" in FAULTS.get(n, {})])

@@ -13,6 +13,8 @@ WORDS = {
     "generic": "by the generic family (cuts at the input and at layers, no tower signals)",
     "no": "that cannot be cut",
 }
+FEW = 12
+"""Up to so many types are named one by one."""
 
 
 @app.command("list")
@@ -23,8 +25,9 @@ def list_(
 ) -> None:
     """List the methods (what each does and reads, where it cuts) and the model families."""
     from foveate.cli.catalogue import DEPTH, as_dict, entry, markdown, places, yes
-    from foveate.cli.models import models, page
+    from foveate.cli.models import kinds_of_refusal, models, page, said
     from foveate.hf.families import FAMILIES
+    from foveate.hf.plan_checks import WHY
     from foveate.methods import registry
 
     if as_models:
@@ -38,7 +41,8 @@ def list_(
     types = models(list(found.values()))
     if as_json:
         data = {"methods": {n: as_dict(e) for n, e in found.items()}, "families": families_of}
-        show.as_json(data | {"types": {n: asdict(m) for n, m in types.items()}})
+        why = {"why": WHY}
+        show.as_json(data | why | {"types": {n: asdict(m) for n, m in types.items()}})
         return
     out = show.console()
     columns = ("what it does", "kernel", "reads", "cuts", "adaptive", "merges", "asks")
@@ -65,6 +69,10 @@ def list_(
         mine = [f"{n} ({m.methods})" if m.methods else n for n, m in types.items() if m.family.startswith(kind)]
         out.print(f"[bold]{len(mine)} {what}[/bold]: {', '.join(mine)}", highlight=False)
     out.print("[dim]In brackets: how many methods run on it. Reasons and faults: foveate list --models[/dim]\n")
+    out.print("[bold]Refused at attach[/bold]")
+    for one, names in kinds_of_refusal(types).items():
+        of = ", ".join(names) if len(names) < FEW else f"{len(names)} types"
+        out.print(f"  {said(one)} [dim]({of})[/dim]", highlight=False)
     out.print("[dim]Every signal as each family defines it, and the settings' defaults: foveate list --json[/dim]")
 
 

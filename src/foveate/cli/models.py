@@ -1,51 +1,51 @@
 """Every model type that transformers knows, and what of it can be cut: rows for `foveate list`, and docs/models.md."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import transformers
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES as NAMES
 
 from foveate.cli.catalogue import Entry
 from foveate.hf.families import DECODERS, FAMILIES
 from foveate.hf.families.generic import Generic
 from foveate.hf.families.known import FAULTS, UNSUPPORTED
+from foveate.hf.plan_checks import WHY
+from foveate.hf.refusals import Refusal, refusals
 
 HEAD = """# Model types
 
-What Foveate makes of each of the {count} types of image and text that transformers {version} knows ({cut} are cut).
-Written by `foveate list --models`, from the families and from what `make test-zoo` shows on tiny random models of
-every type: keeping all and detaching change no bit; dropping is masking, in the prefill and in three steps after it
-(or, where layers go through tokens one by one, never sending); a batch is its prompts, greedy and with beams; the text
-attention that methods read is the model's own. Real checkpoints, FlashAttention and half precision were tried for the
-families that are marked *tested most* alone; videos for those, and for Gemma 4, LLaVA-NeXT-Video and Video-LLaVA.
+What Foveate makes of the {count} types of image and text that transformers {version} knows ({cut} are cut). Written by
+`foveate list --models`, from the families and from what `make test-zoo` shows on a tiny random model of every type:
+keeping all and detaching change no bit; dropping is masking, in the prefill and in three steps after it (never sending,
+where layers go through tokens one by one); a batch is its prompts, greedy and with beams; the text attention that
+methods read is the model's own. Real checkpoints, FlashAttention and half precision were tried for *own, tested most*
+alone; videos for the types that are marked.
 
 - **own**: counts, grids, tower signals and encoder cuts are known.
-- **generic**: an image is a run of placeholder tokens; cuts at the input and at layers, by `hidden_BND`, `text_BTD` and
-  `text_attn_BN` (`foveate list` counts the methods); no tower signals, no grid, no cut at the encoder, no contiguous
-  positions. At attach nine tokens are sent through the language model three times, with three of them cut, never sent,
-  and hidden: if cutting is neither, the model is refused, and the layer named that is the first to differ.
-  (`attach(..., probe=False)` leaves that out. On the tiny models here it takes 10 to 40 ms of CPU, once a model; on a
-  real one, three very short passes.)
+- **generic**: an image is a run of placeholder tokens, to be cut at the input and at layers. At attach nine tokens go
+  through the language model three times, three of them cut, never sent, or hidden; where cutting is neither of the
+  others the model is refused, and the first layer that differs is named. (`probe=False` leaves that out; on the tiny
+  models it takes 10 to 40 ms of CPU, once a model.)
 - **taught**: as generic; a layer was taught where its tokens stand.
 
-Attention of decoder layers is read from projections where the decoder is known, and else by listening to the layer
-itself under `sdpa` or `eager`; other kernels are refused there, and so are layers that have no attention. Layers that
-share another's keys (Gemma 3n, Gemma 4) cannot be cut at. FlashAttention with sliding windows is refused.
+The question is read without marks: those that the config names, and what a `tokenizer` given to `attach` calls special.
 
 ## Writing a family
 
-A type that works as *generic* gets more by a family of 15 to 40 lines: in `src/foveate/geometry/` how many tokens an
-image of a call becomes, where they lie, and which of the tower's rows each comes from (copy `idefics3.py`); in
-`src/foveate/hf/families/` where the projector is, and which layer of the tower is read (copy `idefics3.py` there).
-Both go into the tables of their `__init__.py`. Then `pytest tests/alltypes/test_rich.py -k TYPE` holds it to the
-tower's own numbers. A new type of transformers turns `make test-zoo` red; `tests/alltypes/shrunk.json` says what its
-tiny config needs, `tests/alltypes/prompts.py` what its pictures look like. A type that the probe refuses needs
-`Family.wraps` (copy `llama4.py`), one that cannot be cut a line in `src/foveate/hf/families/known.py`.
+A *generic* type gets more by a family of 15 to 40 lines: in `src/foveate/geometry/` how many tokens an image becomes,
+where they lie, and from which of the tower's rows; in `src/foveate/hf/families/` where the projector is, and which
+layer of the tower is read (copy `idefics3.py` in both, and add a line to each `__init__.py`). `pytest
+tests/alltypes/test_rich.py -k TYPE` holds it to the tower's own numbers. A type new in transformers turns `make
+test-zoo` red: `tests/alltypes/shrunk.json` and `prompts.py` say what its config and pictures look like. What the probe
+refuses needs `Family.wraps` (copy `llama4.py`); what cannot be cut, a line in `known.py` there.
 
 """
 TESTED = frozenset({"internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"})
 """Types that the whole of the tests run on."""
+FILMED = TESTED - {"llava", "llava_next"} | {"gemma4", "llava_next_video", "video_llava"}
+"""Types that videos were tried on."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,10 @@ class Model:
     family: str
     signals: list[str]
     cuts: list[str]
+    video: bool
+    """Whether videos were tried."""
+    refused: list[Refusal]
+    """What of that is refused, and why: of its default config, under sdpa."""
     methods: int
     """How many of the methods run on it."""
     note: str
@@ -68,16 +72,35 @@ def models(methods: Sequence[Entry]) -> dict[str, Model]:
 def model(name: str, methods: Sequence[Entry]) -> Model:
     """What there is to say of one type."""
     if name in UNSUPPORTED:
-        return Model("no", [], [], 0, UNSUPPORTED[name])
+        return Model("no", [], [], False, [], 0, UNSUPPORTED[name])
     own = FAMILIES.get(name)
     family = own or DECODERS.get(name) or Generic(name)
-    signals = sorted(k for k, v in family.signals.items() if not v.startswith("no [CLS]: refused"))
-    cuts = ["encoder", "input", "layers"] if own else ["input", "layers"]
+    refused = refusals(family, CONFIG_MAPPING[name]())
+    unknown = {x for r in refused if r.cut == "any" for x in r.reads}
+    signals = sorted(set(family.signals) - unknown)
+    cuts = [at for at in ("encoder", "input", "layers") if not any(r.cut == at and not r.asks for r in refused)]
     given = {*signals, "text_BN"}
-    runs = sum(set(e.reads) <= given and ("encoder" not in e.cuts or own is not None) for e in methods)
+    runs = sum(set(e.reads) <= given and not ("encoder" in e.cuts and "encoder" not in cuts) for e in methods)
     faults = [f"stock {what}: {how}" for what, how in FAULTS.get(name, {}).items()]
     kind = "own, tested most" if name in TESTED else "own" if own else "taught" if name in DECODERS else "generic"
-    return Model(kind, signals, cuts, runs, "; ".join(filter(None, (own.note if own else "", *faults))))
+    note = "; ".join(filter(None, (own.note if own else "", *faults)))
+    return Model(kind, signals, cuts, name in FILMED, refused, runs, note)
+
+
+def kinds_of_refusal(types: Mapping[str, Model]) -> dict[Refusal, list[str]]:
+    """Each thing that is refused once, and the types that do; what most do comes first."""
+    found: dict[Refusal, list[str]] = {}
+    for name, m in types.items():
+        for one in m.refused:
+            found.setdefault(one, []).append(name)
+    return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0].cut, item[0].asks)))
+
+
+def said(one: Refusal) -> str:
+    """A refusal in words."""
+    at = {"any": "any cut", "encoder": "a cut at the encoder", "input": "a cut at the input"}
+    asks = "tower signals or grids" if "grid" in one.reads else one.asks
+    return f"{at.get(one.cut, f'a cut at {one.cut}')}{f' with {asks}' if asks else ''}: {WHY[one.rule]}"
 
 
 def page() -> str:
@@ -85,13 +108,22 @@ def page() -> str:
     rows = models(())
     cut = sum(m.family != "no" for m in rows.values())
     short = {"cls_attn_BN": "cls_attn", "cls_cos_BN": "cls_cos", "encoder_BNC": "encoder", "keys_BNC": "keys"}
-    lines = ["| type | family | tower signals, grid | cuts | notes |", "|---|---|---|---|---|"]
+    letters = dict(zip(kinds_of_refusal(rows), "abcdefghijklmnopqrstuvwxyz", strict=False))
+    lines = [
+        "## Refused",
+        "",
+        "At attach, of a type's default config under sdpa (`foveate list --json` has it as data):",
+        "",
+        *(f"- **{letter}** {said(one)}" for one, letter in letters.items()),
+        "",
+        "## Types",
+        "",
+        "| type | family | tower signals, grid | cuts | refused | notes |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, m in rows.items():
         tower = ", ".join([*(short[s] for s in m.signals if s in short), *(["grid"] if "grid" in m.signals else [])])
-        lines.append(f"| {name} | {m.family} | {tower} | {', '.join(m.cuts)} | {m.note} |")
-    return (
-        HEAD.format(count=len(rows), version=transformers.__version__, cut=cut)
-        + "## Types\n\n"
-        + "\n".join(lines)
-        + "\n"
-    )
+        refused = " ".join(sorted(letters[one] for one in m.refused))
+        family = m.family + ", videos" * m.video
+        lines.append(f"| {name} | {family} | {tower} | {', '.join(m.cuts)} | {refused} | {m.note} |")
+    return HEAD.format(count=len(rows), version=transformers.__version__, cut=cut) + "\n".join(lines) + "\n"

@@ -52,7 +52,8 @@ class Attachment:
         self.family = family(model)
         check_model(model, self.family)
         self.plan = plan = plan.at_depth(self.family.depth(model))
-        check_plan(plan, model, self.family)
+        self.base, self.lm = self.family.base(model), self.family.language_model(model)
+        check_plan(plan, self.family, self.base, self.lm)
         asked = {getattr(c.select, "text_tower", None) for c in plan.cuts if "relevance_BN" in c.select.reads}
         self.towers = {name: text_tower.load(name, model, tokenizer) for name in asked if name}
         self.tail = getattr(model.config, "template_tail", self.family.tail) if tail is None else tail
@@ -67,8 +68,6 @@ class Attachment:
         self.report: Report | None = None
         """What the last prefill did, on whichever thread; None before the first, and after one without images."""
         self.contiguous = (plan.positions or self.family.positions) == "contiguous"
-        self.base = self.family.base(model)
-        self.lm = self.family.language_model(model)
         self.input_cuts = [c for c in plan.cuts if c.at == "input"]
         self.layer_cuts: dict[int, Cut] = {c.at: c for c in plan.cuts if isinstance(c.at, int)}
         encoder = [c for c in plan.cuts if c.at == "encoder"]

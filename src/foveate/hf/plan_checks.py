@@ -1,12 +1,13 @@
-"""Which plans a model can carry out: what is refused at attach, and what only the prompt tells."""
+"""Which plans a model can carry out: what is refused at attach, and what only the prompt tells.
+
+A refusal that hangs on the model, and not on the plan alone, names its rule (one of WHY): `refusals.py` lists them.
+"""
 
 from itertools import pairwise
 from typing import Any
 
-from torch import nn
-
-from foveate.errors import PlanError, SignalError
-from foveate.fields import ROW_FIELDS, check_reads
+from foveate.errors import FoveateError, PlanError, SignalError
+from foveate.fields import TOWER, check_reads
 from foveate.hf.checks import has_windows
 from foveate.hf.families.base import Family
 from foveate.hf.listen import KERNELS
@@ -14,9 +15,33 @@ from foveate.hf.picking import RECURRENT
 from foveate.plan import Plan
 from foveate.selection import Attention
 
+WHY = {
+    "tower": "its vision tower is not known: a family of its own would tell",
+    "cls": "its vision tower has no [CLS]",
+    "positions": "it is not known what its decoder makes of renumbered positions",
+    "tiles": "an image is encoded as tiles, and how many make one is not told there",
+    "shared": "these layers use keys of earlier ones, and get the last token alone",
+    "attends not": "these layers have no attention",
+    "rotary": "its layers do not show queries and keys before rotation",
+    "keys": "its layers do not show their keys before rotation",
+    "kernel": "its attention can be heard under sdpa and eager alone",
+}
+"""Rule -> why a model refuses what others do."""
 
-def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
+
+def _by(rule: str, error: FoveateError) -> FoveateError:
+    error.rule = rule
+    return error
+
+
+def check_plan(plan: Plan, family: Family, base: Any, lm: Any) -> None:
     """Refuse a plan that can never apply to this model.
+
+    Args:
+        plan: the plan.
+        family: the model's.
+        base: the module that joins tower and language model; its config is looked at.
+        lm: the language model; its config and its layers' number are.
 
     Raises:
         PlanError: attention of a layer before the first.
@@ -24,12 +49,11 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
     """
     if family.by_runs:
         _check_unknown(plan, family)
-    lm = family.language_model(model)
     if plan.positions == "contiguous" and not family.plain(lm):
-        raise PlanError(
+        raise _by("positions", PlanError(
             f'positions="contiguous" needs to know what a {lm.config.model_type} makes of positions; leave it out, or '
             'say "original"'
-        )
+        ))  # fmt: skip
     for cut in plan.cuts:
         who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
         if "relevance_BN" in reads and not getattr(cut.select, "text_tower", None):
@@ -38,33 +62,33 @@ def check_plan(plan: Plan, model: nn.Module, family: Family) -> None:
                 "without a text tower and the selector names none in `text_tower`; use a method that reads text_BTD or "
                 "text_attn_BN"
             )
-        if "cls_cos_BN" in reads and not family.has_cls(family.base(model)):
-            raise SignalError(
+        if "cls_cos_BN" in reads and not family.has_cls(base):
+            raise _by("cls", SignalError(
                 f"{who} reads cls_cos_BN, the cosine to [CLS], but this vision tower has no [CLS]; use a method that "
                 'reads cls_attn_BN, which is the attention received here (sms: score="attention")'
-            )
+            ))  # fmt: skip
         check_reads(cut)
         if cut.at == "encoder" and family.joins_units and isinstance(cut.keep, int):
-            raise PlanError(
+            raise _by("tiles", PlanError(
                 f"keep={cut.keep} tokens at the encoder, but {family.model_type} encodes an image as tiles and cannot "
                 'tell how many make one; give a fraction, or cut at "input"'
-            )
+            ))  # fmt: skip
         first = getattr(lm, "first_kv_shared_layer_idx", len(lm.layers))
         if isinstance(cut.at, int) and first < len(lm.layers) and cut.at >= first:
-            raise PlanError(
+            raise _by("shared", PlanError(
                 f"a cut at layer {cut.at}, but from layer {first} on this model sends the last token alone through its "
                 f"layers, which have no keys of their own; cut before layer {first}"
-            )
-        if "text_attn_BN" in reads:
+            ))  # fmt: skip
+        if reads & {"text_attn_BN", "prior_attn_BN"}:
             _check_attention(cut.at, cut.select, lm, reads_projections(family, lm))
-        if "key_norm_BN" in reads:
+        if reads & {"key_norm_BN", "text_norm_BT"}:
             if not isinstance(cut.at, int) or cut.at == 0:
                 raise PlanError(f"{who} reads the keys of the layer before layer 0; cut at 1 or later")
             if not reads_projections(family, lm):
-                raise SignalError(
+                raise _by("keys", SignalError(
                     f"{who} reads key_norm_BN, but this model's layers do not show their keys; use a method that reads "
                     "hidden_BND or text_attn_BN"
-                )
+                ))  # fmt: skip
 
 
 def reads_projections(family: Family, lm: Any) -> bool:
@@ -76,12 +100,12 @@ def _check_unknown(plan: Plan, family: Family) -> None:
     """Refuse what needs a family of the model's own."""
     for cut in plan.cuts:
         who, reads = type(cut.select).__name__, frozenset(cut.select.reads)
-        if missing := reads - ROW_FIELDS or cut.at == "encoder":
+        if missing := reads & {*TOWER, "grid", "relevance_BN"} or cut.at == "encoder":
             what = 'a cut at "encoder"' if missing is True else f"{who}, which reads {', '.join(sorted(missing))},"
-            raise SignalError(
+            raise _by("tower", SignalError(
                 f"{what} needs to know the vision tower of {family.model_type}, which has no family of its own; cut at "
                 '"input" or at a layer, with a method that reads hidden_BND, text_BTD or text_attn_BN'
-            )
+            ))  # fmt: skip
 
 
 def _check_attention(at: Any, select: Any, lm: Any, projections: bool) -> None:
@@ -98,23 +122,23 @@ def _check_attention(at: Any, select: Any, lm: Any, projections: bool) -> None:
     if at == 0 and asked.layer == "previous":
         raise PlanError(f'{who} asks for the layer before layer 0; use Attention(layer="own"), or cut at 1 or later')
     if not projections and not asked.rotary:
-        raise SignalError(
+        raise _by("rotary", SignalError(
             f"{who} reads attention without rotation, but the layers of a {config.model_type} do not show queries "
             "and keys before rotation; use another method"
-        )
+        ))  # fmt: skip
     kinds, i = getattr(config, "layer_types", None), at if asked.layer == "own" else at - 1
     if kinds and i < len(kinds) and kinds[i] in RECURRENT:
         others = ", ".join(str(n) for n, kind in enumerate(kinds) if kind not in RECURRENT)
-        raise SignalError(
+        raise _by("attends not", SignalError(
             f"{who} reads the attention of layer {i}, which is of type {kinds[i]!r} and has none; layers that attend: "
             f"{others}"
-        )
+        ))  # fmt: skip
     if not projections and config._attn_implementation not in KERNELS:
-        raise SignalError(
+        raise _by("kernel", SignalError(
             f"{who} reads LLM attention, which a {config.model_type} shows under {' and '.join(map(repr, KERNELS))} "
             f"only, not under {config._attn_implementation!r}; load the model with one of these, or use a method that "
             "does not read text_attn_BN"
-        )
+        ))  # fmt: skip
 
 
 def check_counts(plan: Plan, tokens: list[int]) -> None:

@@ -10,6 +10,7 @@ from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from foveate.errors import ModelError
+from foveate.fields import LAYER_FIELDS, ROW_FIELDS
 from foveate.geometry.base import Kind
 from foveate.hf.cache import check_cache
 from foveate.hf.families.base import Family
@@ -24,7 +25,7 @@ class Generic(Family):
     video = True
     by_runs = True
     joins_units = True
-    signals: ClassVar[Mapping[str, str]] = {k: SIGNALS[k] for k in ("hidden_BND", "text_BTD", "text_attn_BN")}
+    signals: ClassVar[Mapping[str, str]] = {k: SIGNALS[k] for k in sorted(ROW_FIELDS | LAYER_FIELDS) if k in SIGNALS}
     note = "An image is a run of placeholder tokens: tiles and frames with text between them are images of their own."
 
     def __init__(self, model_type: str, probed: bool = True) -> None:
