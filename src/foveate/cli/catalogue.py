@@ -16,6 +16,7 @@ from foveate.fields import ASKED
 from foveate.hf.families import FAMILIES
 from foveate.methods import registry
 from foveate.plan import Plan
+from foveate.servable import servable
 
 DEPTH = 32
 """Decoder layers of the usual 7B model, for methods whose cuts depend on it."""
@@ -50,6 +51,9 @@ class Entry:
     """Whether the kept set depends on the question: then the image's part of a cache cannot be shared by questions."""
     families: list[str]
     engines: list[str]
+    """Which can carry the plan out as it is by default."""
+    served: str
+    """By vLLM: "yes", "no", or the setting under which it is."""
     settings: dict[str, Any]
     origin: str
     """"foveate", or the package or module that it comes from."""
@@ -79,6 +83,14 @@ def entry(name: str) -> Entry:
     kernel, cost = next((KERNELS[k] for k in KERNELS if k in sources["ops"]), ("top-k", "N log N"))
     reads = plan.reads if plan else frozenset()
     own = function.__module__.split(".")[0]
+    served = _served(plan, sources["merges"])
+    if (
+        served == "no"
+        and "at" in settings
+        and plan
+        and _served(choose.build(name, "0.25", {"at": "input"}, DEPTH)) == "yes"
+    ):
+        served = 'at="input"'
     return Entry(
         about=about[0] if about else "",
         idea=sources["idea"],
@@ -91,7 +103,8 @@ def entry(name: str) -> Entry:
         merges=sources["merges"],
         asks=bool(reads & ASKED),
         families=[n for n, f in FAMILIES.items() if reads <= f.signals.keys() | {"text_BN"}] if plan else [],
-        engines=["hf"],
+        engines=["hf", *(["vllm"] if served == "yes" else [])],
+        served=served,
         settings={k: v if isinstance(v, int | float | str | None) else repr(v) for k, v in settings.items()},
         origin=own,
         needs=needs,
@@ -112,10 +125,11 @@ def markdown(names: list[str]) -> str:
         "",
         "*Asks*: what is kept depends on the question, so questions about one image cannot share its part of a",
         "prefix cache. *Cost*: of choosing among N tokens of width D, K kept, T words. *Merges*: dropped tokens live",
-        "on in kept ones. Families are those that give the signals. Cuts are for 32 decoder layers.",
+        "on in kept ones. *vLLM*: the plan can be served ([which models](../serving.md)); it takes one cut before",
+        "the LLM. Families are those that give the signals. Cuts are for 32 decoder layers.",
         "",
-        "| method | idea | paper | kernel | reads | cuts | adaptive | merges | asks | cost | families |",
-        "|---|---|---|---|---|---|---|---|---|---|---|",
+        "| method | idea | paper | kernel | reads | cuts | adaptive | merges | asks | cost | vLLM | families |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
         e = entry(name)
@@ -126,9 +140,15 @@ def markdown(names: list[str]) -> str:
         words = [yes(e.adaptive), yes(e.merges), yes(e.asks)]
         lines.append(
             f"| `{name}` | {e.idea} | {paper} | {e.kernel} | {reads} | {cuts} | {' | '.join(words)} | {e.cost} | "
-            f"{families} |"
+            f"{e.served} | {families} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _served(plan: Plan | None, merges: bool = False) -> str:
+    """Whether a server takes a plan: not tokens merged before the projector, which its models give nobody."""
+    merged_early = merges and plan is not None and plan.cuts[0].at == "encoder"
+    return yes(plan is not None and not merged_early and servable(plan) is None)
 
 
 def yes(value: bool) -> str:

@@ -45,7 +45,7 @@ def list_(
         show.as_json(data | why | {"types": {n: asdict(m) for n, m in types.items()}})
         return
     out = show.console()
-    columns = ("what it does", "kernel", "reads", "cuts", "adaptive", "merges", "asks")
+    columns = ("what it does", "kernel", "reads", "cuts", "adaptive", "merges", "asks", "vLLM")
     methods = show.table("method", *columns, title="[bold]Methods[/bold]")
     families = show.table("family", "video", "positions", "cls_attn_BN is", title="[bold]Model families[/bold]")
     for grid in (methods, families):
@@ -55,14 +55,14 @@ def list_(
     for name, e in found.items():
         options = f"[dim]settings: {', '.join(e.settings)}[/dim]" if e.settings else ""
         about = "\n".join(filter(None, (e.about, options)))
-        flags = (yes(x) for x in (e.adaptive, e.merges, e.asks))
+        flags = (*(yes(x) for x in (e.adaptive, e.merges, e.asks)), e.served)
         methods.add_row(name, about, e.kernel, ", ".join(e.reads) or "-", places(e.cuts) or "-", *flags)
     for name, f in families_of.items():
         families.add_row(name, yes(f["video"]), f["positions"], f["signals"].get("cls_attn_BN", "-"))
     out.print(methods)
     out.print(
         f"[dim]Cuts: with {DEPTH} decoder layers; a number is the layer before which tokens go. Asks: what is kept "
-        "depends on the question. Papers and costs: foveate list --markdown[/dim]\n"
+        "depends on the question. vLLM: the plan can be served. Papers and costs: foveate list --markdown[/dim]\n"
     )
     out.print(families)
     for kind, what in WORDS.items():
