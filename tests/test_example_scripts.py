@@ -7,10 +7,13 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from foveate.search import halves
+from foveate.engines.vllm import settings
+from foveate.search import auto, halves
 from foveate.tiny import examples as world
 
 ROOT = Path(__file__).parents[1]
@@ -78,6 +81,26 @@ def test_searched_plan(run: Callable[..., str], data: Path, tmp_path: Path, monk
     monkeypatch.setattr(halves, "FEWEST", 3)
     said = run("searched_plan.py", data, tmp_path / "plan.json", pictures(data, 1)[0])
     assert "that the search did not see" in said and "144 visual tokens" in said
+
+
+def test_served_plan(run: Callable[..., str], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a stand-in for vLLM, which has an environment of its own."""
+    seen: list[dict[str, Any]] = []
+
+    def llm(model: str, **options: Any) -> Any:
+        seen.append(options["hf_overrides"]["foveate"])
+        out = SimpleNamespace(outputs=[SimpleNamespace(text=" a ")], prompt_token_ids=[0] * 50)
+        return SimpleNamespace(chat=lambda messages, wish: [out])
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=llm, SamplingParams=dict))  # type: ignore[arg-type]
+    monkeypatch.setattr(halves, "FEWEST", 3)
+    words = (data, tmp_path / "plan.json", pictures(data, 1)[0])
+    first = run("served_plan.py", *words)
+    assert "that the search did not see" in first and "a  (50 tokens of prompt)" in first
+    (plan,) = seen
+    assert settings.read(plan, 8, ours=True).plan is not None and len(plan["cuts"]) == 1
+    monkeypatch.setattr(auto, "explore", None)
+    assert run("served_plan.py", *words) == first, "it searched again"
 
 
 def test_all_are_listed_and_short() -> None:

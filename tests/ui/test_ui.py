@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from foveate import FoveateError, images, samples
+from foveate import FoveateError, Plan, images, samples
 from foveate.engines import hf
+from foveate.search import halves
+from foveate.tiny import examples as world
 from foveate.ui import looking, planning
 
 SAMPLE = samples.load()[4]
@@ -66,6 +68,33 @@ def test_charts_of_a_benchmark_need_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text(json.dumps({"foveate_bench": 1, "quality": quality, "cost": []}))
     drawn = planning.tradeoff(str(tmp_path))
     assert "<svg" in drawn and "uniform" in drawn and "http" not in drawn and "<script" not in drawn
+
+
+def test_a_plan_comes_with_its_promise(engine: hf.Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(halves, "FEWEST", 5)
+    world.write(tmp_path / "data", range(10), "train", 1)
+    seen: list[float] = []
+    steps: list[int] = []
+    watch = lambda lost, cost: seen.append(cost)  # noqa: E731
+    told, file = planning.find(engine, f" {tmp_path / 'data'}\n", 0.9, 2, tmp_path, watch, lambda: steps.append(1))
+    assert len(seen) >= 2 and 0 < min(seen) <= 1 and len(steps) > 2
+    plan = Plan.from_json(file.read_text())
+    assert plan.made is not None and plan.made["asked"]["max_loss"] == 0.9 and plan.made["claim"] in told
+    assert f"{plan.made['visual_flops']:.1%}" in told
+    assert told.startswith("Not proven") != plan.made["asked"]["proven"]
+
+
+@pytest.mark.parametrize(
+    ("words", "loss", "says"),
+    [(" ", 0.5, "name a JSONL file"), ("{}/none", 0.5, "no data at"), ("{}/data", 0.01, "cannot resolve a loss")],
+)
+def test_what_cannot_be_searched_is_said_before_the_model_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: str, loss: float, says: str
+) -> None:
+    monkeypatch.setattr(halves, "FEWEST", 5)
+    world.write(tmp_path / "data", range(10), "train", 1)
+    with pytest.raises(FoveateError, match=says):
+        planning.find(None, words.format(tmp_path), loss, 2, tmp_path)  # type: ignore[arg-type]
 
 
 def test_the_page_is_local_and_silent(engine: hf.Engine, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from foveate.cli import app, show
+from foveate.errors import FoveateError
 
 _EXAMPLES = """
 [bold]Examples[/bold]
@@ -45,7 +46,13 @@ def ui(
         built.queue(default_concurrency_limit=1)  # one model, one question at a time
         typer.echo(f"foveate: http://{host}:{port} (Ctrl-C ends it)", err=True)
         try:
-            built.launch(server_name=host, server_port=port, prevent_thread_lock=True, **page.options(gradio))
+            try:
+                built.launch(server_name=host, server_port=port, prevent_thread_lock=True, **page.options(gradio))
+            except (OSError, ValueError) as e:  # Gradio's own, of a port that is taken and a page it cannot reach
+                raise FoveateError(
+                    f"the page does not open at http://{host}:{port} ({e}); give another --port, and see that no proxy "
+                    "stands before this address (NO_PROXY)"
+                ) from None
             built.block_thread()
         finally:
             built.close(verbose=False)

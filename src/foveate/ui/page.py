@@ -56,15 +56,24 @@ def build(engine: hf.Engine, folder: Path) -> Any:
         return f'<iframe title="charts" style="width:100%;height:80vh;border:0" srcdoc="{inside}"></iframe>'
 
     def plan(examples: str, loss: float, trials: float, bar: Any = waiting) -> tuple[str, str]:
-        done = 0
+        done, batches, last = 0, 0, "asking with all tokens first"
+
+        def tell() -> None:
+            bar((min(done, int(trials)), int(trials)), desc=f"{last} ({batches} batches asked)", unit="plans")
 
         def watch(lost: float, cost: float) -> None:
-            nonlocal done
-            done += 1
-            bar((min(done, int(trials)), int(trials)), desc=f"loss {lost:.3f} at {cost:.0%} of the operations")
+            nonlocal done, last
+            done, last = done + 1, f"the last plan lost {100 * lost:.1f} points at {cost:.0%} of the operations"
+            tell()
 
+        def step() -> None:
+            nonlocal batches
+            batches += 1
+            tell()
+
+        tell()
         try:
-            told, file = planning.find(engine, examples, loss / 100, int(trials), folder, watch)
+            told, file = planning.find(engine, examples, loss / 100, int(trials), folder, watch, step)
         except FoveateError as e:
             raise said(e) from None
         return told, str(file)
@@ -93,7 +102,9 @@ def build(engine: hf.Engine, folder: Path) -> Any:
             charts = gr.HTML()
             draw.click(tradeoff, where, charts)
         with gr.Tab("Plan"):
-            examples = gr.Textbox(label="Examples: a JSONL file, or a folder that holds one", placeholder="mine.jsonl")
+            examples = gr.Textbox(
+                label="Examples on this machine: a JSONL file, or a folder that holds one", placeholder="mine.jsonl"
+            )
             loss = gr.Slider(0.5, 10.0, 1.0, step=0.5, label="Loss allowed, points")
             trials = gr.Slider(6, 200, 40, step=1, label="Plans to try")
             search = gr.Button("Find a plan", variant="primary")

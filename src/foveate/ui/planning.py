@@ -7,6 +7,7 @@ from foveate import data, files
 from foveate.bench.compare import read
 from foveate.bench.page import fronts
 from foveate.engines import hf
+from foveate.errors import FoveateError
 from foveate.search import auto, promise
 from foveate.search.halves import split
 from foveate.search.helpers import fingerprint
@@ -21,6 +22,7 @@ def find(
     trials: int,
     folder: Path,
     watch: Callable[[float, float], None] = lambda loss, cost: None,
+    step: Callable[[], None] = lambda: None,
 ) -> tuple[str, Path]:
     """What the plan promises, and its file.
 
@@ -31,15 +33,19 @@ def find(
         trials: plans to try.
         folder: for the study and the plan.
         watch: told loss and cost of each plan that is tried.
+        step: called after every batch of questions.
 
     Raises:
         FoveateError: the examples are none, too few for this loss, or no plan that was tried loses so little.
     """
-    loaded = data.load(examples, labelled=True)
+    promise.load_scipy()  # what is only needed at the end should be missed at the beginning
+    if not examples.strip():
+        raise FoveateError("there are no examples; name a JSONL file, or a folder that holds one")
+    loaded = data.load(examples.strip(), labelled=True)
     halves = split(loaded, 0)
     promise.check_tolerance(max_loss, len(halves.search))
     study = Study(folder / "search.study", f"{engine.facts.source} {fingerprint(loaded)}", {"metric": "exact"})
-    session = Session(engine, halves, "exact", study, watch=watch)
+    session = Session(engine, halves, "exact", study, progress=step, watch=watch)
     plan = auto.choose(session, auto.explore(session, trials), max_loss=max_loss)
     made = dict(plan.made or {})
     told = f"{made['claim']} Operations left of the visual tokens: {made['visual_flops']:.1%}."
