@@ -125,6 +125,13 @@ def test_one_row_an_image_and_one_panel_a_cut() -> None:
     assert viz.overlay(pictures[:1], report(one)).height == 336 + 44 + 48
 
 
+def test_rows_are_as_long_as_one_says() -> None:
+    one = (4, (Block(0, 2, 2),), {"input": [0, 1, 2], 2: [0, 1], 3: [1]})
+    wide, high = (viz.overlay([noise(30, 20)], report(one), columns=c) for c in (None, 2))
+    assert wide.width > high.width and wide.height < high.height
+    assert viz.overlay([noise(30, 20)], report(one), columns=4).size == wide.size
+
+
 def test_video_frames_at_most_eight() -> None:
     grid = tuple(Block(4 * i, 2, 2) for i in range(20))
     frames = [noise(40, 40)] * 40

@@ -15,6 +15,8 @@ from foveate.methods import registry
 from foveate.plan import Plan
 
 COLUMNS = ("method", "answer", "tokens", "ms", "work, %")
+_COLUMNS = 4
+"""Panels in a row: what a telephone can show."""
 LEGEND = (
     "Tokens: visual ones, mean over the layers. Ms: to the first token, after a warm-up; one run. "
     "Work: operations of the prefill, of those with all tokens."
@@ -68,20 +70,10 @@ def look(
             yield Looked((name, str(e), "", "", ""), None)
             continue
         assert answer.report is not None
-        drawn = viz.overlay([picture], answer.report, engine.processor.image_processor, f"{name}: {answer.text}")
+        drawn = viz.overlay(
+            [picture], answer.report, engine.processor.image_processor, f"{name}: {answer.text}", _COLUMNS
+        )
         yield Looked(_row(name, answer, _operations(engine, answer), full), drawn)
-
-
-def stacked(pictures: Sequence[Image.Image]) -> Image.Image | None:
-    """Pictures one below the other, on white; None where there are none."""
-    if not pictures:
-        return None
-    page = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
-    top = 0
-    for picture in pictures:
-        page.paste(picture, (0, top))
-        top += picture.height
-    return page
 
 
 def plan(engine: hf.Engine, name: str, keep: float) -> Plan:

@@ -11,7 +11,7 @@ from foveate.errors import FoveateError, install
 from foveate.ui import looking, planning
 
 _SHOWN = ("divprune", "tops", "sms", "psigmoid", "sts")
-_STYLE = ".gradio-container {max-width: 1200px !important}"
+_STYLE = ".gradio-container {max-width: 1200px !important; margin: 0 auto !important}"
 
 
 def load_gradio() -> Any:
@@ -34,7 +34,7 @@ def build(engine: hf.Engine, folder: Path) -> Any:
     waiting = gr.Progress()
 
     def said(error: FoveateError) -> Exception:
-        return gr.Error(str(error), duration=None)  # type: ignore[no-any-return]
+        return gr.Error(str(error), duration=None, print_exception=False)  # type: ignore[no-any-return]
 
     def look(picture: Any, question: str, methods: list[str], keep: float) -> Iterator[tuple[Any, Any]]:
         rows: list[list[str]] = []
@@ -44,7 +44,7 @@ def build(engine: hf.Engine, folder: Path) -> Any:
                 rows.append(list(found.row))
                 if found.picture is not None:
                     pictures.append(found.picture)
-                yield rows, looking.stacked(pictures)
+                yield rows, pictures
         except FoveateError as e:
             raise said(e) from None
 
@@ -94,7 +94,8 @@ def build(engine: hf.Engine, folder: Path) -> Any:
                 with gr.Column(scale=2, min_width=300):
                     table = gr.Dataframe(headers=list(looking.COLUMNS), label="Answers", wrap=True, interactive=False)
                     gr.Markdown(looking.LEGEND)
-                    kept = gr.Image(label="What stays at each cut", interactive=False, type="pil")
+                    kept = gr.Gallery(label="What stays at each cut", show_label=False, columns=1, height="auto",
+                                      object_fit="contain", interactive=False)  # fmt: skip
             ask.click(look, [picture, question, chosen, keep], [table, kept])
         with gr.Tab("Trade-off"):
             where = gr.Textbox(label="Folder of a finished foveate bench", placeholder="out/bench")
@@ -110,7 +111,7 @@ def build(engine: hf.Engine, folder: Path) -> Any:
             search = gr.Button("Find a plan", variant="primary")
             claim = gr.Textbox(label="What it promises", lines=3, interactive=False)
             file = gr.File(label="Plan file")
-            search.click(plan, [examples, loss, trials], [claim, file])
+            search.click(plan, [examples, loss, trials], [claim, file], show_progress_on=[claim])
     return page
 
 

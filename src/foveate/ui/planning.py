@@ -14,6 +14,9 @@ from foveate.search.helpers import fingerprint
 from foveate.search.session import Session
 from foveate.search.study import Study
 
+_BARE = "main {padding: 0} h2 {display: none}"
+"""The page around the charts has their heading, and its own margins."""
+
 
 def find(
     engine: hf.Engine,
@@ -63,4 +66,5 @@ def tradeoff(folder: str) -> str:
     from importlib import resources
 
     style = resources.files("foveate.bench.page").joinpath("style.css").read_text(encoding="utf-8")
-    return f"<style>{style}</style><main>{fronts.section(read(Path(folder)))}</main>"
+    charts = fronts.section(read(Path(folder)))
+    return f"<style>{style}\n{_BARE}</style><main>{charts}</main>"

@@ -18,7 +18,13 @@ Picture = Image.Image | Sequence[Image.Image]
 """An image, or the frames of a video."""
 
 
-def overlay(pictures: Sequence[Picture], report: Report, image_processor: Any = None, title: str = "") -> Image.Image:
+def overlay(
+    pictures: Sequence[Picture],
+    report: Report,
+    image_processor: Any = None,
+    title: str = "",
+    columns: int | None = None,
+) -> Image.Image:
     """A sheet with one row for each image of the report: the picture, then one panel for each cut.
 
     Args:
@@ -26,6 +32,7 @@ def overlay(pictures: Sequence[Picture], report: Report, image_processor: Any = 
         report: from `Attachment.report`.
         image_processor: says whether the model saw the whole picture or its centre.
         title: a line above the sheet.
+        columns: panels in a row at most; what is more goes below. By default there is no limit.
 
     Raises:
         FoveateError: not as many pictures as the report has images.
@@ -35,6 +42,8 @@ def overlay(pictures: Sequence[Picture], report: Report, image_processor: Any = 
             f"{len(pictures)} pictures for a report about {len(report.images)} images; give one for each"
         )
     rows = [row for p, r in zip(pictures, report.images, strict=True) for row in _rows(p, r, image_processor)]
+    if columns is not None:
+        rows = [row[i : i + columns] for row in rows for i in range(0, len(row), columns)]
     return sheet(rows, title)
 
 
