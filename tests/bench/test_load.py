@@ -37,7 +37,17 @@ def test_every_arm_is_asked_the_same_and_never_twice():
         (a, asked, clients), (b, too, others) = seen[i : i + 2]
         assert {a, b} == {"stock", "pruned"} and asked == too and clients == others
     assert len({s[1] for s in seen}) == len(seen) // 2
-    assert {seen[0][0], seen[2][0]} == {"stock", "pruned"}, "each goes first in turn"
+    # Blocks of two calls: one concurrency after the other, then the next round.
+    first = [name for name, _, _ in seen[::2]]
+    assert first[:4] == ["stock", "pruned", "pruned", "stock"], "each goes first in turn, at every concurrency"
+    assert [clients for _, _, clients in seen[::2]][:4] == [1, 4, 1, 4]
+
+
+def test_what_is_measured_is_saved_round_by_round():
+    saved = []
+    arms = [Arm(n, Fake(n, 1.0, [])) for n in ("a", "b")]
+    rounds = measure(arms, lambda n: [n], (1, 2), pairs=2, save=lambda r: saved.append(to_dict(r, "a")["ratios"]))
+    assert [len(s) for s in saved] == [2, 4, 4, 4] and len(rounds) == 8
 
 
 def test_a_machine_that_slows_down_leaves_the_ratio_alone():

@@ -63,16 +63,18 @@ def measure(
     pairs: int = PAIRS,
     max_new_tokens: int = 8,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    save: Callable[[Sequence[Round]], None] = lambda rounds: None,
 ) -> list[Round]:
     """Ask every arm, round by round.
 
     Args:
         arms: the first is what the others are compared with.
         examples: those of a round, by its number: the same for every arm, never seen before.
-        concurrency: clients at once, for each a series of rounds.
+        concurrency: clients at once; each has its turn in every round.
         pairs: rounds that count; one more warms up.
         max_new_tokens: the longest answer.
         progress: (rounds done, of how many).
+        save: is given all there is, each time that every arm was asked.
 
     Raises:
         FoveateError: fewer than two arms, or no pairs.
@@ -81,17 +83,21 @@ def measure(
         raise FoveateError(f"{len(arms)} ways and {pairs} pairs; compare at least two ways, in at least one pair")
     out: list[Round] = []
     number, total = 0, len(concurrency) * (pairs + 1)
-    for clients in concurrency:
-        for turn in range(pairs + 1):
+    # One round of each concurrency after another, so that a measurement that is broken off has pairs of all.
+    for turn in range(pairs + 1):
+        for i, clients in enumerate(concurrency):
             asked = examples(number)
             number += 1
-            for arm in (*arms[turn % len(arms) :], *arms[: turn % len(arms)]):
+            first = (turn + i) % len(arms)
+            for arm in (*arms[first:], *arms[:first]):
                 before = arm.computed() if arm.computed else None
                 replies = arm.engine.answer(asked, arm.plan, max_new_tokens, clients)
                 taken = arm.computed() - before if arm.computed and before is not None else None
                 if turn:
                     out.append(_round(arm.name, clients, replies, taken))
             progress(number, total)
+            if turn:
+                save(out)
     return out
 
 

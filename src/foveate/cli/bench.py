@@ -78,7 +78,8 @@ def bench(
     """
     from foveate.bench import statistics
 
-    statistics.needs_scipy()
+    if engine != "vllm":
+        statistics.needs_scipy()
     if any(compare):
         _compare(Path(compare[0]), Path(compare[1]), as_json)
         return
@@ -115,8 +116,23 @@ def bench(
     wanted = [t for name in _words("--task", task) for t in tasks.load(name, limit, max_new_tokens=max_new_tokens)]
     facts = hf.look(model)
     if engine == "vllm":
-        mine = {w.id: w.plan for w in ways(facts.depth) if w.plan and w.method in names}
-        load(model, mine, wanted[0].examples, out, clients, pairs, per_round, max_new_tokens, vllm or [], as_json)
+        if len(wanted) > 1:
+            raise FoveateError(f"--engine vllm asks the questions of one task; --task names {len(wanted)}")
+        mine = [w for w in ways(facts.depth) if w.method in names or w.keep == "plan"]
+        if wrong := next((w for w in mine if w.plan is None), None):
+            raise FoveateError(f"{wrong.id} has no plan for a server: {wrong.why or 'it drops no tokens'}")
+        load(
+            model,
+            {w.id: w.plan for w in mine if w.plan},
+            wanted[0].examples,
+            out,
+            clients,
+            pairs,
+            per_round,
+            max_new_tokens,
+            vllm or [],
+            as_json,
+        )
         return
     run.open_folder(out)
     request = session.Request(

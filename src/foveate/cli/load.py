@@ -54,6 +54,8 @@ def load(
     for plan in plans.values():
         check_servable(plan)
     source = os.fspath(look(model).source)
+    out.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {}
     with ExitStack() as stack:
         (plain, first), (pruning, second) = (
             stack.enter_context(launch.serving(source, settings, options)) for settings in (None, "all")
@@ -66,13 +68,13 @@ def load(
         def fresh(number: int) -> "Sequence[Example]":
             return examples[number * per_round : (number + 1) * per_round]
 
+        def save(rounds: "Sequence[bench.Round]") -> None:
+            nonlocal found
+            found = bench.to_dict(rounds, STOCK) | {"model": model, "per_round": per_round, "max_new_tokens": longest}
+            files.write(out / FILE, json.dumps(found, indent=1).encode())
+
         with progress(as_json) as bar:
-            rounds = bench.measure(
-                arms, fresh, concurrency, pairs, longest, lambda done, total: bar("load", done, total)
-            )
-    found = bench.to_dict(rounds, STOCK) | {"model": model, "per_round": per_round, "max_new_tokens": longest}
-    out.mkdir(parents=True, exist_ok=True)
-    files.write(out / FILE, json.dumps(found, indent=1).encode())
+            bench.measure(arms, fresh, concurrency, pairs, longest, lambda *at: bar("load", *at), save)
     if as_json:
         show.as_json({k: v for k, v in found.items() if k != "rounds"})
         return
