@@ -30,7 +30,7 @@ from instruments.smol.parts import cache
 from instruments.smol.pictures import things
 
 BEFORE, AFTER, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
-CAPS = {"what": 5, "where": 6, "relation": 6, "exist": 2, "kind": 2, "chart": 1}
+CAPS = {"what": 3, "where": 3, "relation": 12, "exist": 2, "kind": 2, "chart": 1}
 
 
 class Projector(nn.Module):
