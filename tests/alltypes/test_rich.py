@@ -20,7 +20,7 @@ from zoo import NAMES as LAWS
 
 RICH = sorted(set(FAMILIES) - set(LAWS))
 POOLED = ("gemma3",)
-FILMED = ("gemma4", "llava_next_video", "video_llava")
+FILMED = ("gemma4", "kimi_k25", "llava_next_video", "video_llava")
 CALLS = [pytest.param(n, "image", id=n) for n in RICH] + [pytest.param(n, "video", id=f"{n}-video") for n in FILMED]
 READS = frozenset({"cls_attn_BN", "encoder_BNC", "keys_BNC"})
 
@@ -37,6 +37,10 @@ def call(name: str, kind: str = "image") -> dict[str, torch.Tensor]:
         pixels, spots = (torch.cat([p[key] for p in still]) for key in ("pixel_values", "image_position_ids"))
         frames = {"num_frames_per_video": torch.tensor([3, 2])}
         return {"pixel_values_videos": pixels, "video_position_ids": spots} | frames
+    if kind == "video" and name == "kimi_k25":
+        grid = torch.tensor([[3, 4, 8], [2, 4, 4]])
+        noise = torch.randn(int(grid.prod(1).sum()), 3, 4, 4, generator=torch.Generator().manual_seed(5))
+        return {"pixel_values_videos": noise, "video_grid_thw": grid}
     if kind == "video":
         return {"pixel_values_videos": torch.randn(2, 3, 3, 16, 16, generator=torch.Generator().manual_seed(5))}
     config = model_of(name).config
@@ -122,7 +126,7 @@ def test_tower_attention_is_the_towers_own(name, kind):
 
 def received(name: str, shares: list[torch.Tensor], inner: Any, args: Any) -> torch.Tensor:
     """Mean over heads and queries of what each patch receives, or what [CLS] gives it: [B, patches]."""
-    if name in FILMED and name != "gemma4":
+    if name in ("llava_next_video", "video_llava"):
         return shares[0][:, :, 0].mean(1)
     each = [x.mean((1, 2)) for x in shares]
     if name == "mistral3":
@@ -140,6 +144,7 @@ def received(name: str, shares: list[torch.Tensor], inner: Any, args: Any) -> to
 
 MERGED = {
     "idefics3": "connector.modality_projection",
+    "kimi_k25": "mm_projector.pre_norm",
     "lfm2_vl": "multi_modal_projector.layer_norm",
     "mistral3": "multi_modal_projector.patch_merger.merging_layer",
     "smolvlm": "connector.modality_projection",
@@ -153,10 +158,12 @@ def test_a_row_is_of_the_patches_that_the_model_merges(name):
     inner = base(model)
     tap, seen = FAMILIES[name].tap(inner, READS, args), {}
     tower = getattr(inner, "vision_model", None) or inner.vision_tower
-    last = inner.multi_modal_projector.norm if name == "mistral3" else tower.post_layernorm
+    last = {"mistral3": lambda: inner.multi_modal_projector.norm, "kimi_k25": lambda: tower.final_layernorm}
     handles = [
         *tap.hooks(),
-        last.register_forward_hook(lambda _m, _a, out: seen.update(patches=out)),
+        last.get(name, lambda: tower.post_layernorm)().register_forward_hook(
+            lambda _m, _a, out: seen.update(patches=out)
+        ),
         inner.get_submodule(MERGED[name]).register_forward_pre_hook(lambda _m, a: seen.update(merged=a[0])),
     ]
     with torch.no_grad():
@@ -166,7 +173,8 @@ def test_a_row_is_of_the_patches_that_the_model_merges(name):
     patches = seen["patches"] if seen["patches"].ndim == 3 else seen["patches"][None]
     if name == "lfm2_vl":
         patches = patches[args["pixel_attention_mask"].bool()][None]
-    wide, merged = patches.shape[-1], seen["merged"].flatten(0, -2)
+    wide, merged = patches.shape[-1], seen["merged"]
+    merged = merged.flatten(1) if name == "kimi_k25" else merged.flatten(0, -2)
     # Channel by channel in Mistral's unfolding, patch by patch in a shuffle.
     apart = merged.unflatten(1, (wide, -1) if name == "mistral3" else (-1, wide))
     got, want = tap.shown().rows(patches), apart.mean(2 if name == "mistral3" else 1)

@@ -5,6 +5,7 @@ from foveate.geometry.gemma3 import Gemma3Geometry
 from foveate.geometry.gemma4 import Gemma4Geometry
 from foveate.geometry.idefics3 import Idefics3Geometry, SmolVLMGeometry
 from foveate.geometry.internvl import InternVLGeometry
+from foveate.geometry.kimi import KimiGeometry
 from foveate.geometry.lfm2_vl import Lfm2VlGeometry
 from foveate.geometry.llava import LlavaGeometry
 from foveate.geometry.llava_next import LlavaNextGeometry
@@ -33,6 +34,7 @@ GEOMETRIES: dict[str, Geometry] = {
     "glm4v_moe": Glm4vMoeGeometry(),
     "idefics3": Idefics3Geometry(),
     "internvl": InternVLGeometry(),
+    "kimi_k25": KimiGeometry(),
     "lfm2_vl": Lfm2VlGeometry(),
     "llava": LlavaGeometry(),
     "llava_next": LlavaNextGeometry(),

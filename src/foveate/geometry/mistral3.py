@@ -14,6 +14,10 @@ class Mistral3Geometry(Geometry):
 
     model_type = "mistral3"
 
+    def merge(self, base: Any) -> int:
+        """Patches along one side of a merged cell."""
+        return base.config.spatial_merge_size
+
     def sides(self, base: Any, call: Call, cell: int) -> list[tuple[int, int]]:
         """Rows and columns of each picture, in cells of so many patches a side."""
         edge = base.config.vision_config.patch_size * cell
@@ -21,7 +25,7 @@ class Mistral3Geometry(Geometry):
 
     def cells(self, base: Any, call: Call) -> list[int]:
         """Tokens of each picture."""
-        return [h * w for h, w in self.sides(base, call, base.config.spatial_merge_size)]
+        return [h * w for h, w in self.sides(base, call, self.merge(base))]
 
     def rows(self, base: Any, kind: Kind, call: Call) -> int:
         """Merged cells of the whole call."""
@@ -33,7 +37,7 @@ class Mistral3Geometry(Geometry):
 
     def units(self, base: Any, kind: Kind, call: Call) -> list[Unit]:
         """Grids differ from picture to picture."""
-        return [Unit(kind, h * w, frames(1, h, w)) for h, w in self.sides(base, call, base.config.spatial_merge_size)]
+        return [Unit(kind, h * w, frames(1, h, w)) for h, w in self.sides(base, call, self.merge(base))]
 
     def has_cls(self, base: Any) -> bool:
         """There is none."""

@@ -142,7 +142,9 @@ class EncoderCut:
             return None
         full = output.new_zeros(len(self.rows), output.shape[-1])
         full[self.rows] = output.reshape(-1, output.shape[-1])
-        return full.view(*self.shape[:-1], -1) if len(self.shape) == 3 else full
+        # Kimi's projector takes the patches of a row one by one.
+        alike = len(self.shape) == 3 and self.shape[0] * self.shape[1] == len(full)
+        return full.view(*self.shape[:-1], -1) if alike else full
 
 
 def asked(image: Encoded, text_TD: Tensor | None = None) -> Asked:

@@ -11,6 +11,7 @@ from foveate.hf.families.glm4v import Glm4v, Glm4vMoe, Glm46v
 from foveate.hf.families.idefics3 import Idefics3, SmolVLM
 from foveate.hf.families.inkling import Inkling
 from foveate.hf.families.internvl import InternVL
+from foveate.hf.families.kimi import Kimi
 from foveate.hf.families.known import UNSUPPORTED
 from foveate.hf.families.lfm2_vl import Lfm2Vl
 from foveate.hf.families.llama4 import Llama4
@@ -34,6 +35,7 @@ FAMILIES: dict[str, Family] = {
     "glm4v_moe": Glm4vMoe(),
     "idefics3": Idefics3(),
     "internvl": InternVL(),
+    "kimi_k25": Kimi(),
     "lfm2_vl": Lfm2Vl(),
     "llava": Llava(),
     "llava_next": LlavaNext(),

@@ -77,4 +77,4 @@ class Mistral3(Mistral3Geometry, Family):
         """Queries and keys of the feature layer, or of the first."""
         layers = base.vision_tower.transformer.layers
         layer = layers[0 if first else feature_layer(asked_layer(base, call), len(layers))]
-        return PixtralTap(reads, layer, self.sides(base, call, 1), base.config.spatial_merge_size)
+        return PixtralTap(reads, layer, self.sides(base, call, 1), self.merge(base))
