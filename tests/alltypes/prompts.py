@@ -7,9 +7,15 @@ from typing import Any
 import torch
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from alltypes.tiny import BOS, END, PAD, START
+from alltypes.tiny import BOS, END, PAD, START, VARIANTS
 
-SIDE = {"got_ocr2": 64, "pp_chart2table": 64, "deepseek_ocr2": 64, "step3p7": 48, "granite_docling": 32}
+SIDE = {
+    "got_ocr2": 64,
+    "pp_chart2table": 64,
+    "deepseek_ocr2": 64,
+    "step3p7": 48,
+    "granite_docling": 32,
+} | dict.fromkeys(VARIANTS, 32)
 """Pixels of one side, where they are not 16."""
 SIZED = ("apertus1p5", "emu3", "lighton_ocr", "mistral3", "mistral_large4")
 """Pictures of any size, padded to one, with their sizes."""

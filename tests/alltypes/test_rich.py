@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
 from alltypes.prompts import Row, base, batch, count, picture, places, sizes, together
-from alltypes.tiny import build
+from alltypes.tiny import VARIANTS, build
 from foveate import Cut, ModelError, Plan, Selection, attach
 from foveate.families import FAMILIES
 from foveate.methods import METHODS
@@ -197,7 +197,7 @@ def test_gemma4_pools_the_patches_of_a_row(kind):
     assert_close(rows * rows.shape[-1] ** 0.5, seen["pooled"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", RICH)
+@pytest.mark.parametrize("name", [*RICH, *VARIANTS])
 def test_an_encoder_cut_is_an_input_cut_by_the_same_choice(name):
     model = model_of(name)
     rows = [Row([3, sizes(name)[-1], 9], 1), Row([2, sizes(name)[0], 1, sizes(name)[-1], 8], 2), Row([6], 3)]
@@ -249,7 +249,7 @@ def test_videos_are_cut_beside_images(name):
         assert_close(logits[here.bool()], want, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", RICH)
+@pytest.mark.parametrize("name", [*RICH, *VARIANTS])
 def test_most_methods_run(name):
     model = model_of(name)
     inputs = batch(name, model, [Row([3, sizes(name)[-1], 9], 1)])

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from alltypes import yardsticks
 from alltypes.known import SAMPLE
 from alltypes.prompts import batch, mixed, single
-from alltypes.tiny import TYPES, build, empty
+from alltypes.tiny import TYPES, VARIANTS, build, empty
 from foveate import Attention, Cut, FoveateError, Plan, Selection, attach
 from foveate.cli import app
 from foveate.fields import ENCODER_FIELDS, LAYER_FIELDS
@@ -34,7 +34,7 @@ STEPS = 4
 EVERY = bool(os.environ.get("FOVEATE_ZOO"))
 CUT = [t for t in TYPES if t not in UNSUPPORTED and t not in LAWS]
 """The others have laws of their own, in tests/laws."""
-NAMES = CUT if EVERY else [t for t in SAMPLE if t in TYPES]
+NAMES = [*CUT, *VARIANTS] if EVERY else [t for t in SAMPLE if t in TYPES or t in VARIANTS]
 CLOSE = {"rtol": 2e-4, "atol": 2e-4}
 
 
@@ -101,7 +101,7 @@ def recurrent(name: str) -> bool:
 def test_every_type_is_known():
     """A type that transformers adds is tried; one that it takes away is forgotten."""
     listed = {*UNSUPPORTED, *FAULTS, *SAMPLE}
-    assert not listed - set(TYPES), "no longer in transformers"
+    assert not listed - {*TYPES, *VARIANTS}, "no longer in transformers"
     assert len(CUT) + len(LAWS) >= 75
 
 

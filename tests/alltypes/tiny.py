@@ -48,7 +48,13 @@ BESIDES["emu3"]["vocabulary_map"] = {f"<|visual token {i:06d}|>": 3 + i for i in
     "<|extra_200|>": 60,
     "<image>": IMAGE,
 }
-EAGER = ("hy_v4_vl", "inkling2", "inkling2_loop")
+VARIANTS = {
+    "internvl3_5": ("internvl", "qwen3"),
+    "internvl3_5_moe": ("internvl", "qwen3_moe"),
+    "internvl3_5_oss": ("internvl", "gpt_oss"),
+}
+"""Checkpoints whose type is another's: (type, decoder)."""
+EAGER = ("hy_v4_vl", "inkling2", "inkling2_loop", "internvl3_5_oss")
 """Types that know no other attention."""
 TIMM = ("fast_vlm", "gemma3n", "perception_lm")
 """Types whose tower is timm's: another stands in for it, so that their own code around it runs."""
@@ -96,9 +102,12 @@ def put(config: dict[str, Any], besides: dict[str, Any]) -> None:
 
 
 def config(name: str, wide: bool = False) -> Any:
-    """The tiny config of a type; `wide`: with windows longer than any prompt."""
+    """The tiny config of a type, or of a variant; `wide`: with windows longer than any prompt."""
+    name, decoder = VARIANTS.get(name, (name, None))
     kind = CONFIG_MAPPING[name]
     d = tokens(kind().to_dict())
+    if decoder is not None:
+        d["text_config"] = CONFIG_MAPPING[decoder]().to_dict()
     for key, value in d.items():
         if isinstance(value, dict) and key in ("text_config", "thinker_config", "language_config"):
             d[key] = tokens(shrink(value, TEXT, DEPTH))

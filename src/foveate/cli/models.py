@@ -44,7 +44,7 @@ refuses needs `Family.wraps` (copy `llama4.py`); what cannot be cut, a line in `
 """
 TESTED = frozenset({"internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"})
 """Types that the whole of the tests run on."""
-FILMED = TESTED - {"llava", "llava_next"} | {"gemma4", "llava_next_video", "video_llava"}
+FILMED = TESTED - {"llava", "llava_next"} | {"gemma4", "kimi_k25", "llava_next_video", "video_llava"}
 """Types that videos were tried on."""
 
 

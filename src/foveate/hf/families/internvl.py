@@ -22,7 +22,8 @@ class InternVL(InternVLGeometry, Family):
         "keys_BNC": "keys of the feature layer, mean over heads, averaged over each merged 2x2 cell",
     }
     note = (
-        "Tiles that stand together in the prompt are one image; an encoder cut cannot see that and goes tile by tile."
+        "Tiles that stand together in the prompt are one image; an encoder cut cannot see that and goes tile by tile. "
+        "InternVL 3.5 is of this type; its decoders (qwen3, qwen3_moe, gpt_oss) were tried."
     )
 
     def check_tower(self, base: Any) -> None:
