@@ -116,6 +116,15 @@ class Tap:
 
         return hook
 
+    def keep_call(self, name: str, *arguments: str) -> Any:
+        """A forward pre-hook (with kwargs) that stores some of a module's named arguments, as a tuple."""
+
+        def hook(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
+            if threading.get_ident() == self.thread:
+                self.seen[name] = tuple(kwargs[a] for a in arguments)
+
+        return hook
+
     def look(self, name: str) -> Any:
         """What a hook stored."""
         if name not in self.seen:

@@ -1,6 +1,5 @@
 """Gemma 4: a tower that rotates by row and column and masks its padding, pooled before the projector."""
 
-import threading
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -28,12 +27,8 @@ class Gemma4Tap(TiledTap):
 
     def hooks(self) -> Sequence[Any]:
         """The rotary tables too."""
-        keep = self.attn.register_forward_pre_hook(self._keep_call, with_kwargs=True)
-        return [*super().hooks(), keep]
-
-    def _keep_call(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == self.thread:
-            self.seen["tables"] = (*kwargs["position_embeddings"], kwargs["position_ids"])
+        keep = self.keep_call("tables", "position_embeddings", "position_ids")
+        return [*super().hooks(), self.attn.register_forward_pre_hook(keep, with_kwargs=True)]
 
     def shown(self) -> TowerLayer:
         """Each picture sees itself alone."""
@@ -42,7 +37,7 @@ class Gemma4Tap(TiledTap):
 
         def part(name: str, norm: nn.Module, rotated: bool = True) -> Tensor:
             x = norm(self.look(name).unflatten(-1, (-1, attn.head_dim)))
-            x = turn(x, *self.look("tables")) if rotated else x
+            x = turn(x, *self.look("tables")[0], self.look("tables")[1]) if rotated else x
             each = x[here.to(x.device)].transpose(0, 1)[None]
             return each.repeat_interleave(attn.num_key_value_groups, 1) if name == "keys" else each
 

@@ -13,13 +13,11 @@ from foveate.geometry.kimi import KimiGeometry
 from foveate.geometry.tower import TowerLayer, heads, oblong_cells
 from foveate.hf.families.base import Family, Tap
 from foveate.hf.families.llava import SIGNALS
-from foveate.hf.families.towers import PackedTap, TiledTap
+from foveate.hf.families.towers import TiledTap
 
 
 class KimiTap(TiledTap):
     """All patches in one row: [patches, C]. Rows: merged cells, means over the frames of a video."""
-
-    _keep_call = PackedTap._keep_call
 
     def __init__(self, reads: frozenset[str], layer: Any, thw: list[tuple[int, int, int]], merge: int) -> None:
         super().__init__(reads, layer, layer.attn, False, merge)
@@ -27,7 +25,8 @@ class KimiTap(TiledTap):
 
     def hooks(self) -> list[Any]:
         """The rotary tables and the bounds too."""
-        return [*super().hooks(), self.attn.register_forward_pre_hook(self._keep_call, with_kwargs=True)]
+        keep = self.keep_call("call", "cu_seqlens", "position_embeddings")
+        return [*super().hooks(), self.attn.register_forward_pre_hook(keep, with_kwargs=True)]
 
     def shown(self) -> TowerLayer:
         """The layer's projections, split into heads and rotated."""

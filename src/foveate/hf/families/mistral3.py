@@ -1,6 +1,5 @@
 """Mistral 3: a Pixtral tower, whose patches of all pictures stand in one row and rotate by row and column."""
 
-import threading
 from collections.abc import Sequence
 from functools import partial
 from itertools import accumulate
@@ -28,19 +27,15 @@ class PixtralTap(TiledTap):
 
     def hooks(self) -> Sequence[Any]:
         """The rotary tables too."""
-        keep = self.attn.register_forward_pre_hook(self._keep_call, with_kwargs=True)
-        return [*super().hooks(), keep]
-
-    def _keep_call(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == self.thread:
-            self.seen["tables"] = [t.flatten(0, -2)[None] for t in kwargs["position_embeddings"]]
+        keep = self.keep_call("tables", "position_embeddings")
+        return [*super().hooks(), self.attn.register_forward_pre_hook(keep, with_kwargs=True)]
 
     def shown(self) -> TowerLayer:
         """The layer's projections, split into heads and rotated."""
 
         def part(name: str, turn: bool = True) -> Tensor:
             x = heads(self.look(name), self.heads)
-            return rotate(x, *self.look("tables")) if turn else x
+            return rotate(x, *(t.flatten(0, -2)[None] for t in self.look("tables")[0])) if turn else x
 
         bounds = [0, *accumulate(h * w for h, w in self.sides)]
         content = partial(part, "keys", turn=False)

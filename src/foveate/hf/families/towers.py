@@ -1,11 +1,10 @@
 """Taps on the two kinds of vision tower: an image a batch row with its projections apart, and packed patches."""
 
-import threading
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from foveate.geometry.tower import TowerLayer, consecutive_cells, heads, square_cells
 from foveate.hf.families.base import Tap
@@ -59,15 +58,12 @@ class PackedTap(Tap):
         """Record the projections of the last full-attention block, and the tower's last features."""
         out = []
         if self.reads & {"cls_attn_BN", "keys_BNC"}:
+            keep = self.keep_call("call", "cu_seqlens", "position_embeddings")
             out.append(self.block.attn.qkv.register_forward_hook(self.keep_output("projections")))
-            out.append(self.block.attn.register_forward_pre_hook(self._keep_call, with_kwargs=True))
+            out.append(self.block.attn.register_forward_pre_hook(keep, with_kwargs=True))
         if self.reads & {"encoder_BNC", "hidden_BND"}:
             out.append(self.last.register_forward_hook(self.keep_output("features")))
         return out
-
-    def _keep_call(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
-        if threading.get_ident() == self.thread:
-            self.seen["call"] = (kwargs["cu_seqlens"], kwargs["position_embeddings"])
 
     def shown(self) -> TowerLayer:
         """The block's projections, apart and rotated."""
