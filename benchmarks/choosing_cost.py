@@ -16,15 +16,22 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import torch
-from torch.nn.functional import normalize
 
+import choosing_loops as loops
 from foveate import files
+from foveate.methods.anchorprune import Anchored
 from foveate.methods.cdpruner import Determinantal
+from foveate.methods.crisp import WordsFirst
 from foveate.methods.dart import Unlike
+from foveate.methods.divprune import Farthest
+from foveate.methods.eadp import Dispersed
 from foveate.methods.gots import Spanning
+from foveate.methods.holov import Strips
 from foveate.methods.mmtok import CoveringBoth
 from foveate.methods.prumerge import PruMerge
+from foveate.methods.resprune import SpanningWords
 from foveate.methods.scope import Covering
+from foveate.methods.sfpruner import Leverage
 from foveate.methods.sparsevlm import Recycling
 from foveate.methods.tome import Matched
 from foveate.methods.visionzip import Zipped
@@ -51,163 +58,25 @@ def scene(n: int, width: int, seed: int = 0) -> TokenView:
     )
 
 
-def gots(v: TokenView, k: int) -> set[int]:
-    """Residuals of all tokens, projected anew by every pick."""
-    left = v.hidden_BND[0].double().clone()
-    order = []
-    for _ in range(k):
-        energy = left.square().sum(1)
-        energy[order] = -1
-        i = int(energy.argmax())
-        q = left[i] / left[i].norm()
-        left = left - (left @ q)[:, None] * q
-        order.append(i)
-    return set(order)
-
-
-def cdpruner(v: TokenView, k: int) -> set[int]:
-    """The N x N kernel, and its greedy determinant."""
-    x = normalize(v.hidden_BND[0].double(), dim=1)
-    s = -v.relevance_BN[0].double()
-    r = (s - s.min() + 1e-6) / (s.max() - s.min())
-    kernel = r[:, None] * (x @ x.T) * r
-    gain, basis, order = kernel.diagonal().clone(), torch.zeros(0, len(x), dtype=torch.double), []
-    for _ in range(k):
-        i = int(gain.argmax())
-        e = (kernel[i] - basis.T @ basis[:, i]) / gain[i].sqrt()
-        basis = torch.cat((basis, e[None]))
-        gain = gain - e**2
-        gain[[*order, i]] = -torch.inf
-        order.append(i)
-    return set(order)
-
-
-def scope(v: TokenView, k: int) -> set[int]:
-    """Every candidate's whole gain, at every step."""
-    x = normalize(v.hidden_BND[0], dim=1)
-    like, a = x @ x.T, v.cls_attn_BN[0]
-    best, order = torch.zeros(len(x)), []
-    for _ in range(k):
-        value = (like - best).clamp(min=0).sum(1) * a
-        value[order] = -torch.inf
-        order.append(int(value.argmax()))
-        best = torch.maximum(best, like[order[-1]])
-    return set(order)
-
-
-def mmtok(v: TokenView, k: int) -> set[int]:
-    """The same, over words and tokens."""
-    x, t, e = (normalize(y[0], dim=1) for y in (v.hidden_BND, v.text_BTD, v.encoder_BNC))
-    words = ((t @ x.T) / 0.02).softmax(1) / len(t)
-    image = ((e @ e.T) / 0.2).softmax(1) * (0.5 / len(e))
-    rows = torch.cat((words, image)).double()
-    best, order = torch.zeros(len(rows), dtype=torch.double), []
-    for _ in range(k):
-        value = (rows - best[:, None]).clamp(min=0).sum(0)
-        value[order] = -torch.inf
-        order.append(int(value.argmax()))
-        best = torch.maximum(best, rows[:, order[-1]])
-    return set(order)
-
-
-def vispruner(v: TokenView, k: int) -> set[int]:
-    """Products of both halves of the pool, every round."""
-    order = v.cls_attn_BN[0].argsort(descending=True, stable=True)
-    first, pool = order[: k // 2], order[k // 2 :]
-    x = normalize(v.encoder_BNC[0], dim=1)
-    while len(pool) > k - k // 2:
-        even, odd = pool[::2], pool[1::2]
-        best = (x[even] @ x[odd].T).amax(1)
-        drop = min(8, len(pool) - (k - k // 2))
-        pool = torch.cat((even[best.argsort(descending=True, stable=True)[drop:]], odd))
-    return set(first.tolist()) | set(pool.tolist())
-
-
-def visionzip(v: TokenView, k: int) -> set[int]:
-    """The keys' whole similarity matrix, for a few of its rows."""
-    m = int(10 / 64 * k + 0.5)
-    dominant = set(v.cls_attn_BN[0].topk(k - m).indices.tolist())
-    rest = [i for i in range(v.cls_attn_BN.shape[1]) if i not in dominant]
-    targets = rest[:: len(rest) // m][:m]
-    x = normalize(v.keys_BNC[0], dim=1)
-    home = (x @ x.T)[:, targets].argmax(1)
-    rows = [v.encoder_BNC[0][[i for i in rest if home[i] == j] or [targets[j]]].mean(0) for j in range(m)]
-    return dominant | set(targets[: len(rows)])
-
-
-def prumerge(v: TokenView, k: int) -> set[int]:
-    """One kept token after another: its cosines to all, its 32 nearest, their sum."""
-    kept = v.cls_attn_BN[0].topk(k - 1).indices.tolist()
-    x, a, out = normalize(v.keys_BNC[0], dim=1), v.cls_attn_BN[0], []
-    for i in kept:
-        like = x @ x[i]
-        like[i] = -2
-        near = like.topk(32).indices
-        out.append(v.encoder_BNC[0, i] + (a[near, None] * v.encoder_BNC[0, near]).sum(0))
-    return set(kept)
-
-
-def tome(v: TokenView, k: int) -> set[int]:
-    """Rounds of whole products of even and odd tokens, rebuilt with scatter."""
-    x = v.keys_BNC[0]
-    size, name = torch.ones(len(x)), torch.arange(len(x))
-    step = -(-(len(x) - k) // 8)
-    while len(x) > k:
-        unit = normalize(x, dim=1)
-        best, to = (unit[::2] @ unit[1::2].T).max(1)
-        r = min(step, len(x) - k, len(x) // 2)
-        go = best.argsort(descending=True, stable=True)[:r]
-        total, weight = x * size[:, None], size.clone()
-        for i in go.tolist():
-            j = 2 * int(to[i]) + 1
-            total[j] += x[2 * i] * size[2 * i]
-            weight[j] += size[2 * i]
-        stay = torch.ones(len(x), dtype=torch.bool)
-        stay[2 * go] = False
-        x, size, name = (total / weight[:, None])[stay], weight[stay], name[stay]
-    return set(name.tolist())
-
-
-def dart(v: TokenView, k: int) -> set[int]:
-    """One pivot after another, over lists of what is left."""
-    own = v.key_norm_BN[0].topk(4).indices.sort().values.tolist()
-    text = v.text_norm_BT[0].topk(4).indices.sort().values.tolist()
-    pivots = [v.hidden_BND[0, i] for i in own] + [v.text_hidden_BTD[0, i] for i in text]
-    kept = set(own)
-    for p, pivot in enumerate(pivots):
-        take = (k - 4) // 8 + (p < (k - 4) % 8)
-        left = [i for i in range(v.hidden_BND.shape[1]) if i not in kept]
-        like = torch.stack([torch.cosine_similarity(v.hidden_BND[0, i], pivot, dim=0) for i in left])
-        kept |= {left[i] for i in like.argsort(stable=True)[:take].tolist()}
-    return kept
-
-
-def sparsevlm(v: TokenView, k: int) -> set[int]:
-    """Density peaks by a tensor of all differences, R x R x D."""
-    top, spent, clusters = Recycling()._split(v.text_attn_BN.shape[1], k)
-    order = v.text_attn_BN[0].argsort(descending=True, stable=True)
-    x = v.hidden_BND[0, order[top : top + spent]]
-    far = torch.stack([(x - y).square().sum(1) for y in x]).sqrt() / x.shape[1] ** 0.5
-    dense = far.topk(clusters, largest=False).values.square().mean(1).neg().exp()
-    away = torch.stack(
-        [far[i][dense > dense[i]].min() if bool((dense > dense[i]).any()) else far.max() for i in range(len(x))]
-    )
-    centres = (away * dense).argsort(descending=True, stable=True)[:clusters]
-    return set(order[:top].tolist()) | set(order[top + centres].tolist())
-
-
 Case = tuple[Callable[[TokenView, int], Selection], Callable[[TokenView, int], set[int]]]
 CASES: dict[str, Case] = {
-    "gots": (Spanning("hidden"), gots),
-    "cdpruner": (Determinantal(text_tower="given"), cdpruner),
-    "scope": (Covering(), scope),
-    "mmtok": (CoveringBoth(), mmtok),
-    "vispruner": (Deduplicated(), vispruner),
-    "visionzip": (Zipped(), visionzip),
-    "prumerge": (PruMerge("fixed"), prumerge),
-    "tome": (Matched(as_released=False), tome),
-    "dart": (Unlike(), dart),
-    "sparsevlm": (Recycling(), sparsevlm),
+    "divprune": (Farthest(), loops.divprune),
+    "anchorprune": (Anchored(text_tower="given"), loops.anchorprune),
+    "resprune": (SpanningWords(), loops.resprune),
+    "crisp": (WordsFirst(), loops.crisp),
+    "eadp": (Dispersed(text_tower="given"), loops.eadp),
+    "sfpruner": (Leverage(), loops.sfpruner),
+    "holov": (Strips(), loops.holov),
+    "gots": (Spanning("hidden"), loops.gots),
+    "cdpruner": (Determinantal(text_tower="given"), loops.cdpruner),
+    "scope": (Covering(), loops.scope),
+    "mmtok": (CoveringBoth(), loops.mmtok),
+    "vispruner": (Deduplicated(), loops.vispruner),
+    "visionzip": (Zipped(), loops.visionzip),
+    "prumerge": (PruMerge("fixed"), loops.prumerge),
+    "tome": (Matched(as_released=False), loops.tome),
+    "dart": (Unlike(), loops.dart),
+    "sparsevlm": (Recycling(), loops.sparsevlm),
 }
 
 
