@@ -247,7 +247,7 @@ def time_all(engine: Any, plans: dict[str, Plan], chunk: Chunk) -> dict[str, dic
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--questions", type=int, default=1000, help="a multiple of 100")
+    parser.add_argument("--questions", type=int, default=1000, help="a multiple of 100; 0 only times")
     parser.add_argument("--only", nargs="*", help="names of ways")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "catalogue.json")
     args = parser.parse_args()
@@ -289,7 +289,7 @@ def main() -> None:
             if todo:
                 print(f"{(number + 1) * CHUNK} questions, {time.process_time():.0f} CPU seconds", flush=True)
     chunk = chunk or Chunk(engine, range(CHUNK // PER_SCENE))
-    data["time"] |= time_all(engine, {c: p for c, p in plans.items() if "refused" not in cells[c]}, chunk)
+    data["time"] |= time_all(engine, {c: p for c, p in plans.items() if "refused" not in cells.get(c, {})}, chunk)
     files.write(args.out, (json.dumps(data, indent=1) + "\n").encode())
 
 

@@ -8,6 +8,7 @@ questions that both cells were asked; p is McNemar's, after Holm's correction ov
 
 import argparse
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -20,7 +21,7 @@ from matplotlib import pyplot as plt
 
 from catalogue_ways import ALL, SMALLER
 from foveate import files
-from foveate.bench.statistics import Paired, compare, holm, interval
+from foveate.bench.statistics import Paired, compare, holm, interval, mcnemar
 from instrument import unpack
 
 CHUNK = 100
@@ -41,8 +42,8 @@ class Row:
     choosing: float
     lost: Paired
     """Of all tokens minus this."""
-    against: dict[str, Paired]
-    """This minus each of the rivals at the same keep."""
+    against: dict[str, tuple[float, float]]
+    """This minus each of the rivals at the same keep, and McNemar's p."""
 
     @property
     def right(self) -> float:
@@ -56,11 +57,14 @@ class Row:
 def rows(data: dict[str, Any]) -> list[Row]:
     """Every cell that was asked and timed."""
     known = {c: v for c, v in data["cells"].items() if v.get("right")}
-    scores = {c: [float(h) for x in v["right"] for h in unpack(x, CHUNK)] for c, v in known.items()}
+    # Of a run that was stopped in the middle of a chunk, as many as most cells have.
+    common = Counter(len(v["right"]) for v in known.values()).most_common(1)[0][0]
+    scores = {c: [float(h) for x in v["right"][:common] for h in unpack(x, CHUNK)] for c, v in known.items()}
 
-    def paired(a: str, b: str) -> Paired:
-        both = min(len(scores[a]), len(scores[b]))
-        return compare(scores[a][:both], scores[b][:both])
+    def against(cell: str, rival: str) -> tuple[float, float]:
+        pairs = list(zip(scores[cell], scores[rival], strict=False))  # of those that both were asked
+        better, worse = sum(a > b for a, b in pairs), sum(a < b for a, b in pairs)
+        return (better - worse) / len(pairs), mcnemar(better, worse)
 
     found = []
     for cell, v in known.items():
@@ -68,11 +72,12 @@ def rows(data: dict[str, Any]) -> list[Row]:
         time = data["time"].get(cell, {"prefill": 1.0, "choosing": 0.0} if name == ALL else None)
         if time is None:
             continue
-        against = {r: paired(cell, f"{r}@{keep}") for r in RIVALS if keep and r != name}
-        found.append(
-            Row(name, keep, scores[cell], fmean(v["budget"]), time["prefill"], time["choosing"],
-                paired(f"{ALL}@", cell), against)
-        )  # fmt: skip
+        rivals = {r: against(cell, f"{r}@{keep}") for r in RIVALS if keep and r != name}
+        lost = compare(scores[f"{ALL}@"][: len(scores[cell])], scores[cell])
+        row = Row(
+            name, keep, scores[cell], fmean(v["budget"][:common]), time["prefill"], time["choosing"], lost, rivals
+        )
+        found.append(row)
     return found
 
 
@@ -92,7 +97,7 @@ def corrected(found: list[Row]) -> dict[tuple[str, str, str], float]:
     for keep in ORDER:
         for rival in RIVALS:
             here = [r for r in found if r.keep == keep and rival in r.against]
-            for row, p in zip(here, holm([r.against[rival].p for r in here]), strict=True):
+            for row, p in zip(here, holm([r.against[rival][1] for r in here]), strict=True):
                 out[row.name, keep, rival] = p
     return out
 
@@ -132,9 +137,9 @@ def page(data: dict[str, Any], found: list[Row]) -> str:
             r = found[i]
             low, high = interval(r.scores)
             rivals = [
-                f"{100 * r.against['divprune'].difference:+.1f} | {short(p[r.name, keep, 'divprune'])}"
+                f"{100 * r.against['divprune'][0]:+.1f} | {short(p[r.name, keep, 'divprune'])}"
                 if "divprune" in r.against else "|",
-                f"{100 * r.against['uniform'].difference:+.1f}, {short(p[r.name, keep, 'uniform'])}"
+                f"{100 * r.against['uniform'][0]:+.1f}, {short(p[r.name, keep, 'uniform'])}"
                 if "uniform" in r.against else "",
             ]  # fmt: skip
             lines.append(

@@ -80,6 +80,9 @@ CASES: dict[str, Case] = {
 }
 
 
+LONG = ("gots", "cdpruner", "resprune")
+
+
 def timed(call: Callable[[], object], repeats: int) -> tuple[float, object]:
     """The least CPU seconds, and the answer."""
     best, out = float("inf"), None
@@ -101,6 +104,14 @@ def peak(name: str, ours: bool, n: int, k: int, width: int) -> float:
     return _status("VmHWM") - before
 
 
+def memory(name: str, shape: tuple[int, int, int], long: int) -> dict[str, float]:
+    """Peaks of ours and of the loop, and of ours on a long input where no N x N matrix would fit."""
+    with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        mine, plain = (pool.apply(peak, (name, o, *shape)) for o in (True, False))
+        more = {"long_mib": pool.apply(peak, (name, True, long, 64, 64))} if long and name in LONG else {}
+    return {"mib": mine, "plain_mib": plain, **more}
+
+
 def _status(field: str) -> float:
     line = next(x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith(field))
     return int(line.split()[1]) / 1024
@@ -113,6 +124,7 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=1024)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--long", type=int, default=32_768, help="tokens of the memory test; 0 leaves it out")
+    parser.add_argument("--no-memory", action="store_true", help="times alone")
     parser.add_argument("--only", nargs="*", choices=CASES, default=list(CASES))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "choosing_cost.json")
     args = parser.parse_args()
@@ -126,11 +138,8 @@ def main() -> None:
         assert isinstance(answer, Selection) and isinstance(wanted, set)
         kept = set(answer.keep_BN[0].nonzero()[:, 0].tolist())
         entry = {"seconds": fast, "plain": slow, "times": slow / fast, "same": len(kept & wanted), "kept": len(kept)}
-        with get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-            shape = args.tokens, args.keep, args.width
-            entry["mib"], entry["plain_mib"] = (pool.apply(peak, (name, o, *shape)) for o in (True, False))
-            if args.long and name in ("gots", "cdpruner"):
-                entry["long_mib"] = pool.apply(peak, (name, True, args.long, 64, 64))
+        if not args.no_memory:
+            entry |= memory(name, (args.tokens, args.keep, args.width), args.long)
         data[name] = entry
         files.write(args.out, (json.dumps(data, indent=1) + "\n").encode())
         print(name, entry, flush=True)

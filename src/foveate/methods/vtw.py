@@ -4,7 +4,7 @@ VTW (visual tokens withdrawal), arXiv 2405.05803.
 
 The paper withdraws all visual tokens before layer K: half of the depth for LLaVA-1.5, otherwise the smallest K at which
 the mean Kullback-Leibler divergence of the last logits, with and without, stays under a threshold on some twenty
-examples. `layer` takes what was found; the search itself is not here.
+examples: `foveate.search.withdrawal`, whose answer `layer` takes.
 
 Which tokens go is no question, so nobody is asked: the selector in the plan never runs.
 """
