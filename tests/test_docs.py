@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import transformers
 
-from foveate import images, samples
+from foveate import images, methods, samples
 from foveate.engines import hf
 from foveate.engines.still import load_still
 
@@ -76,3 +76,50 @@ def test_links_lead_somewhere(page):
 def test_the_site_has_every_page():
     nav = re.findall(r"^\s+- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.M)
     assert sorted(nav) == sorted(str(p.relative_to(ROOT / "docs")) for p in PAGES[1:])
+
+
+NAMES = (
+    r"Qwen2 to 3\.5-VL|Gemma 3 and 4|Mistral 3|GLM-4V|Llama 4|transformers 5\.24|vLLM 0\.32|Qwen2-0\.5B|0\.5B shape"
+    r"|Apache-2\.0|batch 1,"
+)
+"""Names and settings of the front page that have digits in them."""
+
+
+def results(name: str) -> dict:
+    return json.loads((ROOT / "benchmarks" / "results" / name).read_text())
+
+
+def test_every_number_on_the_front_page_is_held_by_a_file():
+    text = re.sub(r"```.*?```", "", PAGES[0].read_text(encoding="utf-8"), flags=re.DOTALL)
+    text = re.sub(r"\]\([^)]*\)", "]", text)
+
+    def claims(pattern: str) -> tuple[str, ...]:
+        nonlocal text
+        found = re.search(pattern, text.replace("\n", " "))
+        assert found, f"the front page no longer says {pattern!r}; mend this test with it"
+        text = text.replace("\n", " ").replace(found[0], "")
+        return found.groups()
+
+    # The picture: the plan's counts, and the answer of the model that comes with the package.
+    question, first, second, third, full, answer = claims(
+        r'"([^"]+)" — `tops` keeps (\d+), then (\d+), then (\d+) of (\d+) tokens, and the model still answers "([^"]+)"'
+    )
+    sample = next(s for s in samples.load() if s.question == question)
+    engine = hf.load("tiny")
+    plan = methods.tops(keep=0.222, depth=engine.facts.depth)
+    assert [str(c.count(int(full))) for c in plan.cuts] == [first, second, third]
+    asked = hf.ask(engine, [images.load(sample.image)], question, plan, 8)
+    assert asked.text == answer == sample.answer and asked.visual_tokens == int(full)
+    # The chart.
+    share, questions = claims(r"Keeping ([\d.]+) % of the tokens .*?whiskers are 95 % intervals over (\d+) questions")
+    world, cost = results("world.json"), results("cost.json")
+    keep = f"{float(share) / 100:.3f}"
+    assert {r["n"] for r in world["quality"]["rows"] if r["task"] == "tiny" and r["keep"] == keep} == {int(questions)}
+    assert keep in {w["keep"] for w in cost["ways"]} and cost["shape"] == "llava-0.5b"
+    assert 1 in {c["batch"] for c in cost["cells"]}
+    # The models: a page of its own, which its own test compares with the code.
+    cut, known = claims(r"(\d+) of the (\d+) image-and-text types")
+    page = (ROOT / "docs" / "models.md").read_text()
+    assert f"the {known} types" in page and f"({cut} are cut)" in page
+    left = re.sub(NAMES, "", text)
+    assert re.findall(r".{0,20}\d[\d.]*.{0,20}", left) == [], "a number that no file holds"
