@@ -15,21 +15,25 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from foveate import files
+from foveate import FoveateError, files
 from foveate.pointer import PointerConfig, PointerSelector
+from foveate.pointer.noise import Denoiser, gate, support
 from foveate.pointer.picking import Walk
 from foveate.pointer.saved import SHIPPED
 from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
 from foveate.pointer.train import Recipe, make_accelerator, state, train
-from foveate.pointer.train.calibrate import dialled
+from foveate.pointer.train.calibrate import calibrated, dialled
 from foveate.pointer.train.fit import SHARES
+from foveate.selection import TokenView
 from sts_figures import against, figures
 from sts_ways import first, walked
 from sts_world import World, load_model
@@ -53,11 +57,13 @@ def made(args: argparse.Namespace, lead: float = 1.0) -> tuple[Any, Recipe]:
     """The untrained selector, and how it is trained."""
     torch.manual_seed(args.seed)
     if args.which == "coverage":
-        return PointerSelector(PointerConfig(256, 64 / TOKENS, group=4, lead=lead)), COVERAGE
+        return PointerSelector(
+            PointerConfig(256, 64 / TOKENS, lead=lead, **{"group": 4} | pairs(args.config))
+        ), COVERAGE
     recipe = replace(PUBLISHED, steps=args.steps, **pairs(args.recipe))
     words = 256 if args.text else 0
-    config = StepwiseConfig(192, words, 64 / TOKENS, coverage=args.covering, **{"group": 2} | pairs(args.config))
-    return StepwiseSelector(config), recipe
+    joint = StepwiseConfig(192, words, 64 / TOKENS, coverage=args.covering, **{"group": 2} | pairs(args.config))
+    return StepwiseSelector(joint), recipe
 
 
 def pairs(given: list[str]) -> dict[str, Any]:
@@ -79,11 +85,11 @@ def trained(args: argparse.Namespace, lead: float) -> Any:
     return selector.eval()
 
 
-def learned(folder: Path) -> dict[str, Tensor]:
-    """The selector's weights in the last saved state."""
+def learned(folder: Path, part: str = "selector") -> dict[str, Tensor]:
+    """The weights of the selector, or of another part, in the last saved state."""
     tensors, facts = state.read(folder / "state.safetensors")
     print(f"{facts['step']} updates", flush=True)
-    prefix = "weights/selector."
+    prefix = f"weights/{part}."
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
 
 
@@ -100,13 +106,50 @@ def learn(args: argparse.Namespace, model: Any) -> None:
 
 
 def look(args: argparse.Namespace, model: Any) -> None:
-    """Validation scenes at fixed counts."""
+    """Validation scenes at fixed counts, and at counts of the stop's choosing that have the same mean."""
     val = world(args, model, "val", args.validation, 8)
     for lead in args.leads if args.which == "coverage" else [TOKENS]:
-        path = walked(trained(args, lead / TOKENS), val, 128)
-        for k in BUDGETS.values():
-            hits = val.answers(first(path.order_BT, [k] * val.size))
-            print(f"lead {lead}, {k} tokens: {short(hits, val)}", flush=True)
+        selector = trained(args, lead / TOKENS)
+        start = time.process_time()
+        path = walked(selector, val, int(1.5 * max(args.counts)))
+        print(f"lead {lead}: {1000 * (time.process_time() - start) / val.size:.0f} ms of CPU an item", flush=True)
+        for k in args.counts:
+            fixed = val.answers(first(path.order_BT, [k] * val.size))
+            try:
+                now = calibrated(selector, [(path, TOKENS)], k / TOKENS)
+                counts = path.standing(now.config, now.config.stop_bias).sum(1).tolist()
+                free = short(val.answers(first(path.order_BT, counts)), val)
+            except FoveateError as e:
+                free = str(e)
+            print(f"lead {lead}, {k} tokens: {short(fixed, val)}; of that mean: {free}", flush=True)
+
+
+@torch.no_grad()
+def gated(args: argparse.Namespace, model: Any) -> None:
+    """The noise-gated path that training saw, beside hard picks of the same mean count: right tokens of answers."""
+    val, selector = world(args, model, "val", args.validation, 8), trained(args, 1.0)
+    recipe, denoiser = made(args)[1], Denoiser(192)
+    denoiser.load_state_dict(learned(args.folder, "denoiser"))
+    selector.configure(stop_bias=0.0)
+    rows = []
+    for start in range(0, val.size, 10):
+        seen = val.look(range(start, min(start + 10, val.size)))
+        c, enc = seen.candidates, selector.encoder
+        soft = selector.soft(c, int(recipe.most * TOKENS), recipe.heat(recipe.steps))
+        k = round(float(soft.count_B.mean()))
+        picks = selector.walk(TokenView(hidden_BND=c.tokens_BND, text_BTD=c.text_BTD), k).order_BT
+        hard_BN = torch.zeros_like(soft.alpha_BN).scatter(1, picks, 1.0)
+        row = [k]
+        for alpha_BN in (soft.alpha_BN, hard_BN):
+            chosen = support(alpha_BN, None, int(recipe.most * TOKENS), 0, recipe.gone)
+            alpha_BS = alpha_BN.gather(1, chosen.places_BS)
+            x_BSD = c.tokens_BND.gather(1, chosen.places_BS.unsqueeze(-1).expand(-1, -1, c.tokens_BND.shape[-1]))
+            if alpha_BN is not hard_BN:
+                noisy_BSD = gate(x_BSD, alpha_BS, enc.mean_D, enc.std_D, recipe.gate)
+                x_BSD = denoiser(noisy_BSD, enc.mean_D, enc.std_D)
+            row.append(100 * float(val.loss(seen, x_BSD, alpha_BS, chosen)[1]))
+        rows.append(row)
+    print("mean count {:.0f}: gated {:.1f}, hard {:.1f}".format(*(fmean(r) for r in zip(*rows, strict=True))))
 
 
 def short(hits: list[Tensor], scenes: World) -> str:
@@ -134,6 +177,7 @@ def test(args: argparse.Namespace, model: Any) -> None:
     selector = dial(args, model)
     scenes = world(args, model, "test", args.scenes, 8)
     known = json.loads(args.results.read_text())
+    per_scene = [sum(len(a) for s, a in scenes.items if s == n) for n in range(args.scenes)]
     most = int(2.5 * max(BUDGETS[b] for b in args.budgets))
     path: Walk = walked(selector, scenes, most)
     for budget in args.budgets:
@@ -143,8 +187,10 @@ def test(args: argparse.Namespace, model: Any) -> None:
         for name, sizes in (("adaptive", counts.tolist()), ("fixed", [k] * scenes.size))[: 2 if args.fixed else 1]:
             hits = scenes.answers(first(path.order_BT, sizes))
             found[name] = figures(hits, sizes, scenes)
-            ways = known.get(f"evaluate/{budget}", {}).get("ways", {})
-            found[name]["against"] = {w: against(hits, cut(f["right"], hits)) for w, f in ways.items()}
+            mine = torch.cat(hits).split(per_scene)
+            found[name]["against"] = {
+                w: against(mine, o) for w, o in others(known, args.name, budget, per_scene).items()
+            }
             print(budget, name, short(hits, scenes), f"{sum(sizes) / len(sizes):.1f} tokens", flush=True)
         known[f"{args.name}/{budget}"] = {"scenes": args.scenes, "lead": args.lead, "ways": found}
         files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
@@ -155,25 +201,33 @@ def ship(args: argparse.Namespace, _model: Any) -> None:
     PointerSelector.from_pretrained(args.folder / "selector").save_pretrained(SHIPPED / "tiny")
 
 
-def cut(right: str, like: list[Tensor]) -> list[Tensor]:
-    """Stored answers, scene after scene and question after question, in pieces like these."""
-    flat = torch.tensor([c == "1" for c in right[: sum(map(len, like))]])
-    return list(flat.split([len(x) for x in like]))
+def others(known: dict[str, Any], mine: str, budget: str, per_scene: list[int]) -> dict[str, Any]:
+    """What other ways answered on the same scenes: those of `sts.py`, `sts_rivals.py` and other runs of this script."""
+    ways = dict(known.get(f"evaluate/{budget}", {}).get("ways", {}))
+    ways |= known.get(f"rivals/{budget}", {}).get("ways", {})
+    for entry, facts in known.items():
+        name, _, at = entry.partition("/")
+        if at == budget and name != mine and "adaptive" in facts.get("ways", {}):
+            ways[name] = facts["ways"]["adaptive"]
+    n = sum(per_scene)
+    right = {w: [c == "1" for c in f["right"][:n]] for w, f in ways.items() if len(f["right"]) >= n}
+    return {w: torch.tensor(r).split(per_scene) for w, r in right.items()}
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=["train", "look", "test", "ship"])
+    parser.add_argument("work", choices=["train", "look", "gated", "test", "ship"])
     parser.add_argument("which", choices=["coverage", "published"])
     parser.add_argument("--text", type=int, default=4, help="questions a training item, read by the selector; 0: blind")
     parser.add_argument("--covering", action="store_true", help="our coverage in the published selector")
     parser.add_argument("--lead", type=int, default=TOKENS, help="tokens picked by worth, of 576")
     parser.add_argument("--leads", type=int, nargs="+", default=[0, 8, 16, TOKENS])
+    parser.add_argument("--counts", type=int, nargs="+", default=list(BUDGETS.values()), help="tokens to look at")
     parser.add_argument("--finish", type=int, help="end training after so many updates")
     parser.add_argument("--steps", type=int, default=200, help="updates (published)")
     parser.add_argument("--recipe", nargs="+", default=[], metavar="NAME=JSON", help="recipe fields (published)")
-    parser.add_argument("--config", nargs="+", default=[], metavar="NAME=JSON", help="config fields (published)")
+    parser.add_argument("--config", nargs="+", default=[], metavar="NAME=JSON", help="config fields")
     parser.add_argument("--begin", type=Path, help="a folder of --out whose weights training begins with")
     parser.add_argument("--name", help="the folder and the entry in the results")
     parser.add_argument("--training", type=int, default=400, help="training scenes")
@@ -191,7 +245,7 @@ def main() -> None:
     args.name = args.name or name + "-covering" * args.covering
     args.folder = args.out / args.name
     args.folder.mkdir(parents=True, exist_ok=True)
-    {"train": learn, "look": look, "test": test, "ship": ship}[args.work](args, load_model())
+    {"train": learn, "look": look, "gated": gated, "test": test, "ship": ship}[args.work](args, load_model())
 
 
 if __name__ == "__main__":
