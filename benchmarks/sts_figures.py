@@ -67,6 +67,19 @@ def against(one: Sequence[Tensor], other: Sequence[Tensor]) -> dict[str, Any]:
     }
 
 
+def others(known: dict[str, Any], mine: str, budget: str, per_scene: list[int]) -> dict[str, Any]:
+    """What other ways answered on the same scenes: those of `sts.py`, `sts_rivals.py` and other runs of this script."""
+    ways = dict(known.get(f"evaluate/{budget}", {}).get("ways", {}))
+    ways |= known.get(f"rivals/{budget}", {}).get("ways", {})
+    for entry, facts in known.items():
+        name, _, at = entry.partition("/")
+        if at == budget and name != mine and "adaptive" in facts.get("ways", {}):
+            ways[name] = facts["ways"]["adaptive"]
+    n = sum(per_scene)
+    right = {w: [c == "1" for c in f["right"][:n]] for w, f in ways.items() if len(f["right"]) >= n}
+    return {w: torch.tensor(r).split(per_scene) for w, r in right.items()}
+
+
 def table(name: str, entry: dict[str, Any]) -> Table:
     """One budget's ways, best first."""
     grid = Table(title=f"{name}: {entry['budget']} of 576 tokens on average, {entry['scenes']} test scenes")

@@ -34,7 +34,7 @@ from foveate.pointer.train import Recipe, make_accelerator, state, train
 from foveate.pointer.train.calibrate import calibrated, dialled
 from foveate.pointer.train.fit import SHARES
 from foveate.selection import TokenView
-from sts_figures import against, figures
+from sts_figures import against, figures, others
 from sts_ways import first, walked
 from sts_world import World, load_model
 
@@ -199,19 +199,6 @@ def test(args: argparse.Namespace, model: Any) -> None:
 def ship(args: argparse.Namespace, _model: Any) -> None:
     """Put the dialled selector into the package, where `sts(keep)` finds it."""
     PointerSelector.from_pretrained(args.folder / "selector").save_pretrained(SHIPPED / "tiny")
-
-
-def others(known: dict[str, Any], mine: str, budget: str, per_scene: list[int]) -> dict[str, Any]:
-    """What other ways answered on the same scenes: those of `sts.py`, `sts_rivals.py` and other runs of this script."""
-    ways = dict(known.get(f"evaluate/{budget}", {}).get("ways", {}))
-    ways |= known.get(f"rivals/{budget}", {}).get("ways", {})
-    for entry, facts in known.items():
-        name, _, at = entry.partition("/")
-        if at == budget and name != mine and "adaptive" in facts.get("ways", {}):
-            ways[name] = facts["ways"]["adaptive"]
-    n = sum(per_scene)
-    right = {w: [c == "1" for c in f["right"][:n]] for w, f in ways.items() if len(f["right"]) >= n}
-    return {w: torch.tensor(r).split(per_scene) for w, r in right.items()}
 
 
 def main() -> None:

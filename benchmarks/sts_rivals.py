@@ -2,6 +2,7 @@
 
     python benchmarks/sts_rivals.py --split val --scenes 60            # which ways are near the best
     python benchmarks/sts_rivals.py --scenes 1000 --ways full "tops, stage I" divprune --budgets 111 056
+    python benchmarks/sts_rivals.py --scenes 400 --pair many           # `sts_many.py`'s answers against all stored ones
 
 Scenes go in chunks, every way is asked a chunk before any is asked the next. Answers go to `rivals/BUDGET` in
 benchmarks/results/sts.json, which `sts_many.py test` pairs with. Ways that read the question are asked question by
@@ -22,6 +23,8 @@ from torch import Tensor
 
 from foveate import files, tiny
 from foveate.selection import TokenView
+from foveate.tiny import world as tiny_world
+from sts_figures import against, others
 from sts_ways import Spread, asking_methods, blind_methods, by_selector, first, spread, views
 from sts_world import World, load_model
 
@@ -65,6 +68,19 @@ def by_question(select: Any, k: int, seen: Sequence[TokenView], world: World) ->
     return kept
 
 
+def pair(known: dict[str, Any], name: str, budget: str, sizes: list[int]) -> None:
+    """What the answers of a run of `sts_many.py` are worth beside all others that cover these scenes."""
+    n = sum(sizes)
+    hits = torch.tensor([c == "1" for c in known[f"{name}/{budget}"]["ways"]["adaptive"]["right"][:n]]).split(sizes)
+    print(f"{budget}: {name} {100 * float(torch.cat(hits).float().mean()):.2f} on {len(sizes)} scenes")
+    for way, right in others(known, name, budget, sizes).items():
+        d = against(hits, right)
+        share = 100 * float(torch.cat(list(right)).float().mean())
+        print("  {}: {:.2f}; {:+.2f} ({:+.2f} to {:+.2f}), p {:.2g}".format(
+            way, share, d["difference"], *d["interval"], d["p"]
+        ))  # fmt: skip
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,10 +88,16 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--ways", nargs="+", help="by default all")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
+    parser.add_argument("--pair", metavar="RUN", help="ask nobody: set a run's stored answers beside the others'")
     parser.add_argument("--out", type=Path, default=Path("out/sts"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.pair:
+        sizes = [len(tiny_world.scene(args.split, i, 8).questions) for i in range(args.scenes)]
+        for budget in args.budgets:
+            pair(known(args.results), args.pair, budget, sizes)
+        return
     model = load_model()
     blind = blind_methods(model.config.get_text_config().num_hidden_layers)
     asking = asking_methods()
