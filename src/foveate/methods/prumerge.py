@@ -68,7 +68,7 @@ class PruMerge:
         check_k(k, n)
         if k == n:
             return Selection.everything(attn_BN)
-        check_finite(attn_BN)  # they are weights
+        check_finite(attn_BN, "attention weights")
         # One of the k is the token for the rest; of a single one nothing is left over for it.
         most = max(1, k - 1)
         found_B = outliers(attn_BN).clamp(min=1, max=most)

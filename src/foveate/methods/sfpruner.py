@@ -61,7 +61,7 @@ class Leverage:
         if self.text_tower is not None:
             asked_BN = (self.tau * view.need("relevance_BN").float()).softmax(1)
             saliency_BN = self.alpha * asked_BN + (1 - self.alpha) * saliency_BN
-        check_finite(saliency_BN)
+        check_finite(saliency_BN, "attention weights")
         score_BN = leverage(hidden_BND, self.ridge) * minmax(saliency_BN)
         return Selection.top(peaks(hidden_BND, score_BN), k)
 

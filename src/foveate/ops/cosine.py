@@ -21,16 +21,15 @@ _BLOCK = 256
 """Rows of the matrix made at a time; what a block has in common with later ones is computed once."""
 
 
-def check_finite(x_BND: Tensor) -> None:
-    """Refuse what cannot be compared.
+def check_finite(x: Tensor, what: str = "features") -> None:
+    """Refuse what cannot be compared, or computed with.
 
     Raises:
         SignalError: a value is NaN or infinite.
     """
-    if not torch.isfinite(x_BND).all():
-        raise SignalError(
-            "features hold NaN or infinity, so nothing is near or far; check the activations for overflow"
-        )
+    if not torch.isfinite(x).all():
+        why = "nothing is near or far" if what == "features" else "no weight follows from them"
+        raise SignalError(f"{what} hold NaN or infinity, so {why}; check the activations for overflow")
 
 
 def unit(x_BND: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ def against_prior(score_BN: Tensor, prior_BN: Tensor, eps: float = 1e-6, weighte
     Raises:
         SignalError: a value is NaN or infinite.
     """
-    check_finite(score_BN)
-    check_finite(prior_BN)
+    check_finite(score_BN, "scores")
+    check_finite(prior_BN, "priors")
     p_BN, q_BN = (x / x.sum(1, keepdim=True).clamp(min=1e-30) for x in (score_BN.float(), prior_BN.float()))
     return p_BN * ((p_BN + eps) / (q_BN + eps)).log() if weighted else p_BN / (q_BN + eps)
