@@ -1,5 +1,6 @@
 """Tiny models of every family, built from config objects, and prompts for them: any mix of texts and images."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -108,9 +109,19 @@ SIZES = {
 
 
 def build(name: str, kernel: str = "sdpa", seed: int = 0) -> Any:
-    """A fresh model with lively weights: as initialised, layers hardly differ and attention is flat."""
+    """A fresh model with lively weights."""
     torch.manual_seed(seed)
     model = AutoModelForImageTextToText.from_config(config(name), attn_implementation=kernel).eval()
+    return lively(model, seed)
+
+
+def lively(model: Any, seed: int = 0) -> Any:
+    """A model with random weights: as initialised, layers hardly differ and attention is flat. It never ends by itself.
+
+    Args:
+        model: changed in place.
+        seed: of the weights.
+    """
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in model.parameters():
@@ -131,7 +142,7 @@ def shared(name: str, kernel: str = "sdpa") -> Any:
 
 @dataclass
 class Row:
-    """One prompt: text lengths and pictures, in order. A picture is ("image" | "video", size)."""
+    """One prompt: text lengths and pictures, in order. A picture here is ("image" | "video", size)."""
 
     parts: list[Any]
     seed: int = 0
@@ -175,48 +186,72 @@ def picture(name: str, kind: Kind, size: Any, seed: int) -> dict[str, torch.Tens
     return {"pixel_values": noise(1, n, 3, 16, 16), "image_sizes": sizes}
 
 
-def batch(name: str, rows: list[Row], left: bool = True, mask: bool = True) -> Batch:
-    """Put prompts side by side, padded on the left (as `generate` wants) or on the right."""
-    model = shared(name)
-    family = FAMILIES[name]
+Shown = tuple[dict[str, torch.Tensor], list[list[int]], int]
+"""A picture's encoder arguments, its tokens run by run, and its code among `mm_token_type_ids`."""
+
+
+def side_by_side(
+    rows: list[Row], show: Callable[[Row, int, Any], Shown], left: bool = True, lowest: int = 3
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, list[list[dict[str, torch.Tensor]]]]:
+    """Prompts in one batch: ids and padding mask, codes of pictures, and each prompt's pictures.
+
+    Args:
+        rows: the prompts.
+        show: (prompt, number of its part, part) -> what a picture becomes.
+        left: pad on the left, as `generate` wants.
+        lowest: the first id that is a word.
+    """
     ids, kinds, pictures = [], [], []
     for row in rows:
         g = torch.Generator().manual_seed(row.seed)
-        line, kind_line = [BOS], [0]
+        line, kind, mine = [BOS], [0], []
         for j, part in enumerate(row.parts):
             if isinstance(part, int):
-                line += torch.randint(3, 100, (part,), generator=g).tolist()
-                kind_line += [0] * part
+                line += torch.randint(lowest, 100, (part,), generator=g).tolist()
+                kind += [0] * part
                 continue
-            kind, size = part
-            args = picture(name, kind, size, row.seed * 10 + j)
-            n = sum(u.tokens for u in family.units(model.model, kind, args))
-            if name == "llava_onevision" and sum(not isinstance(p, int) for p in row.parts) > 1 and kind == "image":
-                # Several images in one prompt are not tiled: 16 patches and a newline each.
-                n = 17
-            pictures.append((kind, args))
-            code, token = (2, VIDEO) if kind == "video" and name != "internvl" else (1, IMAGE)
-            chunks = [n]
-            if name == "qwen3_vl" and kind == "video":
-                chunks = [n // 2, n // 2]
-            for c in chunks:
-                line += [START, *[token] * c, END]
-                kind_line += [0, *[code] * c, 0]
+            args, stretches, code = show(row, j, part)
+            mine.append(args)
+            for tokens in stretches:
+                line += [START, *tokens, END]
+                kind += [0, *[code] * len(tokens), 0]
         ids.append(line)
-        kinds.append(kind_line)
+        kinds.append(kind)
+        pictures.append(mine)
     width = max(map(len, ids))
 
     def pad(lines: list[list[int]], fill: int) -> torch.Tensor:
         return torch.tensor([[fill] * (width - len(x)) + x if left else x + [fill] * (width - len(x)) for x in lines])
 
-    inputs = {"input_ids": pad(ids, PAD)}
-    if mask:
-        inputs["attention_mask"] = pad([[1] * len(x) for x in ids], 0)
+    inputs = {"input_ids": pad(ids, PAD), "attention_mask": pad([[1] * len(x) for x in ids], 0)}
+    return inputs, pad(kinds, 0), pictures
+
+
+def batch(name: str, rows: list[Row], left: bool = True, mask: bool = True) -> Batch:
+    """Put prompts side by side, padded on the left (as `generate` wants) or on the right."""
+    model = shared(name)
+    family = FAMILIES[name]
+
+    def show(row: Row, j: int, part: Any) -> Shown:
+        kind, size = part
+        args = picture(name, kind, size, row.seed * 10 + j)
+        n = sum(u.tokens for u in family.units(model.model, kind, args))
+        if name == "llava_onevision" and sum(not isinstance(p, int) for p in row.parts) > 1 and kind == "image":
+            # Several images in one prompt are not tiled: 16 patches and a newline each.
+            n = 17
+        film = kind == "video" and name != "internvl"
+        stretches = 2 if name == "qwen3_vl" and film else 1
+        return args, [[VIDEO if film else IMAGE] * (n // stretches)] * stretches, 1 + film
+
+    inputs, kinds, each = side_by_side(rows, show, left)
+    pictures = [args for mine in each for args in mine]
+    if not mask:
+        del inputs["attention_mask"]
     if name in QWEN:
-        inputs["mm_token_type_ids"] = pad(kinds, 0)
-    keys = {k for _, args in pictures for k in args}
+        inputs["mm_token_type_ids"] = kinds
+    keys = {k for args in pictures for k in args}
     for key in keys:
-        values = [args[key] for _, args in pictures if key in args]
+        values = [args[key] for args in pictures if key in args]
         if values[0].ndim == 5 and key == "pixel_values":
             most = max(v.shape[1] for v in values)
             values = [torch.nn.functional.pad(v, (0, 0) * 3 + (0, most - v.shape[1])) for v in values]

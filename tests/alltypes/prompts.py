@@ -1,13 +1,13 @@
 """Prompts for tiny models of every type: any mix of texts and pictures, and what each type calls its pictures."""
 
 import inspect
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers.models.llava_next.modeling_llava_next import image_size_to_num_patches
 
-from alltypes.tiny import BOS, END, PAD, START, VARIANTS
+from alltypes.tiny import VARIANTS
+from zoo import Row, Shown, side_by_side
 
 SIDE = {
     "got_ocr2": 64,
@@ -33,14 +33,6 @@ GRID = (
 PADDED = ("gemma4", "gemma4_unified", "lfm2_vl")
 """Patches of each picture padded to one number."""
 MINICPM = ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")
-
-
-@dataclass
-class Row:
-    """One prompt: text lengths and pictures, in order. A picture is the tuple of its size."""
-
-    parts: list[Any]
-    seed: int = 0
 
 
 def sizes(name: str) -> list[Any]:
@@ -166,34 +158,16 @@ def count(name: str, model: Any, args: dict[str, torch.Tensor]) -> int:
 
 def batch(name: str, model: Any, rows: list[Row]) -> dict[str, torch.Tensor]:
     """Prompts side by side, padded on the left."""
-    image = model.config.image_token_id
-    ids, kinds, pictures = [], [], []
-    for row in rows:
-        g = torch.Generator().manual_seed(row.seed)
-        line, kind, mine = [BOS], [0], []
-        for j, part in enumerate(row.parts):
-            if isinstance(part, int):
-                line += torch.randint(4, 100, (part,), generator=g).tolist()
-                kind += [0] * part
-                continue
-            args = picture(name, model.config, part, row.seed * 10 + j)
-            n = count(name, model, together(name, [[args]]))
-            mine.append(args)
-            line += [START, *[image] * n, END]
-            kind += [0, *[1] * n, 0]
-        ids.append(line)
-        kinds.append(kind)
-        pictures.append(mine)
-    width = max(map(len, ids))
 
-    def pad(lines: list[list[int]], fill: int) -> torch.Tensor:
-        return torch.tensor([[fill] * (width - len(x)) + x for x in lines])
+    def show(row: Row, j: int, part: Any) -> Shown:
+        args = picture(name, model.config, part, row.seed * 10 + j)
+        return args, [[model.config.image_token_id] * count(name, model, together(name, [[args]]))], 1
 
-    inputs = {"input_ids": pad(ids, PAD), "attention_mask": pad([[1] * len(x) for x in ids], 0)}
+    inputs, kinds, pictures = side_by_side(rows, show, lowest=4)
     takes = inspect.signature(base(model).forward).parameters
     for key in ("mm_token_type_ids", "token_type_ids", "moe_mm_token_type_ids"):
         if key in takes and name != "inkling_mm_model":
-            inputs[key] = pad(kinds, 0) * (name != "paligemma")
+            inputs[key] = kinds * (name != "paligemma")
     if any(pictures):
         inputs |= together(name, pictures if name in NESTED else [p for p in pictures if p])
     return inputs

@@ -12,12 +12,13 @@ from alltypes import yardsticks
 from alltypes.prompts import base, picture
 from alltypes.test_rich import FILMED, Tower
 from alltypes.test_types import CLOSE, STAGES, STEPS, generate
-from alltypes.tiny import BESIDES, BOS, PAD, build
+from alltypes.tiny import BESIDES, build
 from foveate import Cut, Plan, attach
 from foveate.families import FAMILIES
+from zoo import Row, Shown, side_by_side
 
-ROWS = ((3, 0, 7), (9, 1, 6), (12,))
-"""Words, which video, words; no video is a prompt of text alone."""
+ROWS = [Row([3, (0,), 7], 1), Row([9, (1,), 6], 2), Row([12], 3)]
+"""Words and videos, by their numbers."""
 
 
 @cache
@@ -48,22 +49,18 @@ def length(name: str, args: dict[str, torch.Tensor]) -> int:
     return sum(x.shape[:-1].numel() for x in each)
 
 
-def batch(name: str, rows: tuple[tuple[int, ...], ...]) -> dict[str, torch.Tensor]:
+def batch(name: str, rows: list[Row]) -> dict[str, torch.Tensor]:
     """Prompts side by side, padded on the left."""
-    video, lines, films = model_of(name).config.video_token_id, [], []
-    for row in rows:
-        g = torch.Generator().manual_seed(sum(row))
-        words = [torch.randint(4, 100, (n,), generator=g).tolist() for n in row[::2]]
-        line = [BOS, *words[0]]
-        if len(row) > 1:
-            films.append(film(name, row[1]))
-            line += [video] * length(name, films[-1]) + words[1]
-        lines.append(line)
-    most = max(map(len, lines))
-    ids = torch.tensor([[PAD] * (most - len(x)) + x for x in lines])
-    inputs = {"input_ids": ids, "attention_mask": (ids != PAD).long()}
+    video = model_of(name).config.video_token_id
+
+    def show(_row: Row, _j: int, part: Any) -> Shown:
+        args = film(name, part[0])
+        return args, [[video] * length(name, args)], 2
+
+    inputs, kinds, pictures = side_by_side(rows, show, lowest=4)
+    films = [args for mine in pictures for args in mine]
     if name == "gemma4":
-        inputs["mm_token_type_ids"] = 2 * (ids == video)
+        inputs["mm_token_type_ids"] = kinds
     return inputs | ({key: torch.cat([f[key] for f in films]) for key in films[0]} if films else {})
 
 
@@ -73,7 +70,7 @@ def test_a_batch_of_videos_is_its_prompts(name, beams):
     model = model_of(name)
     with torch.no_grad(), attach(model, STAGES):
         told = generate(model, batch(name, ROWS), num_beams=beams)
-        alone = [generate(model, batch(name, (row,)), num_beams=beams) for row in ROWS]
+        alone = [generate(model, batch(name, [row]), num_beams=beams) for row in ROWS]
     for r, one in enumerate(alone):
         assert torch.equal(told.sequences[r, -STEPS:], one.sequences[0, -STEPS:])
         if beams == 1:

@@ -16,9 +16,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING as MODELS
 from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
+from zoo import BOS, DEPTH, END, EOS, IMAGE, PAD, START, VIDEO, VOCAB, lively
+
 TYPES = sorted(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
-BOS, EOS, PAD, IMAGE, VIDEO, START, END, AUDIO, OTHER = 1, 2, 0, 110, 111, 112, 113, 114, 115
-VOCAB, DEPTH, WINDOW = 120, 4, 9
+AUDIO, OTHER, WINDOW = 114, 115, 9
 TEXT = {
     "vocab_size": VOCAB, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": DEPTH,
     "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 4096,
@@ -127,7 +128,7 @@ def config(name: str, wide: bool = False) -> Any:
 
 
 def build(name: str, kernel: str | None = None, wide: bool = False) -> Any:
-    """A fresh model with lively weights: as initialised, layers hardly differ and attention is flat.
+    """A fresh model with lively weights.
 
     Args:
         name: its type.
@@ -151,16 +152,7 @@ def build(name: str, kernel: str | None = None, wide: bool = False) -> Any:
                 # Some towers do not know every kernel, and say so or stumble.
                 if kernels is tries[-1] or ("does not support an attention" not in str(e) and kernel not in str(e)):
                     raise
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for p in model.parameters():
-            if p.ndim > 1:
-                p.copy_(torch.randn(p.shape, generator=generator) * (0.9 / p.shape[-1] ** 0.5))
-            elif p.abs().sum() == 0:
-                p.copy_(torch.randn(p.shape, generator=generator) * 0.1)
-    model.generation_config.eos_token_id = None
-    model.generation_config.pad_token_id = PAD
-    return model
+    return lively(model)
 
 
 def empty(name: str) -> Any:
