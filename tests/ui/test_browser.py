@@ -84,10 +84,11 @@ def test_a_picture_is_asked_about(page: Any) -> None:
     page.locator("input[type=file]").first.set_input_files(str(SAMPLE.image))
     page.get_by_label("Question").fill(SAMPLE.question)
     page.get_by_role("button", name="Ask").click()
-    page.get_by_text("all tokens", exact=True).first.wait_for()
-    page.get_by_text("divprune", exact=True).last.wait_for()
+    page.get_by_role("cell", name="all tokens", exact=True).wait_for()
+    page.get_by_role("cell", name="divprune", exact=True).wait_for()
     page.wait_for_function("[...document.images].filter(i => i.naturalHeight > 100).length > 1")
-    assert page.get_by_text(SAMPLE.answer, exact=True).count()
+    assert page.get_by_role("cell", name=SAMPLE.answer, exact=True).count()
+    assert not page.get_by_role("button", name="Share").count(), "a picture could be sent away"
     fits(page)
 
 

@@ -32,6 +32,19 @@ def test_looking_is_asking(engine: hf.Engine) -> None:
     assert deep.row[2] == f"{(2 * 576 + 8 * 144) / 10:.1f}" and float(uniform.row[4]) < float(deep.row[4]) < 100
 
 
+def test_pictures_are_stacked_and_none_is_cut() -> None:
+    parts = [Image.new("RGB", (10, 4), "red"), Image.new("RGB", (6, 8), "blue")]
+    page = looking.stacked(parts)
+    assert page is not None and page.size == (10, 12)
+    assert [page.getpixel(at) for at in ((9, 3), (5, 11), (9, 11))] == [(255, 0, 0), (0, 0, 255), (255, 255, 255)]
+    assert looking.stacked([]) is None
+
+
+def test_what_a_model_says_is_no_markup() -> None:
+    made = looking.table([("uniform", "<b>2</b> & 3", "144.0", "12", "25.0")])
+    assert "&lt;b&gt;2&lt;/b&gt; &amp; 3" in made and "<b>" not in made and made.count("<td>") == len(looking.COLUMNS)
+
+
 def test_a_method_that_cannot_says_why_in_its_row(engine: hf.Engine) -> None:
     found = list(looking.look(engine, images.load(SAMPLE.image), SAMPLE.question, ["psigmoid", "uniform"], 0.02, 2))
     assert "stays above" in found[1].row[1] and found[1].picture is None

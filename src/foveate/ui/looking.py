@@ -1,5 +1,6 @@
 """One question about one picture, asked with all tokens and by each method: what the page's first tab shows."""
 
+import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,6 +75,25 @@ def look(
             [picture], answer.report, engine.processor.image_processor, f"{name}: {answer.text}", _COLUMNS
         )
         yield Looked(_row(name, answer, _operations(engine, answer), full), drawn)
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image | None:
+    """Pictures one below the other, on white; None where there are none."""
+    if not pictures:
+        return None
+    page = Image.new("RGB", (max(p.width for p in pictures), sum(p.height for p in pictures)), "white")
+    top = 0
+    for picture in pictures:
+        page.paste(picture, (0, top))
+        top += picture.height
+    return page
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """The rows under COLUMNS, as HTML; where it is wider than the page it scrolls by itself."""
+    line = lambda tag, cells: "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in cells)  # noqa: E731
+    body = "".join(f"<tr>{line('td', r)}</tr>" for r in rows)
+    return f'<div class="answers"><table><tr>{line("th", COLUMNS)}</tr>{body}</table></div>'
 
 
 def plan(engine: hf.Engine, name: str, keep: float) -> Plan:

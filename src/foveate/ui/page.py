@@ -11,7 +11,14 @@ from foveate.errors import FoveateError, install
 from foveate.ui import looking, planning
 
 _SHOWN = ("divprune", "tops", "sms", "psigmoid", "sts")
-_STYLE = ".gradio-container {max-width: 1200px !important; margin: 0 auto !important}"
+_STYLE = """
+.gradio-container {max-width: 1200px !important; width: 100% !important; margin: 0 auto !important}
+.answers {overflow-x: auto}
+.answers table {width: 100%; border-collapse: collapse}
+.answers :is(th, td) {text-align: left; padding: 6px !important; border: 0 !important}
+.answers tr {border-bottom: 1px solid var(--border-color-primary)}
+.answers :is(th, td):nth-child(n + 3) {text-align: right}
+"""
 
 
 def load_gradio() -> Any:
@@ -44,7 +51,7 @@ def build(engine: hf.Engine, folder: Path) -> Any:
                 rows.append(list(found.row))
                 if found.picture is not None:
                     pictures.append(found.picture)
-                yield rows, pictures
+                yield looking.table(rows), looking.stacked(pictures)
         except FoveateError as e:
             raise said(e) from None
 
@@ -92,10 +99,13 @@ def build(engine: hf.Engine, folder: Path) -> Any:
                     keep = gr.Slider(0.02, 1.0, 0.222, step=0.001, label="Share of the visual tokens that may stay")
                     ask = gr.Button("Ask", variant="primary")
                 with gr.Column(scale=2, min_width=300):
-                    table = gr.Dataframe(headers=list(looking.COLUMNS), label="Answers", wrap=True, interactive=False)
+                    table = gr.HTML(looking.table([]), padding=False)
                     gr.Markdown(looking.LEGEND)
-                    kept = gr.Gallery(label="What stays at each cut", show_label=False, columns=1, height="auto",
-                                      object_fit="contain", interactive=False)  # fmt: skip
+                    # Without the button that would send the picture to a server far away.
+                    kept = gr.Image(
+                        label="What stays at each cut", show_label=False, interactive=False, type="pil",
+                        buttons=["download", "fullscreen"],
+                    )  # fmt: skip
             ask.click(look, [picture, question, chosen, keep], [table, kept])
         with gr.Tab("Trade-off"):
             where = gr.Textbox(label="Folder of a finished foveate bench", placeholder="out/bench")
