@@ -38,7 +38,8 @@ def variants(model: Any) -> dict[str, Make]:
     """Settings that a reader may want beside the defaults."""
     clip = _clip(model)
     known: dict[str, Make] = {
-        "tops, stage I": lambda b: METHODS["tops"](KEEPS[b], stages=1, transform="rank"),
+        "tops, in place": lambda b: METHODS["tops"](KEEPS[b], transform="rank", positions="original"),
+        "tops, stage I in place": lambda b: METHODS["tops"](KEEPS[b], stages=1, transform="rank", positions="original"),
         "sms, stage I, calibrated": lambda b: METHODS["sms"](0.9, c=KNEES[b], stages=1),
         "prumerge+, fixed count": lambda b: METHODS["prumerge"](KEEPS[b], plus=True, count="fixed"),
         "divprune, merged": lambda b: merged(METHODS["divprune"](KEEPS[b])),

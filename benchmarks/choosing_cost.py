@@ -140,7 +140,7 @@ def main() -> None:
         entry = {"seconds": fast, "plain": slow, "times": slow / fast, "same": len(kept & wanted), "kept": len(kept)}
         if not args.no_memory:
             entry |= memory(name, (args.tokens, args.keep, args.width), args.long)
-        data[name] = entry
+        data[name] = data.get(name, {}) | entry
         files.write(args.out, (json.dumps(data, indent=1) + "\n").encode())
         print(name, entry, flush=True)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from foveate.cut import Cut
 from foveate.errors import SignalError
 from foveate.fields import OF_TEXT
+from foveate.ops.cosine import all_finite
 from foveate.ops.precise import precise
 from foveate.selection import Block, Grid, Selection, TokenView
 
@@ -137,8 +138,7 @@ def check_finite(cut: Cut, fields: Mapping[str, Any], names: Sequence[str]) -> N
         SignalError: naming the field, the image and the first place.
     """
     real = {n: x for n, x in fields.items() if isinstance(x, Tensor) and x.is_floating_point()}
-    # One number for all of them, so that a device is waited for once.
-    if not real or bool(torch.stack([x.isfinite().all() for x in real.values()]).all()):
+    if not real or all_finite(*real.values()):
         return
     for field, x in real.items():
         bad_BN = ~x.isfinite().flatten(2).all(-1) if x.ndim > 2 else ~x.isfinite()

@@ -21,13 +21,20 @@ _BLOCK = 256
 """Rows of the matrix made at a time; what a block has in common with later ones is computed once."""
 
 
+def all_finite(*tensors: Tensor) -> bool:
+    """Whether no value is NaN or infinite; a device is waited for once."""
+    # Either would show in the sum, which costs a tenth of looking at each; a sum may be too large by itself.
+    sums = torch.stack([x.sum(dtype=torch.float32) for x in tensors])
+    return bool(sums.isfinite().all()) or all(bool(x.isfinite().all()) for x in tensors)
+
+
 def check_finite(x: Tensor, what: str = "features") -> None:
     """Refuse what cannot be compared, or computed with.
 
     Raises:
         SignalError: a value is NaN or infinite.
     """
-    if not torch.isfinite(x).all():
+    if not all_finite(x):
         why = "nothing is near or far" if what == "features" else "no weight follows from them"
         raise SignalError(f"{what} hold NaN or infinity, so {why}; check the activations for overflow")
 
