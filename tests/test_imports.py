@@ -25,7 +25,8 @@ MAY = {
     "methods": f"{CORE} pointer",
     # What every engine needs to choose.
     "fields": f"{CORE}",
-    "choosing": f"{CORE} fields",
+    "choice_checks": f"{CORE}",
+    "choosing": f"{CORE} fields choice_checks",
     "servable": f"{CORE} fields",
     "geometry": "errors ops selection",
     "question": "",
@@ -50,8 +51,9 @@ MAY = {
 }
 # Inside the Hugging Face engine: each file may import those before it.
 HF = ["text_tower", "wrappers", "clock", "kept", "cut_layers", "cache", "picking", "taps", "families", "listen",
-      "prompt", "segment", "step", "layers", "restore", "raters", "cutting", "follow", "checks", "plan_checks",
-      "refusals", "calls", "guesses", "embedded", "reading", "encodings", "encode", "report", "accounting", "run",
+      "prompt", "segment", "step", "layers", "restore", "raters", "shorten", "cutting", "follow", "checks",
+      "plan_checks", "refusals", "calls", "guesses", "embedded", "reading", "encodings", "encode", "report",
+      "accounting", "run",
       "probe", "loss", "beginning", "placing", "passing", "hooks", "attach"]  # fmt: skip
 
 

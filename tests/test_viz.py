@@ -23,12 +23,16 @@ def noise(width: int, height: int) -> Image.Image:
     return Image.fromarray(values)
 
 
+def cut(at: Any, kept: list[int]) -> CutReport:
+    return CutReport(at, len(kept), len(kept), lambda: torch.tensor(kept))
+
+
 def report(*images: tuple[int, Grid, dict[Any, list[int]]], kind: str = "image") -> Report:
     entries = tuple(
-        ImageReport(0, i, kind, n, grid, tuple(CutReport(at, len(k), torch.tensor(k)) for at, k in cuts.items()), (n,))
+        ImageReport(0, i, kind, n, grid, tuple(cut(at, k) for at, k in cuts.items()), (n,))
         for i, (n, grid, cuts) in enumerate(images)
     )
-    return Report(entries, Held(1, 1), Held(1, 1), None, None, torch.zeros(1, dtype=torch.long), (), ())
+    return Report(entries, Held(1, 1), Held(1, 1), None, None, (0,), (), ())
 
 
 def cells(panel: Image.Image, rows: int, columns: int) -> np.ndarray:

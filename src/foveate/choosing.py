@@ -5,17 +5,17 @@ the answer, is its own affair.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from foveate.choice_checks import check, check_finite, check_kept
 from foveate.cut import Cut
-from foveate.errors import SignalError
 from foveate.fields import OF_TEXT
-from foveate.ops.cosine import all_finite
+from foveate.ops.host import read
 from foveate.ops.precise import precise
 from foveate.selection import Block, Grid, Selection, TokenView
 
@@ -32,6 +32,7 @@ class Asked:
         grid: where the original tokens lie; None where they lie nowhere.
         prompt: whose image it is, for cuts that count by prompt; None: it is alone.
         name: what to call it where something is wrong with it.
+        told: the answer is wanted in host memory.
     """
 
     tokens: int
@@ -40,6 +41,7 @@ class Asked:
     grid: Grid | None = None
     prompt: int | None = None
     name: str = ""
+    told: bool = False
 
 
 class Stay(NamedTuple):
@@ -48,7 +50,8 @@ class Stay(NamedTuple):
     number: int
     """Which record of those asked about."""
     kept: Tensor
-    """Places among those that were left, ascending: [k]."""
+    """Places among those that were left, ascending: [k]. On the device, where their number is known without asking it;
+    in host memory where an adaptive selector had to be asked, or the record says so."""
     mix: Tensor | None
     """Each kept slot as a weighted sum of those that were left: [k, left]; None: as they are."""
 
@@ -65,6 +68,7 @@ def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
     reads = cut.select.reads
     groups: dict[tuple[int, int, tuple[int, ...], bool, Any], list[int]] = defaultdict(list)
     out: list[Stay] = []
+    answers: list[tuple[list[int], int, Selection]] = []
     for i, (one, most) in enumerate(zip(asked, counts(cut, asked), strict=True)):
         k = count(cut, one.left, one.tokens, most)
         if k is None:
@@ -90,9 +94,20 @@ def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
         with torch.no_grad(), precise(view.device):
             answer = cut.select(view, k)
         check(cut, answer, len(group), n, k)
-        for b, i in enumerate(group):
-            kept = answer.keep_BN[b].nonzero().flatten()
-            out.append(Stay(i, kept, None if answer.mix_BKN is None else answer.mix_BKN[b, : len(kept)]))
+        answers.append((group, k, answer))
+    now = [cut.select.adaptive or any(asked[i].told for i in group) for group, _, _ in answers]
+    # All that has to be waited for, at once.
+    masks = iter(read(*(answer.keep_BN for (_, _, answer), wait in zip(answers, now, strict=True) if wait)))
+    for (group, k, answer), wait in zip(answers, now, strict=True):
+        keep_BN: Tensor = next(masks) if wait else answer.keep_BN
+        mix_BKN = answer.mix_BKN
+        check_kept(cut, keep_BN, None if mix_BKN is None else mix_BKN.shape[1], k)
+        if keep_BN.device.type == "cpu":
+            kept: Iterable[Tensor] = (keep_N.nonzero().flatten() for keep_N in keep_BN)
+        else:
+            kept = keep_BN.byte().sort(dim=1, descending=True, stable=True).indices[:, :k]
+        for b, (i, kept_K) in enumerate(zip(group, kept, strict=True)):
+            out.append(Stay(i, kept_K, None if mix_BKN is None else mix_BKN[b, : len(kept_K)]))
     return out
 
 
@@ -129,56 +144,3 @@ def regular(grid: Grid, tokens: int) -> Grid | tuple[int, int, int]:
     n = first.rows * first.columns
     same = all(b == Block(i * n, first.rows, first.columns) for i, b in enumerate(grid))
     return (len(grid), first.rows, first.columns) if same and n * len(grid) == tokens else grid
-
-
-def check_finite(cut: Cut, fields: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Refuse signals that hold NaN or infinity, whatever a selector would make of them.
-
-    Raises:
-        SignalError: naming the field, the image and the first place.
-    """
-    real = {n: x for n, x in fields.items() if isinstance(x, Tensor) and x.is_floating_point()}
-    if not real or all_finite(*real.values()):
-        return
-    for field, x in real.items():
-        bad_BN = ~x.isfinite().flatten(2).all(-1) if x.ndim > 2 else ~x.isfinite()
-        for name, bad_N in zip(names, bad_BN, strict=True):
-            if places := bad_N.nonzero().flatten().tolist():
-                raise SignalError(
-                    f"{type(cut.select).__name__} at {cut.at!r} finds NaN or infinity in {field} of {name}, "
-                    f"first at token {places[0]} of {len(bad_N)}; check the activations for overflow (float16 ends at "
-                    "65,504: bfloat16 does not)"
-                )
-
-
-def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:
-    """Hold a selector to its word.
-
-    Raises:
-        SignalError: wrong shape, more than k, none, or fewer than k without being adaptive; over the whole prompt,
-            mixed tokens.
-    """
-    who = f"{type(cut.select).__name__} at {cut.at!r}"
-    if not isinstance(answer, Selection):
-        raise SignalError(f"{who} answered a {type(answer).__name__}; it must answer a Selection")
-    if answer.keep_BN.shape != (b, n) or answer.keep_BN.dtype != torch.bool:
-        raise SignalError(
-            f"{who} answered {tuple(answer.keep_BN.shape)} {answer.keep_BN.dtype}; keep_BN must be bool of shape "
-            f"{(b, n)}"
-        )
-    counts = answer.counts_B
-    # Both in one, so that a device is waited for once.
-    low, high = torch.stack((counts.min(), counts.max())).tolist()
-    if high > k or low < 1 or (low < k and not cut.select.adaptive):
-        some = "1 to " if cut.select.adaptive else ""
-        raise SignalError(f"{who} kept {low} to {high} of {n} tokens; it must keep {some}{k}")
-    if answer.mix_BKN is None:
-        return
-    if cut.over == "prompt":
-        raise SignalError(f'{type(cut.select).__name__} mixes tokens; over="prompt" can only keep or drop')
-    if answer.mix_BKN.shape[:1] + answer.mix_BKN.shape[2:] != (b, n):
-        raise SignalError(f"{who} mixes by {tuple(answer.mix_BKN.shape)}; mix_BKN must be of shape ({b}, kept, {n})")
-    if answer.mix_BKN.shape[1] < high:
-        raise SignalError(
-            f"{who} keeps {high} tokens but mixes {answer.mix_BKN.shape[1]}; each kept slot needs its weights"
-        )

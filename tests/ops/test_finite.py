@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from foveate.errors import SignalError
-from foveate.ops.cosine import all_finite, check_finite
+from foveate.ops.cosine import check_finite
+from foveate.ops.doubts import all_finite
 
 INF = float("inf")
 

@@ -25,12 +25,11 @@ def account(step: Step, prompt: Prompt, cache: Any, encoding: Iterable[Seconds])
             image.kind,
             image.tokens,
             image.grid,
-            tuple(CutReport(at, asked, alive) for at, asked, alive in image.cuts),
+            tuple(CutReport(*cut) for cut in image.cuts),
             per_layer(image, depth),
         )
         for image in prompt.images
     )
-    # Read when somebody asks: the pass has not ended on its device.
     lost = (prompt.loose_BL & ~prompt.alive_BL).sum(1)
     widths = [step.l if s.index_BM is None else s.index_BM.shape[1] for s in step.of_layer]
     return Report(
@@ -39,7 +38,7 @@ def account(step: Step, prompt: Prompt, cache: Any, encoding: Iterable[Seconds])
         held(step, cache, widths),
         flops(step, [step.l] * depth),
         flops(step, widths),
-        lost,
+        tuple(lost.tolist()),
         tuple(encoding),
         tuple(step.seconds),
     )
@@ -62,7 +61,7 @@ def flops(step: Step, widths: Sequence[int]) -> float | None:
 
 def per_layer(image: Image, depth: int) -> tuple[int, ...]:
     """How many of an image's tokens each decoder layer sees."""
-    left = {at: len(alive) for at, _, alive in image.cuts}
+    left = {at: count for at, _, count, _ in image.cuts}
     count = left.get("input", left.get("encoder", image.tokens))
     counts = []
     for layer in range(depth):

@@ -36,6 +36,7 @@ from foveate.hf.probe import probe as held_against
 from foveate.hf.report import Report
 from foveate.hf.run import Run
 from foveate.hf.wrappers import unwrapped
+from foveate.ops.doubts import Doubts
 from foveate.plan import Plan
 
 
@@ -65,8 +66,9 @@ class Attachment:
         self.answers_B: Tensor | None = None
         """How many of each prompt's last tokens are an answer that the caller forces upon the model: choosing knows
         nothing of them, and they always stay. For forward passes without a cache."""
-        self.report: Report | None = None
-        """What the last prefill did, on whichever thread; None before the first, and after one without images."""
+        self._report: Report | None = None
+        self.doubts = Doubts()
+        """Checks that the last prefill made on a device."""
         self.contiguous = (plan.positions or self.family.positions) == "contiguous"
         self.input_cuts = [c for c in plan.cuts if c.at == "input"]
         self.layer_cuts: dict[int, Cut] = {c.at: c for c in plan.cuts if isinstance(c.at, int)}
@@ -86,15 +88,17 @@ class Attachment:
     def __enter__(self) -> "Attachment":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         self.detach()
+        if kind is None:
+            self.doubts.judge(wait=True)
 
     def __reduce__(self) -> Any:
         raise ModelError("an attached model cannot be copied or pickled whole; detach first (save_pretrained works)")
 
     def __repr__(self) -> str:
         cuts = ", ".join(f"{c.keep} at {c.at}" for c in self.plan.cuts)
-        state = f"\n{self.report!r}" if self.report else ""
+        state = f"\n{self._report!r}" if self._report else ""
         return f"Attachment({type(self.model).__name__}, {cuts}){state}"
 
     @contextmanager
@@ -125,6 +129,20 @@ class Attachment:
         A cache that was cut stays cut: finish a conversation before detaching, or start it anew.
         """
         self.hooks.remove()
+
+    @property
+    def report(self) -> Report | None:
+        """What the last prefill did, on whichever thread; None before the first, and after one without images.
+
+        Raises:
+            SignalError: on a GPU, what was found wrong with that prefill's choices, if nobody has heard of it yet.
+        """
+        self.doubts.judge(wait=True)
+        return self._report
+
+    @report.setter
+    def report(self, made: Report | None) -> None:
+        self._report = made
 
     # -- the base model: tower and language model
 

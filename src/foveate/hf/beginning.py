@@ -14,13 +14,17 @@ from foveate.hf.guesses import guessed
 from foveate.hf.plan_checks import check_counts
 from foveate.hf.prompt import placeholders, runs
 from foveate.hf.run import Run
+from foveate.ops.host import read
 
 PIXELS = ("pixel_values", "image_patches")
 """How arguments that bring pictures begin."""
+SIZES = ("grid_thw", "image_sizes", "spatial_shapes")
+"""How arguments end that say how large pictures are."""
 
 
 def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse what cannot be cut, before anything heavy runs, and note what was asked."""
+    attached.doubts.judge(wait=False)
     run = attached.local.run = Run()
     kwargs = named(base, args, kwargs)
     check_cache(given(kwargs))
@@ -41,10 +45,19 @@ def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any
             check_counts(attached.plan, [n for _, _, n, _ in told.images])
             run.given, visual = told.in_batch(embeds)
             ids = ids.masked_fill(visual, attached.family.token_id(base.config, "image") or 0)
-    run.ids, run.mask = ids, kwargs.get("attention_mask")
+    run.mask = kwargs.get("attention_mask")
     run.pictures = raw or bool(run.given) or any(v is not None for v in encoded.values())
     if ids is not None:
         run.guesses = guessed(attached.local)
+    places = kwargs.get("position_ids")
+    if ids is not None and (ids.shape[1] > 1 or run.pictures):
+        # The one time that a device is waited for: all that the host has to know of a prompt.
+        sizes = [v for k, v in kwargs.items() if k.endswith(SIZES) and isinstance(v, Tensor)]
+        first = None if places is None else places[0] if places.ndim == 3 else places
+        run.ids, run.real, places, *here = read(ids, run.mask, first, *sizes)
+        run.told = [(v, copy) for v, copy in zip(sizes, here, strict=True) if copy is not None]
+        run.real = None if run.real is None else run.real.bool()
+    ids = run.ids
     if raw and ids is not None and attached.family.joins_units:
         check_counts(attached.plan, runs(visual_of(attached, ids)))
     # What a source of guesses copied out of the prompt is no image.
@@ -56,7 +69,7 @@ def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any
             "assistant model (it is given no images)"
         )
     if ids is not None and run.pictures and attached.plan.cuts:
-        check_rows(kwargs, ids.shape[1], bool(getattr(attached.local, "last_only", False)))
+        check_rows(kwargs, run.real, places, ids.shape[1], bool(getattr(attached.local, "last_only", False)))
     for kind, output in encoded.items():
         if output is None or attached.family.by_runs:
             continue
@@ -75,7 +88,7 @@ def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 def end(attached: Any, _base: Any, _args: Any, _output: Any) -> None:
     """Forget the call, but for what the loss has to know."""
     run, attached.local.run = attached.run, None
-    attached.local.dropped = run.dropped_BL if run else None
+    attached.local.dropped = run.dropped if run else None
 
 
 def visual_of(attached: Any, ids: Tensor) -> Tensor:

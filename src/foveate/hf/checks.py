@@ -75,11 +75,13 @@ ROW_BOUNDS = ("cu_seq_lens_q", "cu_seq_lens_k", "max_length_q", "max_length_k")
 """How FlashAttention is told where one sample of a row ends and the next begins."""
 
 
-def check_rows(call: Mapping[str, Any], length: int, last_only: bool) -> None:
+def check_rows(call: Mapping[str, Any], mask: Tensor | None, ids: Tensor | None, length: int, last_only: bool) -> None:
     """Refuse rows of several samples, and rows whose last place is padding where that place is to predict.
 
     Args:
         call: the base model's arguments by name.
+        mask: its padding mask in host memory.
+        ids: its position ids, those of the first axis, in host memory.
         length: of this call's tokens.
         last_only: nothing but the last place's logits are asked for.
 
@@ -89,14 +91,12 @@ def check_rows(call: Mapping[str, Any], length: int, last_only: bool) -> None:
     packed = [name for name in ROW_BOUNDS if call.get(name) is not None]
     if packed:
         raise ModelError(f"{', '.join(packed)}: several samples in one row cannot be cut; give a row for each, padded")
-    mask, ids = call.get("attention_mask"), call.get("position_ids")
-    real = None if mask is None else mask[:, -length:].bool()
+    real = None if mask is None else mask[:, -length:]
     if ids is not None:
         # Of several axes the first is text's or time's, which never goes back within a sample.
-        first = ids[0] if ids.ndim == 3 else ids
-        back = first.diff(dim=1) < 0
+        back = ids.diff(dim=1) < 0
         if real is not None:
-            back = back & (real[:, 1:] & real[:, :-1]).to(back.device)
+            back = back & real[:, 1:] & real[:, :-1]
         if bool(back.any()):
             row, place = back.nonzero()[0].tolist()
             raise ModelError(

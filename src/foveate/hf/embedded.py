@@ -86,12 +86,12 @@ class Embedded:
             raise ModelError(
                 f"inputs_embeds are {b} x {length}, but the mask of visual tokens is {tuple(self.visual_BL.shape)}"
             )
-        device, images = embeds.device, []
+        images = []
         for row, start, n, grid in self.images:
             for again in range(times):
-                place, alive = torch.arange(start, start + n, device=device), torch.arange(n, device=device)
-                images.append(Image(row * times + again, 0, "image", grid, place, alive, {}, (n,), first=start))
-        return numbered(images), self.visual_BL.to(device).repeat_interleave(times, 0)
+                place = torch.arange(start, start + n)
+                images.append(Image(row * times + again, 0, "image", grid, place, torch.arange(n), {}, (n,)))
+        return numbered(images), self.visual_BL.to(embeds.device).repeat_interleave(times, 0)
 
 
 def check_embedded(plan: Plan) -> None:

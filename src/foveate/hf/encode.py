@@ -27,6 +27,8 @@ from foveate.hf.plan_checks import check_counts
 from foveate.hf.prompt import Encoded
 from foveate.hf.reading import words
 from foveate.hf.wrappers import as_written
+from foveate.ops.doubts import later
+from foveate.ops.host import upload
 from foveate.ops.precise import precise
 
 
@@ -44,6 +46,8 @@ class EncoderCut:
         first = frozenset({"cls_attn_BN"}) if "first_attn_BN" in reads else None
         self.first: Tap | None = self.family.tap(self.base, first, call, first=True) if first else None
         self.rows: Tensor | None = None
+        self.total = 0
+        self.doubts = attachment.doubts if attachment.run is None else attachment.run.doubts
         self.handles: list[Any] = []
         self.done = False
         self.thread = threading.get_ident()
@@ -74,7 +78,7 @@ class EncoderCut:
         """Bring the tower's signals to the tokens."""
         assert self.tap is not None
         device = next(v for v in self.call.values() if isinstance(v, Tensor)).device
-        with torch.no_grad(), Clock(self.encoding.seconds, device):
+        with torch.no_grad(), Clock(self.encoding.seconds, device), later(self.doubts):
             signals = self.tap.signals()
             if self.first is not None:
                 signals = replace(signals, cls_first=self.first.signals().cls_attn)
@@ -87,7 +91,7 @@ class EncoderCut:
         if threading.get_ident() != self.thread:
             return args
         self._collect()
-        with Clock(self.encoding.seconds, args[0].device):
+        with Clock(self.encoding.seconds, args[0].device), later(self.doubts):
             chosen, mixed = self._choose()
         if not any(e.kept is not None for e in chosen):
             return args
@@ -101,9 +105,7 @@ class EncoderCut:
             texts = list(words(self.attachment, self.kind, [e.unit.tokens for e in chosen]))
         for number, kept, mix in choose(self.cut, [asked(e, t) for e, t in zip(chosen, texts, strict=True)]):
             e = chosen[number]
-            keep = torch.zeros(e.unit.tokens, dtype=torch.bool, device=kept.device)
-            keep[kept] = True
-            chosen[number] = Encoded(e.unit, e.signals, keep)
+            chosen[number] = Encoded(e.unit, e.signals, kept)
             if mix is not None:
                 mixed[number] = mix
         return chosen, mixed
@@ -119,31 +121,42 @@ class EncoderCut:
                 )
             return x
         total = f.rows(base, self.kind, self.call)
-        self.shape = x.shape
+        self.shape, self.total = x.shape, total
         flat = x.reshape(total, -1)
         index = torch.arange(total, dtype=torch.float64).unsqueeze(1)
-        self.rows = torch.zeros(total, dtype=torch.bool, device=x.device)
-        new = flat
+        rows, new = [], flat
         for i, (e, source) in enumerate(zip(chosen, f.pack(base, self.kind, self.call, index, -1.0), strict=True)):
-            source = source.squeeze(1).long().to(x.device)
-            kept = source if e.kept is None else source[e.kept.to(source.device)]
-            self.rows[kept[kept >= 0]] = True
-            if i in mixed:
+            host = source.squeeze(1).long()
+            if e.kept is None or e.kept.device.type == "cpu":
+                kept = host if e.kept is None else host[e.kept]
                 # A newline token has no features to give, and none to take.
-                given = torch.where((source >= 0).unsqueeze(1), flat[source.clamp(min=0)], 0)
+                kept = kept if bool((host >= 0).all()) else kept[kept >= 0]
+                given = upload(kept, x.device)
+            else:
+                # Where the device alone knows what is kept, newlines take a row along that nobody will look at.
+                given = upload(host, x.device)[e.kept]
+            rows.append(given)
+            if i in mixed:
+                place = upload(host, x.device)
+                states = torch.where((place >= 0).unsqueeze(1), flat[place.clamp(min=0)], 0)
                 with precise(flat.device):
-                    states = mixed[i].to(flat.dtype).to(flat.device) @ given
-                new = new.index_put((kept[kept >= 0],), states[kept >= 0])
-        return new[self.rows].reshape(1, -1, x.shape[-1]) if x.ndim == 3 else new[self.rows].reshape(-1, x.shape[-1])
+                    states = mixed[i].to(flat.dtype).to(flat.device) @ states
+                own = place[upload(e.kept, x.device)] if e.kept is not None else place
+                full = torch.cat((new, new[:1]))
+                new = full.index_put((torch.where(own < 0, total, own),), states)[:total]
+        self.rows = torch.cat(rows)
+        taken = new[self.rows.clamp(min=0)]
+        return taken.reshape(1, -1, x.shape[-1]) if x.ndim == 3 else taken.reshape(-1, x.shape[-1])
 
     def _out(self, projector: nn.Module, args: Any, output: Tensor) -> Tensor | None:
         """Give the projected rows their places back, zeros elsewhere."""
         if self.rows is None or threading.get_ident() != self.thread:
             return None
-        full = output.new_zeros(len(self.rows), output.shape[-1])
-        full[self.rows] = output.reshape(-1, output.shape[-1])
+        full = output.new_zeros(self.total + 1, output.shape[-1])
+        where = torch.where(self.rows < 0, self.total, self.rows)
+        full = full.index_put((where,), output.reshape(-1, output.shape[-1]))[: self.total]
         # Kimi's projector takes the patches of a row one by one.
-        alike = len(self.shape) == 3 and self.shape[0] * self.shape[1] == len(full)
+        alike = len(self.shape) == 3 and self.shape[0] * self.shape[1] == self.total
         return full.view(*self.shape[:-1], -1) if alike else full
 
 
@@ -170,6 +183,10 @@ def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callab
             return original(*args, **kwargs)
         call = signature.bind_partial(*args, **kwargs).arguments
         call |= call.pop("kwargs", {})
+        if attachment.run is not None:
+            # Sizes are looked at again and again: in host memory, where they were read already.
+            copies = {id(v): copy for v, copy in attachment.run.told}
+            call = {k: copies.get(id(v), v) for k, v in call.items()}
         encoding = Encoding(attachment, attachment.family.units(attachment.base, kind, call))
         if not attachment.family.joins_units:
             check_counts(attachment.plan, [u.tokens for u in encoding.units])

@@ -5,7 +5,7 @@ has to be squeezed. Where one token sees everything, layers of any length need n
 layer by layer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -55,12 +55,12 @@ def light(cuts: list[Kept], call: Mapping[str, Any], kernel: str, by: object) ->
     return new
 
 
-def settle(cache: Any, real_BT: torch.Tensor, padded: bool) -> None:
+def settle(cache: Any, real: Callable[[], torch.Tensor], padded: bool) -> None:
     """After a cut: note what later passes can do without.
 
     Args:
         cache: the cache, its layers told what they stand for.
-        real_BT: padding mask of the prompt, [B, positions told about].
+        real: () -> padding mask of the prompt, [B, positions told about].
         padded: whether it says that something is padding.
     """
     cuts = cuts_of(cache)
@@ -76,4 +76,4 @@ def settle(cache: Any, real_BT: torch.Tensor, padded: bool) -> None:
     for kept in cuts:
         kept.told = told
         if whole and (padded or kept.filled):
-            kept.mask_BT = kept.squeeze(real_BT[:, : kept.covers])
+            kept.mask_BT = kept.squeeze(real()[:, : kept.covers])

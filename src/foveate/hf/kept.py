@@ -139,6 +139,8 @@ def extend(
         filled: whether there is filler among the new positions; None: look.
     """
     b, device = index_BM.shape[0], index_BM.device
+    if old is None and not past:
+        return Kept(index_BM, new, shift_B, by_text, guesses, filled)
     before = [] if old is None else [old.index_BP.to(device)]
     told = 0 if old is None else old.covers
     before.append(torch.arange(told, past, device=device).expand(b, -1))

@@ -14,7 +14,7 @@ from foveate.hf.cache import kept_of
 from foveate.hf.cut_layers import is_recurrent
 from foveate.hf.kept import Kept, extend
 from foveate.hf.picking import RECURRENT, flat_masks, pick, pick_mask, renumber
-from foveate.hf.segment import Segment, along, gather
+from foveate.hf.segment import Segment, along, gather, inverse
 from foveate.hf.step import Step
 
 
@@ -64,11 +64,11 @@ class Layers:
             self.shared[kind] = keys
         if keys is not None or sees is not None or index is not None:
             # Gemma 4 sends the last places alone through layers that have no keys of their own: those rows stay.
-            rows = index if index is not None and step.width(hidden) == index.shape[1] else None
+            rows = step.segment if index is not None and step.width(hidden) == index.shape[1] else None
             for name, value in named.items():
                 if name != "hidden_states":
-                    named[name] = self._argument(name, value, layer, rows, keys, sees if lent else None, hidden)
-            self._renumbered(named, kept, rows, hidden)
+                    named[name] = self._argument(name, value, layer, rows, keys, sees if lent else None, kept, hidden)
+            self._renumbered(named, kept, rows is not None, hidden)
         self.before = step.segment, keys
 
     def keys(self, kept: Kept | None) -> Tensor | None:
@@ -87,28 +87,32 @@ class Layers:
     # -- one argument
 
     def _argument(
-        self, name: str, value: Any, layer: int, rows: Tensor | None, keys: Tensor | None, alive: Tensor | None,
-        hidden: Tensor,
+        self, name: str, value: Any, layer: int, rows: Segment | None, keys: Tensor | None, alive: Tensor | None,
+        kept: Kept | None, hidden: Tensor,
     ) -> Any:  # fmt: skip
         step = self.step
         if name.endswith("mask") and (value is None or isinstance(value, Tensor)):
             if self._is_padding(name, value, layer):
                 return self._padding(value, rows)
             if name == "attention_mask":
-                every, queries = self._every(keys), step.width(hidden)
+                queries, index = step.width(hidden), None if rows is None else rows.index_BM
+                # Of keys that are another layer's nobody knows here.
+                held = step.segment.filled is not False or (kept is not None and kept.filled)
+                filled = alive is not None or (keys is not None and held)
                 key = id(rows), id(keys), id(alive), queries
-                return self._once(key, value, lambda: pick_mask(value, rows, every, alive, step.total, queries, step.l,
-                                                                self.flat))  # fmt: skip
+                return self._once(key, value, lambda: pick_mask(value, index, self._every(keys), alive, step.total,
+                                                                queries, step.l, self.flat, filled))  # fmt: skip
         if value is None:
             return None
         if name == "relative_distance":
             whole, every = value[None, None].expand(step.b, -1, -1, -1), self._every(keys)
-            return self._once((id(rows), id(keys)), value, lambda: pick(whole, rows, every, step.total))
+            index = None if rows is None else rows.index_BM
+            return self._once((id(rows), id(keys)), value, lambda: pick(whole, index, every, step.total))
         if name == "prev_topk_indices":
             return self._chosen(value, keys)
         if name == "position_embeddings" and isinstance(value, tuple) and value[0].shape[-2] == step.total > step.l:
             # Of all keys, as an indexer wants them.
-            return tuple(along(v, self._every(keys), step.b, step.total) for v in value)
+            return tuple(along(v, self._every(keys).clamp(min=0), step.b, step.total) for v in value)
         return value if rows is None else self._rows(value, rows)
 
     def _is_padding(self, name: str, mask: Tensor | None, layer: int) -> bool:
@@ -125,13 +129,13 @@ class Layers:
         types = getattr(step.lm.config, "layer_types", None) or []
         return layer < len(types) and types[layer] in RECURRENT
 
-    def _padding(self, mask: Tensor | None, rows: Tensor | None) -> Tensor | None:
-        if rows is None:
+    def _padding(self, mask: Tensor | None, rows: Segment | None) -> Tensor | None:
+        if rows is None or rows.index_BM is None:
             return mask
-        filler = (rows < 0).to(rows.device if mask is None else mask.device)
         if mask is None:
-            return ~filler if bool(filler.any()) else None
-        return gather(mask, rows).masked_fill(filler, 0)
+            return rows.index_BM >= 0 if rows.filled is not False else None
+        picked = gather(mask, rows.safe_BM)
+        return picked.masked_fill((rows.index_BM < 0).to(mask.device), 0) if rows.filled is not False else picked
 
     def _chosen(self, chosen_BMT: Tensor, keys: Tensor | None) -> Tensor:
         """Keys that an earlier layer's indexer chose, as this layer numbers them."""
@@ -139,24 +143,25 @@ class Layers:
         if old is keys and segment is step.segment:
             return chosen_BMT
         if segment is not step.segment:
-            assert step.segment.index_BM is not None
-            slots = segment.slots(step.b, step.l, step.embeds.device)
-            chosen_BMT = gather(chosen_BMT, gather(slots, step.segment.index_BM))
+            index = segment.index_BM
+            # Whatever is left was there before.
+            taken = step.segment.safe_BM if index is None else gather(inverse(index, step.l), step.segment.safe_BM)
+            chosen_BMT = gather(chosen_BMT, taken)
         return renumber(chosen_BMT, self._every(old), self._every(keys), step.total)
 
-    def _rows(self, value: Any, rows: Tensor) -> Any:
+    def _rows(self, value: Any, rows: Segment) -> Any:
         if isinstance(value, Tensor):
-            return self._once((id(rows),), value, lambda: along(value, rows, self.step.b, self.step.l))
+            return self._once((id(rows),), value, lambda: along(value, rows.safe_BM, self.step.b, self.step.l))
         if isinstance(value, tuple | list) and value and all(isinstance(v, Tensor) for v in value):
             return type(value)(self._rows(v, rows) for v in value)
         return value
 
-    def _renumbered(self, named: dict[str, Any], kept: Kept | None, rows: Tensor | None, hidden: Tensor) -> None:
+    def _renumbered(self, named: dict[str, Any], kept: Kept | None, picked: bool, hidden: Tensor) -> None:
         """With contiguous positions, tables are not picked but made: they are of other positions."""
         step = self.step
         if step.contiguous and named.get("position_embeddings") is not None:
             first = kept_of(step.cache, step.first_with_keys())
-            if rows is not None or (kept is not None and kept is not first and kept.shift_B is not None):
+            if picked or (kept is not None and kept is not first and kept.shift_B is not None):
                 named["position_embeddings"] = step.table(kept, hidden)
 
     # -- and what they share

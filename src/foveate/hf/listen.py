@@ -70,7 +70,9 @@ class Glance:
         return torch.cat((past[:, : self.held], keys), 1)
 
 
-def heard_attention(layer: nn.Module, named: dict[str, Any], kernel: str, raters_BM: Tensor, real_BK: Tensor) -> Tensor:
+def heard_attention(
+    layer: nn.Module, named: dict[str, Any], kernel: str, raters_BM: Tensor, real_BK: Tensor, most: int | None = None
+) -> Tensor:
     """`received`, from what the layer hands to its kernel.
 
     Args:
@@ -79,6 +81,7 @@ def heard_attention(layer: nn.Module, named: dict[str, Any], kernel: str, raters
         kernel: its attention implementation, one of KERNELS.
         raters_BM: which tokens are asked.
         real_BK: which keys exist, the past ones first.
+        most: see `received`.
 
     Raises:
         SignalError: the layer does not attend in a way that can be heard.
@@ -128,4 +131,4 @@ def heard_attention(layer: nn.Module, named: dict[str, Any], kernel: str, raters
             score = score + own.float()
         return score.softmax(-1).mean(1)
 
-    return received(raters_BM, past, share)
+    return received(raters_BM, past, share, most)

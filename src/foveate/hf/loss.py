@@ -15,10 +15,11 @@ def called(attached: Any, _model: Any, _args: Any, kwargs: dict[str, Any]) -> No
 
 def correct_loss(attached: Any, model: Any, _args: Any, kwargs: dict[str, Any], output: Any) -> Any:
     """Take positions that no longer exist out of the loss."""
-    dropped, attached.local.dropped = getattr(attached.local, "dropped", None), None
+    told, attached.local.dropped = getattr(attached.local, "dropped", None), None
     labels = kwargs.get("labels")
-    if labels is None or dropped is None:
+    if labels is None or told is None:
         return None
+    dropped = told()
     # The label at t is predicted from t - 1; where that was dropped there is no prediction to score.
     blind = torch.nn.functional.pad(dropped[:, :-1], (1, 0), value=False).to(labels.device)
     if not bool((blind & (labels != -100)).any()):

@@ -5,6 +5,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -23,6 +24,7 @@ from foveate.hf.prompt import runs
 from foveate.hf.raters import rater_attention
 from foveate.hf.restore import restore
 from foveate.hf.run import Run
+from foveate.hf.segment import Segment
 from foveate.hf.step import Step
 from foveate.hf.taps import key_norms
 from foveate.selection import Attention
@@ -90,18 +92,25 @@ def lm_in(attached: Any, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[An
 
 def _start(attached: Any, run: Run, kwargs: dict[str, Any], images: bool, embeds: Tensor) -> Step:
     """Make the cuts at the input, on what the language model is given."""
-    step = run.step = Step(attached.family, attached.lm, kwargs | {"inputs_embeds": embeds}, attached.contiguous)
+    told = kwargs | {"inputs_embeds": embeds}
+    step = run.step = Step(attached.family, attached.lm, told, attached.contiguous, None if run.alone else run.real)
     run.layers = Layers(step)
     if images:
-        hidden = step.embeds
-        cutting = run.cutting = Cutting(step, prompt_of(attached, run, step))
+        cutting = run.cutting = Cutting(step, prompt_of(attached, run, step), run.doubts)
         cutting.towers, cutting.ids_BL = attached.towers, None if run.given else run.ids
-        if any(len(image.alive) < image.tokens for image in cutting.prompt.images):
-            hidden = cutting.shorten(hidden, step.slots(), [])
+        hidden = cutting.begin(step.embeds, attached.encoder_cut)
         for cut in attached.input_cuts:
             hidden = cutting.cut(cut, hidden, None)
         step.base = step.segment
     return step
+
+
+def _dropped(segment: Segment, length: int) -> Tensor:
+    """Which places of the input a segment has not, [B, L]."""
+    index = segment.index_BM
+    assert index is not None
+    there = torch.zeros(index.shape[0], length + 1, dtype=torch.bool, device=index.device)
+    return ~there.scatter_(1, torch.where(index < 0, length, index), True)[:, :-1]
 
 
 def _has_images(attached: Any, run: Run) -> bool:
@@ -199,9 +208,11 @@ def lm_out(attached: Any, _lm: Any, _args: Any, output: Any) -> Any:
     cache = left(output) if not isinstance(output, tuple) else step.cache
     if cut and cache is not None:
         step.remember(cache)
-        settle(cache, step.real_BT, step.masked and step.padded)
+        settle(cache, lambda: step.mask_BT, step.mask is not None and step.padded)
     if run.cutting is not None:
-        run.dropped_BL = ~run.cutting.prompt.alive_BL if cut else None
+        run.dropped = functools.partial(_dropped, step.segment, step.l) if cut else None
+        run.doubts.send()
+        attached.doubts = run.doubts
         attached.report = account(step, run.cutting.prompt, cache, run.seconds)
     maps = not isinstance(output, tuple) and output.get("attentions") is not None
     return restore(step, output, attached.plain) if cut or maps else None

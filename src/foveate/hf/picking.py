@@ -29,7 +29,8 @@ def pick(map_BHQW: Tensor, rows_BM: Tensor | None, keys_BK: Tensor, total: int) 
         keys_BK: position of each key, -1 for filler. Filler, and keys before the map's first column, get that column.
         total: how many positions there are.
     """
-    column = (keys_BK - (total - map_BHQW.shape[3])).clamp(min=0).to(map_BHQW.device)
+    gone = total - map_BHQW.shape[3]
+    column = (keys_BK - gone if gone else keys_BK).clamp(min=0).to(map_BHQW.device)
     x = map_BHQW.expand(keys_BK.shape[0], -1, -1, -1)
     heads = x.shape[1]
     if rows_BM is not None:
@@ -40,7 +41,7 @@ def pick(map_BHQW: Tensor, rows_BM: Tensor | None, keys_BK: Tensor, total: int) 
 
 def pick_mask(
     mask: Tensor | None, rows_BM: Tensor | None, keys_BK: Tensor, alive_BA: Tensor | None, total: int, queries: int,
-    length: int, flat: bool,
+    length: int, flat: bool, filled: bool = True,
 ) -> Tensor | None:  # fmt: skip
     """An attention mask for the queries and keys that a layer has, from the mask over every position.
 
@@ -53,11 +54,16 @@ def pick_mask(
         queries: how many the layer has.
         length: places of this pass.
         flat: the kernel takes padding masks.
+        filled: there may be filler among the keys, or keys that are not alive.
 
     Returns:
         [B, H, M, K], [B, K], or None where nothing is to be masked but the future.
     """
     keys = keys_BK if mask is None else keys_BK.to(mask.device)
+    if not filled and mask is None:
+        return None
+    if not filled and mask is not None and mask.ndim == 4 and mask.shape[-1] == total:
+        return pick(mask, rows_BM, keys, total)
     there = keys >= 0
     if alive_BA is not None:
         there = there & (keys.unsqueeze(2) == alive_BA.to(keys.device).unsqueeze(1)).any(-1)

@@ -19,20 +19,19 @@ def prompt_of(attached: Any, run: Run, step: Step) -> Prompt:
         PlanError, ModelError: counts that do not fit them, images that do not.
     """
     assert run.ids is not None
-    ids = run.ids.to(step.embeds.device)
-    real = step.real_BL
+    ids, device, real = run.ids, step.embeds.device, step.real_BL
     visual = visual_of(attached, ids)
     if run.given:
         images = run.given
     elif attached.family.by_runs:
         images = by_runs(attached.family, ids, attached.base.config)
     else:
-        images = locate(attached.family, ids, attached.base.config, run.encoded)  # type: ignore[arg-type]
-    special = torch.isin(ids, attached.special.to(ids.device))
-    prompts = real if attached.answers_B is None else without_last(real, attached.answers_B.to(real.device))
+        images = locate(attached.family, ids, attached.base.config, run.encoded, device)  # type: ignore[arg-type]
+    special = torch.isin(ids, attached.special)
+    prompts = real if attached.answers_B is None else without_last(real, attached.answers_B.cpu())
     if run.guesses:
         step.guesses = run.guesses
-        prompts = without_last(prompts, torch.full((1,), run.guesses, device=real.device))
+        prompts = without_last(prompts, torch.full((1,), run.guesses))
     asks, loose = question(prompts, visual, special, attached.tail)
     alive, last = real.clone(), last_real(prompts)
     if attached.family.joins_units:
@@ -40,17 +39,14 @@ def prompt_of(attached: Any, run: Run, step: Step) -> Prompt:
         check_counts(attached.plan, [i.tokens for i in images])
     for row in sorted({i.row for i in images}):
         check_shares(attached.plan, [i.tokens for i in images if i.row == row])
-    # In one, so that a device is waited for once.
-    *ends, whole = torch.cat((visual.gather(1, last.unsqueeze(1)).flatten(), step.real_BT.all()[None])).tolist()
-    step.padded = not whole
+    step.padded, step.visual_BL = not bool(step.real_BT.all()), visual
     for image in images:
-        if ends[image.row] and bool((here := image.place_N == last[image.row]).any()):
+        here = image.place_N == last[image.row]
+        if bool(here.any()):
+            image.know()
             image.anchor = int(here.nonzero())
             image.alive = anchored(image)
         if len(image.alive) < image.tokens:
             alive[image.row, image.place_N] = False
             alive[image.row, image.place_N[image.alive]] = True
-        if attached.encoder_cut is not None:
-            asked = sum(attached.encoder_cut.count(n) for n in image.units)
-            image.cuts.append(("encoder", asked, image.alive))
     return Prompt(images, real, visual, asks, loose, last, alive)

@@ -78,7 +78,7 @@ def probe(model: nn.Module, make: Callable[[nn.Module, Plan], Any]) -> float | N
             return None
         attachment = make(model, attachment.plan)
         run = attachment.local.run = Run()
-        run.ids, run.pictures = ids, True
+        run.ids, run.pictures = ids.cpu(), True
         run.encoded = {kind: [Encoded(Unit(kind, LAST - FIRST, (Block(0, 1, LAST - FIRST),)))]}
         try:
             got = _states(lm, embeds, at, torch.ones_like(kept), kept)

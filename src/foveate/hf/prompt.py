@@ -1,6 +1,11 @@
-"""Where the visual tokens of a batch of prompts are, image by image. (long: every place of a prompt, found once)"""
+"""Where the visual tokens of a batch of prompts are, image by image. (long: every place of a prompt, found once)
 
-from collections.abc import Sequence
+All of this is in host memory. Which tokens of an image a cut kept may be known on the device alone: then the host
+counts with stand-ins, as many of the image's places as are left, in order. Where nothing stands between an image's
+tokens, that says all there is to know about lengths and about what stands before and behind.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +15,7 @@ from torch import Tensor
 from foveate.errors import ModelError
 from foveate.geometry.base import Kind, Unit, join
 from foveate.hf.families.base import Family
+from foveate.ops.host import read
 from foveate.selection import Block, Grid
 
 
@@ -20,7 +26,7 @@ class Encoded:
     unit: Unit
     signals: dict[str, Tensor] = field(default_factory=dict)
     kept: Tensor | None = None
-    """[N] bool; None where no encoder cut chose."""
+    """Places of what stays, ascending, wherever they are known; None where no encoder cut chose."""
 
 
 @dataclass
@@ -34,21 +40,38 @@ class Image:
     place_N: Tensor
     """Position in the prompt of each original token."""
     alive: Tensor
-    """Original indices of the tokens that are still there, ascending."""
+    """Original indices of the tokens that are still there, ascending; or stand-ins, where not `known`."""
     signals: dict[str, Tensor]
     units: tuple[int, ...] = ()
     """Tokens of the encoder's units that make it up: one, or InternVL's tiles."""
     anchor: int | None = None
     """Index of the prompt's last token, where that is one of this image's: it always stays, outside the count."""
-    cuts: list[tuple[Any, int, Tensor]] = field(default_factory=list)
-    """(place, asked, original indices left), one a cut."""
-    first: int = 0
-    """Position of the first token, known without asking a device."""
+    cuts: list[tuple[Any, int, int, Callable[[], Tensor]]] = field(default_factory=list)
+    """(place, asked, how many left, their original indices), one a cut."""
+    chosen: list[tuple[int, Tensor]] = field(default_factory=list)
+    """What an encoder cut kept of each unit, on the device, and where the unit begins; empty where known."""
+    known: bool = True
 
     @property
     def tokens(self) -> int:
         """Original count."""
         return len(self.place_N)
+
+    @property
+    def first(self) -> int:
+        """Position of the first token."""
+        return int(self.place_N[0])
+
+    @property
+    def unbroken(self) -> bool:
+        """Whether nothing stands between its tokens."""
+        return int(self.place_N[-1]) - self.first == self.tokens - 1
+
+    def know(self) -> None:
+        """Ask the device what an encoder cut kept."""
+        if not self.known:
+            self.alive = torch.cat([read(kept)[0] + start for start, kept in self.chosen])
+            self.chosen, self.known = [], True
 
 
 @dataclass
@@ -112,8 +135,17 @@ def spread(encoded: Sequence[Encoded], per_row: list[int]) -> list[Encoded]:
     return out
 
 
-def locate(family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequence[Encoded]]) -> list[Image]:
+def locate(
+    family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequence[Encoded]], device: Any
+) -> list[Image]:
     """Give every image its places, in the order in which the model fills placeholders.
+
+    Args:
+        family: of the model.
+        ids_BL: the prompts, in host memory.
+        config: of the base model.
+        encoded: what was encoded, by kind.
+        device: where signals are wanted.
 
     Raises:
         ModelError: images and placeholders do not match.
@@ -132,14 +164,16 @@ def locate(family: Family, ids_BL: Tensor, config: Any, encoded: dict[Kind, Sequ
                     "(transformers before 5.18 also mixes up the images of a prompt that beams repeat: update it, or "
                     "use one image a prompt)"
                 )
-            place = torch.tensor(places[start : start + n], device=ids_BL.device)
+            place = torch.tensor(places[start : start + n])
             start += n
-            alive = torch.arange(n, device=ids_BL.device)
             # To where the language model begins: towers may be on another device.
-            signals = {name: s.to(ids_BL.device) for name, s in e.signals.items()}
-            image = Image(here[0], 0, kind, e.unit.grid, place, alive, signals, (n,), first=places[start - n])
+            signals = {name: s.to(device) for name, s in e.signals.items()}
+            image = Image(here[0], 0, kind, e.unit.grid, place, torch.arange(n), signals, (n,))
             if e.kept is not None:
-                image.alive = e.kept.nonzero().flatten().to(alive.device)
+                image.alive, image.chosen = torch.arange(len(e.kept)), [(0, e.kept)]
+                image.known = False
+                if e.kept.device.type == "cpu" or not image.unbroken:
+                    image.know()
             images.append(image)
     images = numbered(images)
     return numbered(joined(images)) if family.joins_units else images
@@ -153,10 +187,9 @@ def by_runs(family: Family, ids_BL: Tensor, config: Any) -> list[Image]:
         for row, places in enumerate(placeholders(ids_BL, token)):
             spots = places.nonzero().flatten()
             ends = (spots.diff() > 1).nonzero().flatten() + 1
-            for place in spots.tensor_split(ends.cpu()) if len(spots) else ():
+            for place in spots.tensor_split(ends) if len(spots) else ():
                 n = len(place)
-                alive = torch.arange(n, device=ids_BL.device)
-                images.append(Image(row, 0, kind, (Block(0, 1, n),), place, alive, {}, (n,), first=int(place[0])))
+                images.append(Image(row, 0, kind, (Block(0, 1, n),), place, torch.arange(n), {}, (n,)))
     return numbered(images)
 
 
@@ -186,6 +219,11 @@ def joined(images: list[Image]) -> list[Image]:
             out.append(image)
             continue
         n = last.tokens
+        if not last.known or not image.known:
+            for part in (last, image):
+                part.chosen = part.chosen or [(0, part.alive)]
+            last.known = False
+            last.chosen += [(start + n, kept) for start, kept in image.chosen]
         last.grid = join([Unit(i.kind, i.tokens, i.grid) for i in (last, image)]).grid
         last.alive = torch.cat((last.alive, image.alive + n))
         last.units += image.units

@@ -14,6 +14,7 @@ from foveate.errors import SignalError
 from foveate.geometry.base import Kind
 from foveate.hf.calls import KINDS
 from foveate.hf.prompt import placeholders, without_last
+from foveate.ops.host import read, upload
 from foveate.question import question
 
 _WAY = 'call the model or generate with input_ids and the pixels in one call, or cut at "input"'
@@ -48,7 +49,8 @@ def words(attachment: Any, kind: Kind, tokens: Sequence[int]) -> list[Tensor]:
     """
     run = attachment.run
     prompt = getattr(attachment.local, "prompt", None) or (None, None)
-    ids_BL, mask_BL = prompt if run is None else (run.ids, run.mask)
+    ids_BL, mask_BL = prompt if run is None else (run.ids, run.real)
+    ids_BL, mask_BL = read(ids_BL, mask_BL)
     if ids_BL is None or bool((ids_BL < 0).any()):
         raise SignalError(
             "the selector reads the question at the encoder, but the prompt's ids are not known while this image is "
@@ -58,10 +60,10 @@ def words(attachment: Any, kind: Kind, tokens: Sequence[int]) -> list[Tensor]:
     visual_BL = torch.zeros_like(ids_BL, dtype=torch.bool)
     for each in KINDS:
         visual_BL |= placeholders(ids_BL, family.token_id(config, each))
-    real_BL = torch.ones_like(visual_BL) if mask_BL is None else mask_BL.bool().to(ids_BL.device)
+    real_BL = torch.ones_like(visual_BL) if mask_BL is None else mask_BL.bool()
     if attachment.answers_B is not None:
-        real_BL = without_last(real_BL, attachment.answers_B.to(real_BL.device))
-    special_BL = torch.isin(ids_BL, attachment.special.to(ids_BL.device))
+        real_BL = without_last(real_BL, attachment.answers_B.cpu())
+    special_BL = torch.isin(ids_BL, attachment.special)
     asks_BL, _ = question(real_BL, visual_BL, special_BL, attachment.tail)
     here_BL = placeholders(ids_BL, family.token_id(config, kind))
     row_of = here_BL.nonzero()[:, 0].tolist()
@@ -71,8 +73,10 @@ def words(attachment: Any, kind: Kind, tokens: Sequence[int]) -> list[Tensor]:
             f"{len(row_of)} placeholders, so no image's prompt is known; {_WAY}"
         )
     table, out, start = attachment.base.get_input_embeddings(), [], 0
+    # Weights that are elsewhere come when they are asked for, and bring what they are asked to where they go.
+    device = ids_BL.device if table.weight.is_meta else table.weight.device
     for n in tokens:
         row = row_of[start]
         start += n
-        out.append(table(ids_BL[row, asks_BL[row]]))
+        out.append(table(upload(ids_BL[row, asks_BL[row]], device)))
     return out

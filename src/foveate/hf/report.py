@@ -1,5 +1,6 @@
 """What a pruned prefill did: counts, budget, cache, time. Readable as a repr, plain data as a dict."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
@@ -18,18 +19,15 @@ class CutReport:
 
     at: Place
     asked: int
-    alive: Tensor
-    """Original indices of the surviving tokens, ascending. Left on its device until somebody looks."""
-
-    @property
-    def count(self) -> int:
-        """How many are left."""
-        return len(self.alive)
+    count: int
+    """How many are left."""
+    left: Callable[[], Tensor]
+    """Which: original indices, ascending. Left on their device until somebody looks."""
 
     @cached_property
     def kept(self) -> tuple[int, ...]:
-        """Their original indices."""
-        return tuple(self.alive.tolist())
+        """Original indices of what is left, ascending."""
+        return tuple(self.left().tolist())
 
     def all_of(self, tokens: int) -> bool:
         """Whether nothing was dropped of an image of so many tokens."""
@@ -81,14 +79,10 @@ class Report:
     model's config does not tell a layer's shape. Choosing, the tower and the head are not in it."""
     flops: float | None
     """Operations as they are."""
-    _lost: Tensor
+    text_dropped: tuple[int, ...]
+    """Text tokens dropped of each prompt by cuts over the whole prompt, in the last layer."""
     _encoding: tuple[Seconds, ...]
     _choosing: tuple[Seconds, ...]
-
-    @cached_property
-    def text_dropped(self) -> tuple[int, ...]:
-        """Text tokens dropped of each prompt by cuts over the whole prompt, in the last layer."""
-        return tuple(self._lost.tolist())
 
     @property
     def select_seconds(self) -> float:

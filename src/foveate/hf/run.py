@@ -10,6 +10,7 @@ from foveate.hf.cutting import Cutting
 from foveate.hf.layers import Layers
 from foveate.hf.prompt import Encoded, Image
 from foveate.hf.step import Step
+from foveate.ops.doubts import Doubts
 
 
 class Run:
@@ -18,6 +19,7 @@ class Run:
     def __init__(self, alone: bool = False) -> None:
         self.alone = alone
         self.ids: Tensor | None = None
+        """In host memory; None where one token follows a prompt."""
         self.pictures = False
         self.mask: Tensor | None = None
         self.late: Callable[[Tensor], Step] | None = None
@@ -26,7 +28,13 @@ class Run:
         self.step: Step | None = None
         self.cutting: Cutting | None = None
         self.layers: Layers | None = None
-        self.dropped_BL: Tensor | None = None
+        self.dropped: Callable[[], Tensor] | None = None
+        """Which places of the input are gone, [B, L], once somebody asks."""
+        self.real: Tensor | None = None
+        """`mask` in host memory."""
+        self.told: list[tuple[Tensor, Tensor]] = []
+        """What else was read into host memory with the ids: sizes of pictures, each with its copy."""
+        self.doubts = Doubts()
         self.guesses = 0
         self.given: list[Image] = []
         """Images of a prompt that came as embeddings."""

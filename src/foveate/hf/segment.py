@@ -1,6 +1,7 @@
 """The set of tokens that a run of layers sees, and what it takes to index by it."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -16,18 +17,23 @@ class Segment:
     """A cut of this pass made it, so it must go into the cache."""
     filled: bool | None = None
     """Whether there is filler; None where nobody has looked."""
+    host_BM: Tensor | None = None
+    """The same in host memory, as far as the host can know: of an image, places of its own in the right order, as many
+    as are left. Text, lengths and where one image ends are as they are."""
     tables: dict[Any, Any] = field(default_factory=dict)
 
-    def slots(self, b: int, length: int, device: Any) -> Tensor:
-        """Where each place of the input is in this segment: [B, L]; 0 where it is not."""
-        place = torch.arange(length, device=device).expand(b, -1)
-        index = self.index_BM
-        if index is None:
-            return place
-        slot = torch.arange(index.shape[1], device=index.device).expand_as(index)
-        # Filler goes to an extra last column that is cut off again.
-        where = torch.where(index < 0, length, index)
-        return torch.zeros(b, length + 1, dtype=torch.long, device=index.device).scatter_(1, where, slot)[:, :-1]
+    @cached_property
+    def safe_BM(self) -> Tensor:
+        """The index without -1, for gathering: filler repeats place 0 and is masked."""
+        assert self.index_BM is not None
+        return self.index_BM if self.filled is False else self.index_BM.clamp(min=0)
+
+    def slots(self, b: int, length: int) -> Tensor:
+        """Where each place of the input is in this segment, in host memory: [B, L]; 0 where it is not."""
+        if self.index_BM is None:
+            return torch.arange(length).expand(b, -1)
+        assert self.host_BM is not None
+        return inverse(self.host_BM, length)
 
     def scatter(self, x: Tensor, length: int, dim: int = 1) -> Tensor:
         """Bring the segment's rows back to the places of the whole input, zeros elsewhere. `dim` 0 is the batch."""
@@ -36,17 +42,27 @@ class Segment:
         if index is None or x.shape[dim] != index.shape[1]:
             return x
         index = index.to(x.device)
-        shape = list(x.shape)
-        shape[dim] = length + 1
-        view = [1] * x.ndim
+        shape, view, extra = list(x.shape), [1] * x.ndim, 0
+        if self.filled is not False:
+            # Filler goes to an extra last place that is cut off again.
+            index, extra = torch.where(index < 0, length, index), 1
+        shape[dim] = length + extra
         view[0], view[dim] = index.shape
-        where = torch.where(index < 0, length, index).view(view).expand_as(x)
-        return x.new_zeros(shape).scatter(dim, where, x).narrow(dim, 0, length)
+        out = x.new_zeros(shape).scatter_(dim, index.view(view).expand_as(x), x)
+        return out.narrow(dim, 0, length) if extra else out
+
+
+def inverse(index_BM: Tensor, length: int) -> Tensor:
+    """Where each of `length` places is in an index: [B, L]; 0 where it is not. -1 is no place."""
+    slot = torch.arange(index_BM.shape[1], device=index_BM.device).expand_as(index_BM)
+    where = torch.where(index_BM < 0, length, index_BM)
+    b = index_BM.shape[0]
+    return torch.zeros(b, length + 1, dtype=torch.long, device=index_BM.device).scatter_(1, where, slot)[:, :-1]
 
 
 def gather(x: Tensor, index_BM: Tensor, dim: int = 1) -> Tensor:
-    """Pick places along `dim`; filler repeats place 0 and is masked. Batch is the dimension before `dim`."""
-    index = index_BM.clamp(min=0).to(x.device)
+    """Pick places along `dim`, none of them below 0. Batch is the dimension before `dim`."""
+    index = index_BM.to(x.device)
     if x.shape[dim - 1] == 1 and index.shape[0] > 1:
         x = x.expand(*x.shape[: dim - 1], index.shape[0], *x.shape[dim:])
     shape = [1] * x.ndim

@@ -5,6 +5,7 @@ starts another. The language model itself builds everything at full length, mask
 what is left of it (`layers.py`).
 """
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -18,33 +19,29 @@ from foveate.hf.families.base import Family
 from foveate.hf.kept import Kept, extend
 from foveate.hf.prompt import last_real
 from foveate.hf.segment import Segment, along, gather
+from foveate.ops.host import read, upload
 from foveate.ops.precise import precise
 
 
 class Step:
     """See the module's docstring. Made in the language model's pre-hook, dropped in its post-hook."""
 
-    def __init__(self, family: Family, language_model: Any, kwargs: dict[str, Any], contiguous: bool) -> None:
+    def __init__(
+        self,
+        family: Family,
+        language_model: Any,
+        kwargs: dict[str, Any],
+        contiguous: bool,
+        real_BT: Tensor | None = None,
+    ) -> None:
         self.family, self.lm, self.contiguous = family, language_model, contiguous
         self.cache: Any = given(kwargs)
         self.past = length(self.cache)
         self.embeds = kwargs["inputs_embeds"]
         self.b, self.l = self.embeds.shape[:2]
-        device = self.embeds.device
-        mask = kwargs.get("attention_mask")
-        self.masked = mask is not None
-        self.real_BT = (
-            mask.to(device).bool()
-            if mask is not None
-            else torch.ones(self.b, self.past + self.l, dtype=torch.bool, device=device)
-        )
-        if self.real_BT.shape[1] < self.past + self.l:
-            # A mask over the new tokens alone: what the cache holds is real.
-            gap = self.past + self.l - self.real_BT.shape[1]
-            self.real_BT = torch.nn.functional.pad(self.real_BT, (gap, 0), value=True)
-        self.position_ids: Any = kwargs.get("position_ids")
-        if self.position_ids is None:
-            self.position_ids = (torch.arange(self.l, device=device) + self.past).unsqueeze(0)
+        self.mask: Tensor | None = kwargs.get("attention_mask")
+        """The padding mask, where there is one; it may be of the new tokens alone."""
+        self._real, self._told = real_BT, kwargs.get("position_ids")
         for kept in cuts_of(self.cache):
             kept.told.lead(self, whole=True)
         self.by_text = False
@@ -59,6 +56,9 @@ class Step:
         self.of_cache: dict[int, Segment] = {}
         """The same by the layer's place in the cache."""
         self.seconds: list[Seconds] = []
+        self.visual_BL: Tensor | None = None
+        """Visual positions of the input, in host memory, where something is cut."""
+        self._slots: tuple[Segment, Tensor] | None = None
         self.mixes: list[tuple[int, Tensor, Tensor, Tensor]] = []
         """(row, places before, places after, weights) of tokens that were merged, in order."""
 
@@ -69,37 +69,68 @@ class Step:
         """Positions there are: those in the cache, and this pass's."""
         return self.past + self.l
 
+    @cached_property
+    def position_ids(self) -> Tensor:
+        """Position ids of this pass's tokens: as the language model was given them, or as it counts them."""
+        if self._told is not None:
+            return self._told
+        return (torch.arange(self.l, device=self.embeds.device) + self.past).unsqueeze(0)
+
+    @cached_property
+    def real_BT(self) -> Tensor:
+        """Padding mask of all positions, in host memory."""
+        if self._real is None and self.mask is not None:
+            self._real = read(self.mask)[0]
+        if self._real is None:
+            return torch.ones(self.b, self.total, dtype=torch.bool)
+        return self._whole(self._real)
+
     @property
     def real_BL(self) -> Tensor:
-        """Padding mask of this pass's own tokens."""
+        """Of this pass's own tokens."""
         return self.real_BT[:, self.past :]
+
+    @cached_property
+    def mask_BT(self) -> Tensor:
+        """Padding mask of all positions, where the language model is."""
+        device = self.embeds.device
+        if self.mask is None:
+            return torch.ones(self.b, self.total, dtype=torch.bool, device=device)
+        return self._whole(self.mask.to(device))
+
+    def _whole(self, mask: Tensor) -> Tensor:
+        # A mask over the new tokens alone: what the cache holds is real.
+        gap = self.total - mask.shape[1]
+        return torch.nn.functional.pad(mask.bool(), (gap, 0), value=True) if gap > 0 else mask.bool()
 
     def mask2d(self, kept: Kept | None, segment: Segment) -> Tensor:
         """Padding mask over what a layer sees: the entries of its cache, then this pass's tokens."""
-        past, own = self.real_BT[:, : self.past], self.real_BL
+        past, own = self.mask_BT[:, : self.past], self.mask_BT[:, self.past :]
         if segment.index_BM is not None:
-            own = gather(own, segment.index_BM) & (segment.index_BM >= 0)
+            own = gather(own, segment.safe_BM) & (segment.index_BM >= 0)
         return torch.cat((past if kept is None else kept.squeeze(past), own), 1)
 
     def positions(self, kept: Kept | None, segment: Segment) -> Tensor:
         """Position ids for a layer's tokens, [B, M] or [axes, B, M]."""
         ids = self.position_ids
         shift = None if kept is None else kept.shift_B
-        index = segment.index_BM
         if shift is not None:
             ids = ids - shift.to(ids.device).unsqueeze(-1)
-        if index is None:
+        if segment.index_BM is None:
             return ids
         axis = ids.ndim - 1
         if not (self.contiguous and segment.new):
-            return gather(ids, index, axis)
+            return gather(ids, segment.safe_BM, axis)
         # Renumber without gaps, on from where the first real token stands; a row that lost nothing keeps its places.
-        real = gather(self.real_BL, index) & (index >= 0)
-        whole = (real.sum(1) == self.real_BL.sum(1)).unsqueeze(1).to(ids.device)
-        rank = (real.long().cumsum(1) - 1).clamp(min=0).to(ids.device)
+        host = segment.host_BM
+        assert host is not None
+        real = gather(self.real_BL, host.clamp(min=0)) & (host >= 0)
+        whole = (real.sum(1) == self.real_BL.sum(1)).unsqueeze(1)
+        rank = (real.long().cumsum(1) - 1).clamp(min=0)
         first = self.real_BL.long().argmax(1, keepdim=True)
-        start = gather(ids, first, axis)
-        return torch.where(whole, gather(ids, index, axis), start + rank)
+        told = upload(torch.cat((rank, first, whole.long()), 1), ids.device)
+        new = gather(ids, told[:, -2:-1], axis) + told[:, :-2]
+        return torch.where(told[:, -1:] > 0, gather(ids, segment.safe_BM, axis), new) if bool(whole.any()) else new
 
     def shift(self, kept: Kept | None, segment: Segment) -> Tensor | None:
         """How far positions after this pass move down, for the cache."""
@@ -107,7 +138,7 @@ class Step:
             return None if kept is None else kept.shift_B
         ids = self.position_ids
         new = self.positions(kept, segment)
-        last = last_real(self.real_BL).unsqueeze(1)
+        last = upload(last_real(self.real_BL).unsqueeze(1), ids.device)
         before = gather(ids, last, ids.ndim - 1)[..., 0]
         after = new[..., -1]
         moved = before - after
@@ -115,8 +146,10 @@ class Step:
         return moved.reshape(-1, moved.shape[-1])[-1]
 
     def slots(self) -> Tensor:
-        """Where each place of the input is in the current segment: [B, L]."""
-        return self.segment.slots(self.b, self.l, self.embeds.device)
+        """Where each place of the input is in the current segment, in host memory: [B, L]."""
+        if self._slots is None or self._slots[0] is not self.segment:
+            self._slots = self.segment, self.segment.slots(self.b, self.l)
+        return self._slots[1]
 
     def table(self, kept: Kept | None, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """Rotary tables of the current segment, where its positions are not the ones the language model was given."""
@@ -139,7 +172,7 @@ class Step:
     def arguments(self) -> dict[str, Any]:
         """What a language model would get that runs on the base segment alone, without a cache: positions and mask."""
         out: dict[str, Any] = {"position_ids": self.positions(None, self.base)}
-        if self.base.index_BM is not None or self.masked:
+        if self.base.index_BM is not None or self.mask is not None:
             out["attention_mask"] = self.mask2d(None, self.base)
         return out
 
@@ -170,12 +203,13 @@ class Step:
             for row, before, stays, mix in self.mixes:
                 with precise(hidden.device):
                     hidden[row, stays.to(hidden.device)] = mix.to(hidden) @ hidden[row, before.to(hidden.device)]
-        return along(hidden, self.base.index_BM, self.b, self.l)
+        return along(hidden, self.base.safe_BM, self.b, self.l)
 
     def short(self, hidden: Tensor) -> Tensor:
         """The current segment's states, from states of all places; of the last places alone they stay as they are."""
-        index = self.segment.index_BM
-        return hidden if index is None or self.width(hidden) != self.l else along(hidden, index, self.b, self.l)
+        if self.segment.index_BM is None or self.width(hidden) != self.l:
+            return hidden
+        return along(hidden, self.segment.safe_BM, self.b, self.l)
 
     def long(self, hidden: Tensor) -> Tensor:
         """States of all places from the current segment's, zeros elsewhere."""
@@ -191,18 +225,25 @@ class Step:
             visual_BL: visual positions of the input.
             plane: one row for each of them, prompt by prompt.
         """
-        index = self.segment.index_BM
-        if index is None:
+        segment = self.segment
+        if segment.index_BM is None:
             return visual_BL, plane
-        index, visual_BL = index.to(hidden.device), visual_BL.to(hidden.device)
-        full = hidden.new_zeros(*visual_BL.shape, hidden.shape[-1])
-        full[visual_BL] = plane.to(hidden)
+        device = hidden.device
+        visual = read(visual_BL)[0] if self.visual_BL is None else self.visual_BL
+        host = segment.host_BM
+        assert visual is not None and host is not None
+        shown = gather(visual, host.clamp(min=0)) & (host >= 0)
+        # Numbers of places and of slots, so that nothing has to be counted on the device.
+        places, slots = (x.flatten().nonzero().flatten() for x in (visual, shown))
+        told = upload(torch.cat((places, slots)), device)
+        full = hidden.new_zeros(visual.numel(), hidden.shape[-1]).index_copy_(0, told[: len(places)], plane.to(hidden))
+        full = full.view(*visual.shape, -1)
         # A token that stands for several carries their planes in the same proportions.
         for row, before, stays, mix in self.mixes:
             with precise(full.device):
-                full[row, stays.to(full.device)] = mix.to(full) @ full[row, before.to(full.device)]
-        kept = gather(visual_BL, index) & (index >= 0)
-        return kept, gather(full, index)[kept]
+                full[row, stays.to(device)] = mix.to(full) @ full[row, before.to(device)]
+        kept = gather(full, segment.safe_BM).flatten(0, 1).index_select(0, told[len(places) :])
+        return upload(shown, device), kept
 
     # -- afterwards
 

@@ -16,20 +16,21 @@ from foveate.ops.precise import precise
 CHUNK = 256
 
 
-def received(raters_BM: Tensor, past: int, share: Callable[[Tensor], Tensor]) -> Tensor:
+def received(raters_BM: Tensor, past: int, share: Callable[[Tensor], Tensor], most: int | None = None) -> Tensor:
     """Head-mean attention that each token receives from the raters that can see it, averaged over those.
 
     Args:
         raters_BM: which tokens are asked; a token that no rater can see gets 0.
         past: keys before the first token's.
         share: places of some raters, [B, R] -> their attention to all keys, head mean, [B, R, past + M].
+        most: no prompt has more raters; None: counted, which a device is waited for.
 
     Returns:
         [B, M], float32.
     """
     b, m = raters_BM.shape
     # Raters to the front, in order, so that the query rows of a ragged batch are one block.
-    most = int(raters_BM.sum(1).max())
+    most = int(raters_BM.sum(1).max()) if most is None else most
     places_BR = raters_BM.long().sort(dim=1, descending=True, stable=True).indices[:, :most]
     asked_BR = raters_BM.gather(1, places_BR)
     total = torch.zeros(b, m, dtype=torch.float32, device=raters_BM.device)
@@ -74,6 +75,7 @@ def text_attention(
     real_BK: Tensor,
     past_keys: Tensor | None,
     rotary: bool = True,
+    most: int | None = None,
 ) -> Tensor:
     """`received`, from a layer's norm and projections.
 
@@ -86,6 +88,7 @@ def text_attention(
         past_keys: keys of earlier turns, [B, Hkv, P, d], or None.
         rotary: False compares queries and keys before rotation; past keys are rotated, so none must be given, and none
             counted in `real_BK`.
+        most: see `received`.
 
     Returns:
         [B, M], float32. Shares of a softmax over all real keys up to the rater, earlier turns included.
@@ -112,7 +115,7 @@ def text_attention(
         score = score.masked_fill(~seen[:, None, None], torch.finfo(torch.float32).min)
         return score.softmax(-1).flatten(1, 2).mean(1)
 
-    return received(raters_BM, past, share)
+    return received(raters_BM, past, share, most)
 
 
 def dynamic_raters(visual_VD: Tensor, text_TD: Tensor) -> Tensor:
@@ -130,4 +133,4 @@ def dynamic_raters(visual_VD: Tensor, text_TD: Tensor) -> Tensor:
     with precise(visual_VD.device):
         relevance = (visual_VD.float() @ text_TD.float().T).softmax(-1).mean(0)
     raters = relevance > relevance.mean()
-    return raters if bool(raters.any()) else torch.ones_like(raters)
+    return raters | ~raters.any()

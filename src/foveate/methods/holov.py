@@ -21,6 +21,7 @@ from torch import Tensor
 from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.cosine import unit
+from foveate.ops.host import upload
 from foveate.ops.shares import shared_out
 from foveate.ops.topk import check_k, ranked
 from foveate.plan import Plan
@@ -61,7 +62,7 @@ class Strips:
         score_BP = torch.stack(
             [self._score(x, a) for x, a in zip(x_BND.split(sizes, 1), attn_BN.split(sizes, 1), strict=True)], 1
         )
-        quota_BP = shared_out(score_BP, k, torch.tensor(sizes, device=attn_BN.device))
+        quota_BP = shared_out(score_BP, k, upload(torch.tensor(sizes), attn_BN.device))
         parts = [
             ranked(attn).argsort(1) < quota_B1
             for attn, quota_B1 in zip(attn_BN.split(sizes, 1), quota_BP.split(1, 1), strict=True)

@@ -18,6 +18,7 @@ from typing import ClassVar
 import torch
 
 from foveate.cut import Cut
+from foveate.ops.host import upload
 from foveate.ops.pooling import cell_centres, pool_weights, pooled_shape, shares
 from foveate.ops.topk import check_k
 from foveate.plan import Plan
@@ -52,7 +53,7 @@ class Pool:
             index.append(place_RC[cell_centres(block.rows, r)][:, cell_centres(block.columns, c)].flatten())
             weight = torch.kron(pool_weights(block.rows, r), pool_weights(block.columns, c))
             mix.append(weight.new_zeros(r * c, n).index_copy_(1, place_RC.flatten(), weight))
-        index_K, mix_KN = torch.cat(index).to(device), torch.cat(mix).to(device)
+        index_K, mix_KN = upload(torch.cat(index), device), upload(torch.cat(mix), device)
         # The same weights for all images: a view, not a copy for each.
         return Selection(Selection.of(index_K.expand(b, -1), n).keep_BN, mix_KN.expand(b, -1, -1))
 

@@ -11,6 +11,7 @@ from typing import ClassVar
 import torch
 
 from foveate.cut import Cut
+from foveate.ops.host import upload
 from foveate.ops.topk import check_k
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
@@ -32,7 +33,7 @@ class Random:
         check_k(k, n)
         # On the CPU, because generators of other devices give other numbers.
         order_N = torch.randperm(n, generator=torch.Generator().manual_seed(self.seed))
-        return Selection.of(order_N[:k].to(view.device).expand(b, k), n)
+        return Selection.of(upload(order_N[:k], view.device).expand(b, k), n)
 
 
 def random(keep: float | int, seed: int = 0) -> Plan:

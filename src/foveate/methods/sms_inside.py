@@ -11,6 +11,7 @@ from torch import Tensor
 
 from foveate.errors import PlanError
 from foveate.ops.cosine import unit
+from foveate.ops.host import read
 from foveate.ops.knee import check_knee, knee
 from foveate.ops.topk import check_k, top_mask
 from foveate.selection import Attention, Knob, Selection, TokenView
@@ -53,7 +54,8 @@ class _Quotas:
 
     def __call__(self, view: TokenView, k: int) -> Selection:
         """At most k tokens of each prompt."""
-        score_BN, text_BN = self._score(view).float(), view.need("text_BN")
+        # How many of each kind stay is the scores' to say: they are looked at on the host, all at once.
+        score_BN, text_BN = read(self._score(view).float(), view.need("text_BN"))
         check_k(k, score_BN.shape[1])
         rows = zip(score_BN, text_BN, strict=True)
         return Selection(torch.stack([self._row(score_N, text_N, k) for score_N, text_N in rows]))

@@ -1,12 +1,14 @@
 """Cosine similarities of tokens, in whole steps of 2^-30, so that sums of them are exact in any order."""
 
 import warnings
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from foveate.errors import SignalError
+from foveate.ops.doubts import insist_finite
 
 ONE = 1 << 30
 """The similarity 1 in whole steps. Steps are coarser than float32 only below 2^-6, where the product is no better."""
@@ -21,22 +23,19 @@ _BLOCK = 256
 """Rows of the matrix made at a time; what a block has in common with later ones is computed once."""
 
 
-def all_finite(*tensors: Tensor) -> bool:
-    """Whether no value is NaN or infinite; a device is waited for once."""
-    # Either would show in the sum, which costs a tenth of looking at each; a sum may be too large by itself.
-    sums = torch.stack([x.sum(dtype=torch.float32) for x in tensors])
-    return bool(sums.isfinite().all()) or all(bool(x.isfinite().all()) for x in tensors)
-
-
 def check_finite(x: Tensor, what: str = "features") -> None:
     """Refuse what cannot be compared, or computed with.
 
     Raises:
         SignalError: a value is NaN or infinite.
     """
-    if not all_finite(x):
-        why = "nothing is near or far" if what == "features" else "no weight follows from them"
-        raise SignalError(f"{what} hold NaN or infinity, so {why}; check the activations for overflow")
+    insist_finite(x, partial(no_distance, what))
+
+
+def no_distance(what: str = "features") -> SignalError:
+    """What features, or scores, that are not finite are answered with."""
+    why = "nothing is near or far" if what == "features" else "no weight follows from them"
+    return SignalError(f"{what} hold NaN or infinity, so {why}; check the activations for overflow")
 
 
 def unit(x_BND: Tensor) -> Tensor:

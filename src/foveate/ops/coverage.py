@@ -9,6 +9,7 @@ from torch import Tensor
 
 from foveate.errors import PlanError
 from foveate.ops.cosine import ONE, Cosine, all_pairs, unit, whole
+from foveate.ops.doubts import insist_finite
 from foveate.ops.roads import compiled, kernels
 from foveate.ops.start import check_start
 
@@ -87,8 +88,7 @@ def cover(
     out = []
     for image, matrix_RN in enumerate(matrix_BRN):
         matrix_NR = matrix_RN.double().mT.contiguous()
-        if not torch.isfinite(matrix_NR).all():
-            raise PlanError("the matrix holds NaN or infinity, so nothing covers anything; check what it was made of")
+        insist_finite(matrix_NR, _holed)
         least_R = matrix_NR.new_full((matrix_NR.shape[1],), floor)
         weights = [None if w is None else w[image].double() for w in (weight_BR, value_BN, bonus_BN)]
         if compiled(matrix_BRN):
@@ -170,3 +170,7 @@ def _gain(rows_MR: Tensor, best_R: Tensor, weight_R: Tensor | None) -> Tensor:
     # In float64 differences of similarities are exact. Row by row, so that a bound and its renewal round alike.
     more_MR = (rows_MR.double() - best_R.double()).clamp_(min=0)
     return (more_MR if weight_R is None else more_MR.mul_(weight_R)).sum(1)
+
+
+def _holed() -> PlanError:
+    return PlanError("the matrix holds NaN or infinity, so nothing covers anything; check what it was made of")

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import PlanError, SignalError
+from foveate.ops.doubts import insist_finite
 
 
 def check_knee(c: float, quantile: float) -> None:
@@ -42,8 +43,7 @@ def knee(score_BN: Tensor, c: float, quantile: float = 1.0) -> Tensor:
     """
     check_knee(c, quantile)
     x_BN = score_BN.double()
-    if not torch.isfinite(x_BN).all():
-        raise SignalError("scores hold NaN or infinity, so their curve has no knee; check the activations for overflow")
+    insist_finite(x_BN, _endless)
     n = x_BN.shape[1]
     d_BN = x_BN.sort(dim=1, descending=True).values
     top_B1 = x_BN.quantile(quantile, dim=1, keepdim=True)
@@ -52,3 +52,7 @@ def knee(score_BN: Tensor, c: float, quantile: float = 1.0) -> Tensor:
     tail_N = torch.arange(n - 1, -1, -1, dtype=torch.float64, device=x_BN.device)
     log_BN = tail_N.log() + c * (fall_BN / fall_BN[:, -1:].clamp(min=torch.finfo(torch.float64).tiny)).log()
     return torch.where(fall_BN[:, -1] > 0, log_BN.argmax(1) + 1, n)
+
+
+def _endless() -> SignalError:
+    return SignalError("scores hold NaN or infinity, so their curve has no knee; check the activations for overflow")

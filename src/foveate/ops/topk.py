@@ -1,9 +1,12 @@
 """The k best of each row, with ties broken the same way everywhere."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from foveate.errors import PlanError, SignalError
+from foveate.ops.doubts import insist
 
 
 def check_k(k: int, n: int) -> None:
@@ -32,9 +35,14 @@ def ranked(score_BN: Tensor) -> Tensor:
     Raises:
         SignalError: a score is NaN.
     """
-    if torch.isnan(score_BN).any():
-        raise SignalError("scores hold NaN, so there is no order; check the model's activations for overflow")
+    insist(score_BN.isnan().sum(dtype=torch.float64)[None], _order)
     return torch.sort(score_BN, dim=-1, descending=True, stable=True).indices
+
+
+def _order(nans: Sequence[float]) -> SignalError | None:
+    if not nans[0]:
+        return None
+    return SignalError("scores hold NaN, so there is no order; check the model's activations for overflow")
 
 
 def head_mask(score_BN: Tensor, counts_B: Tensor) -> Tensor:

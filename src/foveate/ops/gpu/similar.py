@@ -7,7 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from foveate.ops.cosine import ONE, check_finite
+from foveate.ops.cosine import ONE, no_distance
+from foveate.ops.doubts import insist
 
 _TILE = 64
 # Before it, half precision is made float32 first: the same numbers, more slowly.
@@ -101,9 +102,7 @@ def matrix(x_BND: Tensor) -> Tensor:
     out_BNN = torch.empty(b, n, n, dtype=torch.int32, device=x_BND.device)
     tiles = triton.cdiv(n, _TILE)
     fix[(b, tiles, tiles)](product_BNN, inverse_BN, out_BNN, n, TILE=_TILE)
-    # The one wait for the device, after all that it does here was launched.
-    if bad.item():
-        check_finite(x_BND)
+    insist(bad.double(), lambda found: no_distance() if found[0] else None)
     return out_BNN
 
 

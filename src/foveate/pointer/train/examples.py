@@ -123,7 +123,7 @@ class Examples:
                 handle.remove()
         (place,) = places
         length = ids_BL.shape[1]
-        special_BL = torch.isin(ids_BL, attached.special.to(ids_BL.device))
+        special_BL = torch.isin(ids_BL.cpu(), attached.special)
         asks_BL, _ = question(place.real_BL[:, :length], place.visual_BL[:, :length], special_BL, prompt.tail)
         asks_BL = F.pad(asks_BL, (0, next_BL.shape[1] - length))
         return Given(noted, place.images, asks_BL, place.visual_BL, next_BL, attached.contiguous)
@@ -135,17 +135,17 @@ class Examples:
             tokens_BSD = self._projected(tokens_BSD)
         embeds = given.kwargs["inputs_embeds"].clone()
         alive_BL = _real(given) & ~given.visual_BL
-        weight_BL = torch.ones_like(alive_BL, dtype=torch.float32)
+        weight_BL = torch.ones(alive_BL.shape, device=embeds.device)
         rows = zip(given.images, tokens_BSD, alpha_BS, support.places_BS, support.there_BS, strict=True)
         for image, tokens_SD, alpha_S, places_S, here in rows:
-            at = image.place_N[places_S[here]]
+            at = image.place_N[places_S[here].cpu()]
             row = at.new_tensor(image.row)
             embeds = embeds.index_put((row, at), tokens_SD[here].to(embeds))
             weight_BL = weight_BL.index_put((row, at), alpha_S[here].float())
             alive_BL[image.row, at] = True
         kwargs, index_BM = self._shorter(given, embeds, alive_BL, weight_BL)
         out = self.lm(**kwargs)
-        next_BM = gather(given.next_BL, index_BM).masked_fill(index_BM < 0, NONE)
+        next_BM = gather(given.next_BL, index_BM.clamp(min=0)).masked_fill(index_BM < 0, NONE)
         said = next_BM != NONE
         scores = self.engine.model.get_output_embeddings()(out.last_hidden_state[said]).float()
         return F.cross_entropy(scores, next_BM[said]), (scores.argmax(-1) == next_BM[said]).float().mean()
@@ -178,12 +178,13 @@ class Examples:
         self, given: Given, embeds: Tensor, alive_BL: Tensor, weight_BL: Tensor
     ) -> tuple[dict[str, Any], Tensor]:
         """The language model's arguments without the places that are left out, and which places stay."""
-        index_BM, _ = squeeze_index(alive_BL)
+        host_BM, filled = squeeze_index(alive_BL)
+        index_BM = host_BM.to(embeds.device)
         kwargs = dict(given.kwargs) | {"inputs_embeds": embeds, "use_cache": False} | dict.fromkeys(NAMES)
         kwargs = {k: v for k, v in kwargs.items() if k not in NAMES or k in given.kwargs}
         step = Step(self.family, self.lm, kwargs, given.contiguous)
-        step.segment = step.base = Segment(index_BM, new=True)
-        kwargs |= step.arguments() | {"inputs_embeds": gather(embeds, index_BM)}
+        step.segment = step.base = Segment(index_BM, new=True, filled=filled, host_BM=host_BM)
+        kwargs |= step.arguments() | {"inputs_embeds": gather(embeds, step.base.safe_BM)}
         planes = kwargs.get("deepstack_visual_embeds")
         if planes is not None:
             # DeepStack adds features of the tower again, deeper down: a token that is half kept has half of them.
@@ -196,7 +197,7 @@ class Examples:
 
 def _real(given: Given) -> Tensor:
     mask = given.kwargs.get("attention_mask")
-    return torch.ones_like(given.visual_BL) if mask is None else mask.bool()
+    return torch.ones_like(given.visual_BL) if mask is None else mask.bool().cpu()
 
 
 def _stack(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
