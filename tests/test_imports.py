@@ -116,3 +116,21 @@ def test_a_long_file_says_why(path):
     """One reason to exist each: 220 lines hold most; where they do not, "long:" and the reason open the file."""
     first, *rest = path.read_text().splitlines() or [""]
     assert len(rest) < 220 or "long:" in first, f"{path.relative_to(ROOT)} has {len(rest) + 1} lines"
+
+
+OF_TYPES = ("hf/families", "geometry", "hf/text_tower.py", "engines/loading.py")
+"""Who may ask for a model's type: those that know types, and the readers of joint spaces' and processors' files."""
+
+
+def test_only_families_ask_for_a_models_type():
+    """Everything else takes a model for what its parts are."""
+    asked = []
+    for path in sorted(ROOT.rglob("*.py")):
+        name = path.relative_to(ROOT).as_posix()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Compare) and not name.startswith(OF_TYPES):
+                sides = [node.left, *node.comparators]
+                known = any(isinstance(x, ast.Constant) and isinstance(x.value, str) for x in sides)
+                named = any(getattr(x, "attr", getattr(x, "id", "")) == "model_type" for x in sides)
+                asked += [f"{name}:{node.lineno}"] if known and named else []
+    assert not asked

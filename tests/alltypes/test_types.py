@@ -19,7 +19,7 @@ from alltypes import yardsticks
 from alltypes.known import SAMPLE
 from alltypes.prompts import batch, mixed, single
 from alltypes.tiny import TYPES, VARIANTS, build, empty
-from foveate import Attention, Cut, FoveateError, Plan, Selection, attach
+from foveate import Attention, Cut, FoveateError, Plan, PlanError, Selection, attach
 from foveate.cli import app
 from foveate.fields import ENCODER_FIELDS, LAYER_FIELDS
 from foveate.hf.cache import NAMES as NAMES_OF_CACHES
@@ -154,6 +154,24 @@ def test_dropped_is_never_sent(name):
     assert_close(states[0][0][here], want[0], **CLOSE)
     for a, b in zip(states[1:], want[1:], strict=True):
         assert_close(a[0], b, **CLOSE)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_renumbered_is_a_shorter_prompt(name):
+    """Without gaps in the positions nothing tells what is left from a prompt that never had more."""
+    model = build(name, wide=True)
+    lm, inputs, plan = yardsticks.decoder(model), single(name, model), replace(ONCE, positions="contiguous")
+    if any(r.rule == "positions" for r in refusals(family(model), family(model).base(model).config, lm)):
+        with pytest.raises(PlanError, match="contiguous"):
+            attach(model, plan)
+        return
+    with torch.no_grad():
+        with attach(model, plan) as attached, yardsticks.overheard(lm) as (calls, states):
+            model(**inputs)
+        visual = inputs["input_ids"][0] == model.config.image_token_id
+        here = yardsticks.alive(attached.report, inputs, model.config.image_token_id)[0]
+        want = lm(inputs_embeds=calls[0]["inputs_embeds"][:, here], **yardsticks.kept_of(calls[0], here, visual))[0]
+    assert_close(states[0][0][here], want[0], **CLOSE)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -130,23 +130,31 @@ def never_sent(model: Any, calls: list[dict[str, Any]], told: torch.Tensor, here
     lm, length = decoder(model), len(here)
     name = next(n for n in NAMES if n in inspect.signature(lm.forward).parameters)
     cache = DynamicCache(config=lm.config)
-    mine = {*NAMES, "attention_mask", "inputs_embeds", "position_ids", "input_ids", "logits_to_keep"}
     first = calls[0]
     at = first.get("position_ids")
     at = torch.arange(length)[None] if at is None else at
-    rest = {n: _kept(v, here, visual) for n, v in first.items() if n not in mine}
+    rest = kept_of(first, here, visual)
     with distances(lm, here):
         out = lm(inputs_embeds=first["inputs_embeds"][:, here], position_ids=at[..., here], **rest, **{name: cache})
     states = [out["last_hidden_state"][0]]
     for t, call in enumerate(calls[1:], 1):
         at = call.get("position_ids")
         at = torch.tensor([[length + t - 1]]) if at is None else at
-        rest = {n: v for n, v in call.items() if n not in mine and n != "per_layer_inputs"}
+        rest = {n: v for n, v in call.items() if n not in MADE and n != "per_layer_inputs"}
         embeds = model.get_input_embeddings()(told[None, t - 1 : t])
         with distances(lm, torch.cat((here, torch.ones(t, dtype=torch.bool)))):
             out = lm(inputs_embeds=embeds, position_ids=at, **rest, **{name: cache})
         states.append(out["last_hidden_state"][0])
     return states
+
+
+MADE = {*NAMES, "attention_mask", "inputs_embeds", "position_ids", "input_ids", "logits_to_keep"}
+"""Arguments of a language model that are made anew for fewer tokens."""
+
+
+def kept_of(call: dict[str, Any], here: torch.Tensor, visual: torch.Tensor) -> dict[str, Any]:
+    """All other arguments of a call, without the rows of what was not sent."""
+    return {n: _kept(v, here, visual) for n, v in call.items() if n not in MADE}
 
 
 def _kept(value: Any, here: torch.Tensor, visual: torch.Tensor) -> Any:
