@@ -15,9 +15,9 @@ SIDE = {
     "deepseek_ocr2": 64,
     "step3p7": 48,
     "granite_docling": 32,
-} | dict.fromkeys(VARIANTS, 32)
+} | dict.fromkeys([v for v in VARIANTS if v.startswith("internvl")], 32)
 """Pixels of one side, where they are not 16."""
-SIZED = ("apertus1p5", "emu3", "lighton_ocr", "mistral3", "mistral_large4")
+SIZED = ("apertus1p5", "emu3", "lighton_ocr", "mistral3", "mistral_large4", "pixtral")
 """Pictures of any size, padded to one, with their sizes."""
 TILED = ("granite4_vision", "llava_next", "llava_next_video")
 NESTED = ("granite_docling", "idefics2", "idefics3", "smolvlm")

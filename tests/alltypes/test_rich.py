@@ -14,11 +14,13 @@ from alltypes.prompts import Row, base, batch, count, picture, places, sizes, to
 from alltypes.tiny import VARIANTS, build
 from foveate import Cut, ModelError, Plan, Selection, attach
 from foveate.families import FAMILIES
+from foveate.hf.families import family
 from foveate.methods import METHODS
 from foveate.methods.pool import Pool
 from zoo import NAMES as LAWS
 
-RICH = sorted(set(FAMILIES) - set(LAWS))
+RICH = [*sorted(set(FAMILIES) - set(LAWS)), "pixtral"]
+OTHERS = [name for name in VARIANTS if name not in RICH]
 POOLED = ("gemma3",)
 FILMED = ("gemma4", "kimi_k25", "llava_next_video", "video_llava")
 CALLS = [pytest.param(n, "image", id=n) for n in RICH] + [pytest.param(n, "video", id=f"{n}-video") for n in FILMED]
@@ -78,7 +80,7 @@ class Tower:
 @pytest.mark.parametrize(("name", "kind"), CALLS)
 def test_counts_are_the_encoders_and_grids_cover_them(name, kind):
     args = call(name, kind)
-    units = FAMILIES[name].units(base(model_of(name)), kind, args)
+    units = family(model_of(name)).units(base(model_of(name)), kind, args)
     assert sum(u.tokens for u in units) == encoded(name, kind, args)
     # All but one [CLS] a frame.
     outside = 3 if (name, kind) == ("video_llava", "video") else 0
@@ -103,8 +105,8 @@ class Shares(TorchFunctionMode):
 def test_tower_attention_is_the_towers_own(name, kind):
     """Attention received in the feature layer, from the softmax that the tower itself computes."""
     model, args = model_of(name), call(name, kind)
-    inner, family = base(model), FAMILIES[name]
-    tap = family.tap(inner, READS, args)
+    inner, own = base(model), family(model)
+    tap = own.tap(inner, READS, args)
     handles = tap.hooks()
     with torch.no_grad(), Shares() as shares:
         encoded(name, kind, args)
@@ -120,7 +122,7 @@ def test_tower_attention_is_the_towers_own(name, kind):
     want = layer.rows(got[:, int(layer.cls and not layer.whole) :].unsqueeze(-1))
     signals = tap.signals()
     assert_close(signals.cls_attn, want, rtol=1e-4, atol=1e-6)
-    rows = family.rows(inner, kind, args)
+    rows = own.rows(inner, kind, args)
     assert len(want) == rows == len(signals.encoder) == len(signals.keys)
 
 
@@ -129,9 +131,9 @@ def received(name: str, shares: list[torch.Tensor], inner: Any, args: Any) -> to
     if name in ("llava_next_video", "video_llava"):
         return shares[0][:, :, 0].mean(1)
     each = [x.mean((1, 2)) for x in shares]
-    if name == "mistral3":
+    if name in ("mistral3", "pixtral"):
         # One row for all pictures, of which each sees itself alone.
-        sides = [h * w for h, w in FAMILIES[name].sides(inner, args, 1)]
+        sides = [h * w for h, w in family(model_of(name)).sides(inner, args, 1)]
         return each[0] * each[0].shape[1] / torch.tensor(sides).repeat_interleave(torch.tensor(sides))
     if name in ("gemma4", "lfm2_vl"):
         # Padding neither asks nor is seen.
@@ -156,7 +158,7 @@ MERGED = {
 def test_a_row_is_of_the_patches_that_the_model_merges(name):
     model, args = model_of(name), call(name)
     inner = base(model)
-    tap, seen = FAMILIES[name].tap(inner, READS, args), {}
+    tap, seen = family(model_of(name)).tap(inner, READS, args), {}
     tower = getattr(inner, "vision_model", None) or inner.vision_tower
     last = {"mistral3": lambda: inner.multi_modal_projector.norm, "kimi_k25": lambda: tower.final_layernorm}
     handles = [
@@ -179,7 +181,7 @@ def test_a_row_is_of_the_patches_that_the_model_merges(name):
     apart = merged.unflatten(1, (wide, -1) if name == "mistral3" else (-1, wide))
     got, want = tap.shown().rows(patches), apart.mean(2 if name == "mistral3" else 1)
     # Row by row, but for rows that become no token.
-    for a, b in zip(*(FAMILIES[name].pack(inner, "image", args, x) for x in (got, want)), strict=True):
+    for a, b in zip(*(family(model_of(name)).pack(inner, "image", args, x) for x in (got, want)), strict=True):
         assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
@@ -197,7 +199,7 @@ def test_gemma4_pools_the_patches_of_a_row(kind):
     assert_close(rows * rows.shape[-1] ** 0.5, seen["pooled"], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*RICH, *VARIANTS])
+@pytest.mark.parametrize("name", [*RICH, *OTHERS])
 def test_an_encoder_cut_is_an_input_cut_by_the_same_choice(name):
     model = model_of(name)
     rows = [Row([3, sizes(name)[-1], 9], 1), Row([2, sizes(name)[0], 1, sizes(name)[-1], 8], 2), Row([6], 3)]
@@ -249,7 +251,7 @@ def test_videos_are_cut_beside_images(name):
         assert_close(logits[here.bool()], want, rtol=2e-4, atol=2e-4)
 
 
-@pytest.mark.parametrize("name", [*RICH, *VARIANTS])
+@pytest.mark.parametrize("name", [*RICH, *OTHERS])
 def test_most_methods_run(name):
     model = model_of(name)
     inputs = batch(name, model, [Row([3, sizes(name)[-1], 9], 1)])

@@ -49,12 +49,13 @@ BESIDES["emu3"]["vocabulary_map"] = {f"<|visual token {i:06d}|>": 3 + i for i in
     "<|extra_200|>": 60,
     "<image>": IMAGE,
 }
-VARIANTS = {
-    "internvl3_5": ("internvl", "qwen3"),
-    "internvl3_5_moe": ("internvl", "qwen3_moe"),
-    "internvl3_5_oss": ("internvl", "gpt_oss"),
+VARIANTS: dict[str, tuple[str, dict[str, str]]] = {
+    "internvl3_5": ("internvl", {"text_config": "qwen3"}),
+    "internvl3_5_moe": ("internvl", {"text_config": "qwen3_moe"}),
+    "internvl3_5_oss": ("internvl", {"text_config": "gpt_oss"}),
+    "pixtral": ("llava", {"text_config": "mistral", "vision_config": "pixtral"}),
 }
-"""Checkpoints whose type is another's: (type, decoder)."""
+"""Checkpoints of a type with other parts than it has by default: (type, parts)."""
 EAGER = ("hy_v4_vl", "inkling2", "inkling2_loop", "internvl3_5_oss")
 """Types that know no other attention."""
 TIMM = ("fast_vlm", "gemma3n", "perception_lm")
@@ -104,11 +105,10 @@ def put(config: dict[str, Any], besides: dict[str, Any]) -> None:
 
 def config(name: str, wide: bool = False) -> Any:
     """The tiny config of a type, or of a variant; `wide`: with windows longer than any prompt."""
-    name, decoder = VARIANTS.get(name, (name, None))
-    kind = CONFIG_MAPPING[name]
+    type_, parts = VARIANTS.get(name, (name, {}))
+    kind = CONFIG_MAPPING[type_]
     d = tokens(kind().to_dict())
-    if decoder is not None:
-        d["text_config"] = CONFIG_MAPPING[decoder]().to_dict()
+    d |= {part: CONFIG_MAPPING[other]().to_dict() for part, other in parts.items()}
     for key, value in d.items():
         if isinstance(value, dict) and key in ("text_config", "thinker_config", "language_config"):
             d[key] = tokens(shrink(value, TEXT, DEPTH))
@@ -119,7 +119,7 @@ def config(name: str, wide: bool = False) -> Any:
     d["tie_word_embeddings"] = False
     for key in ("transformers_version", "architectures"):
         d.pop(key, None)
-    put(d, BESIDES.get(name, {}))
+    put(d, BESIDES.get(name, BESIDES.get(type_, {})))
     text = d.get("text_config", d)
     for key in ("sliding_window", "sliding_window_size", "attention_chunk_size"):
         if wide and text.get(key):

@@ -42,3 +42,13 @@ class Mistral3Geometry(Geometry):
     def has_cls(self, base: Any) -> bool:
         """There is none."""
         return False
+
+
+class PixtralGeometry(Mistral3Geometry):
+    """`llava` with a Pixtral tower, as Pixtral 12B: each patch is a token."""
+
+    model_type = "llava"
+
+    def merge(self, base: Any) -> int:
+        """Nothing is merged."""
+        return 1

@@ -19,7 +19,7 @@ from foveate.hf.families.llava import Llava
 from foveate.hf.families.llava_next import LlavaNext
 from foveate.hf.families.llava_next_video import LlavaNextVideo
 from foveate.hf.families.llava_onevision import LlavaOnevision
-from foveate.hf.families.mistral3 import Mistral3
+from foveate.hf.families.mistral3 import Mistral3, Pixtral
 from foveate.hf.families.paligemma import PaliGemma
 from foveate.hf.families.qwen2_5_vl import Qwen25VL
 from foveate.hf.families.qwen2_vl import Qwen2VL
@@ -53,6 +53,8 @@ FAMILIES: dict[str, Family] = {
     "video_llava": VideoLlava(),
 }
 """Those whose images, signals and grids are known."""
+TOWERED: dict[tuple[str, str], Family] = {("llava", "pixtral"): Pixtral()}
+"""(Type, its tower's type) where the tower makes another family of it."""
 DECODERS: dict[str, Generic] = {
     "inkling2": Generic("inkling2", probed=False),
     "inkling2_loop": Generic("inkling2_loop", probed=False),
@@ -68,7 +70,9 @@ def family(model: Any) -> Family:
     Raises:
         ModelError: a type of which it is known why it cannot be cut.
     """
-    kind = getattr(getattr(model, "config", model), "model_type", type(model).__name__)
+    config = getattr(model, "config", model)
+    kind = getattr(config, "model_type", type(model).__name__)
+    tower = getattr(getattr(config, "vision_config", None), "model_type", "")
     if (reason := UNSUPPORTED.get(kind)) is not None:
         raise ModelError(f"model type {kind!r} is not supported: {reason}")
-    return FAMILIES.get(kind) or DECODERS.get(kind) or Generic(kind)
+    return TOWERED.get((kind, tower)) or FAMILIES.get(kind) or DECODERS.get(kind) or Generic(kind)

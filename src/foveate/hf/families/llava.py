@@ -31,6 +31,7 @@ class Llava(LlavaGeometry, Family):
     """`llava`: LlavaForConditionalGeneration."""
 
     signals = SIGNALS
+    note = "Pixtral 12B is of this type; with its tower it is read as `mistral3` is."
 
     def check_tower(self, base: Any) -> None:
         """Known towers, with their usual settings."""

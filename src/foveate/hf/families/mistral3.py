@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foveate.errors import ModelError
 from foveate.geometry.base import Call
-from foveate.geometry.mistral3 import Mistral3Geometry
+from foveate.geometry.mistral3 import Mistral3Geometry, PixtralGeometry
 from foveate.geometry.tower import TowerLayer, heads, oblong_cells
 from foveate.hf.families.base import Family, Tap, feature_layer
 from foveate.hf.families.llava import SIGNALS, asked_layer
@@ -73,3 +73,15 @@ class Mistral3(Mistral3Geometry, Family):
         layers = base.vision_tower.transformer.layers
         layer = layers[0 if first else feature_layer(asked_layer(base, call), len(layers))]
         return PixtralTap(reads, layer, self.sides(base, call, 1), self.merge(base))
+
+
+class Pixtral(PixtralGeometry, Mistral3):
+    """`llava` with a Pixtral tower: LlavaForConditionalGeneration, as Pixtral 12B."""
+
+    def check_tower(self, base: Any) -> None:
+        """Pixtral's tower, whose every patch is a token."""
+        super().check_tower(base)
+        if (strategy := base.config.vision_feature_select_strategy) != "full":
+            raise ModelError(
+                f"vision_feature_select_strategy is {strategy!r} with a pixtral; only 'full' makes one token a patch"
+            )
