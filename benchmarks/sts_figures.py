@@ -73,8 +73,8 @@ def others(known: dict[str, Any], mine: str, budget: str, per_scene: list[int]) 
     ways |= known.get(f"rivals/{budget}", {}).get("ways", {})
     for entry, facts in known.items():
         name, _, at = entry.partition("/")
-        if at == budget and name != mine and "adaptive" in facts.get("ways", {}):
-            ways[name] = facts["ways"]["adaptive"]
+        if at == budget and "lead" in facts:
+            ways |= {f"{name}, {kind}": f for kind, f in facts["ways"].items() if name != mine}
     n = sum(per_scene)
     right = {w: [c == "1" for c in f["right"][:n]] for w, f in ways.items() if len(f["right"]) >= n}
     return {w: torch.tensor(r).split(per_scene) for w, r in right.items()}

@@ -174,17 +174,20 @@ def dial(args: argparse.Namespace, model: Any) -> Any:
 
 def test(args: argparse.Namespace, model: Any) -> None:
     """Test scenes, once, at every budget."""
-    selector = dial(args, model)
+    selector = trained(args, args.lead / TOKENS) if args.undialled else dial(args, model)
     scenes = world(args, model, "test", args.scenes, 8)
     known = json.loads(args.results.read_text())
     per_scene = [sum(len(a) for s, a in scenes.items if s == n) for n in range(args.scenes)]
-    most = int(2.5 * max(BUDGETS[b] for b in args.budgets))
+    most = int((1 if args.undialled else 2.5) * max(BUDGETS[b] for b in args.budgets))
     path: Walk = walked(selector, scenes, most)
     for budget in args.budgets:
         k = BUDGETS[budget]
-        counts = path.standing(selector.config, selector.at(k / TOKENS).config.stop_bias)[:, : int(2.5 * k)].sum(1)
+        sizes_of = {"fixed": [k] * scenes.size} if args.fixed or args.undialled else {}
+        if not args.undialled:
+            bias = selector.at(k / TOKENS).config.stop_bias
+            sizes_of["adaptive"] = path.standing(selector.config, bias)[:, : int(2.5 * k)].sum(1).tolist()
         found: dict[str, Any] = {}
-        for name, sizes in (("adaptive", counts.tolist()), ("fixed", [k] * scenes.size))[: 2 if args.fixed else 1]:
+        for name, sizes in sizes_of.items():
             hits = scenes.answers(first(path.order_BT, sizes))
             found[name] = figures(hits, sizes, scenes)
             mine = torch.cat(hits).split(per_scene)
@@ -223,6 +226,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=400, help="test scenes")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
     parser.add_argument("--fixed", action="store_true", help="ask at fixed counts too")
+    parser.add_argument("--undialled", action="store_true", help="ask at fixed counts alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/sts"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))

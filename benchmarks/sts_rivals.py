@@ -68,17 +68,29 @@ def by_question(select: Any, k: int, seen: Sequence[TokenView], world: World) ->
     return kept
 
 
-def pair(known: dict[str, Any], name: str, budget: str, sizes: list[int]) -> None:
-    """What the answers of a run of `sts_many.py` are worth beside all others that cover these scenes."""
-    n = sum(sizes)
-    hits = torch.tensor([c == "1" for c in known[f"{name}/{budget}"]["ways"]["adaptive"]["right"][:n]]).split(sizes)
-    print(f"{budget}: {name} {100 * float(torch.cat(hits).float().mean()):.2f} on {len(sizes)} scenes")
-    for way, right in others(known, name, budget, sizes).items():
-        d = against(hits, right)
-        share = 100 * float(torch.cat(list(right)).float().mean())
-        print("  {}: {:.2f}; {:+.2f} ({:+.2f} to {:+.2f}), p {:.2g}".format(
-            way, share, d["difference"], *d["interval"], d["p"]
-        ))  # fmt: skip
+def pair(known: dict[str, Any], run: str, budget: str, kinds: list[list[str]], wanted: list[str]) -> None:
+    """What the answers of a run of `sts_many.py` are worth beside all others that cover these scenes.
+
+    `kinds` are those of each scene's questions, in order; `wanted`, which of them count.
+    """
+    name, _, counts = run.partition(":")
+    sizes = [len(k) for k in kinds]
+    right = known[f"{name}/{budget}"]["ways"][counts or "adaptive"]["right"]
+    counted = [torch.tensor([k in wanted or not wanted for k in scene]) for scene in kinds]
+    hits = [
+        h[c] for h, c in zip(torch.tensor([c == "1" for c in right[: sum(sizes)]]).split(sizes), counted, strict=True)
+    ]
+    print(f"{budget}: {run} {share(hits):.2f} on {sum(map(len, hits))} questions of {len(sizes)} scenes")
+    for way, answers in others(known, name, budget, sizes).items():
+        other = [h[c] for h, c in zip(answers, counted, strict=True)]
+        d = against(hits, other)
+        gap = "{:+.2f} ({:+.2f} to {:+.2f}), p {:.2g}".format(d["difference"], *d["interval"], d["p"])
+        print(f"  {way}: {share(other):.2f}; {gap}")
+
+
+def share(hits: Sequence[Tensor]) -> float:
+    """Percent right."""
+    return 100 * float(torch.cat(list(hits)).float().mean())
 
 
 def main() -> None:
@@ -88,15 +100,16 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=1000)
     parser.add_argument("--ways", nargs="+", help="by default all")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
-    parser.add_argument("--pair", metavar="RUN", help="ask nobody: set a run's stored answers beside the others'")
+    parser.add_argument("--pair", metavar="RUN[:fixed]", help="ask nobody: set a run's stored answers beside others'")
+    parser.add_argument("--kinds", nargs="+", default=[], help="of questions, to pair by; by default all")
     parser.add_argument("--out", type=Path, default=Path("out/sts"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.pair:
-        sizes = [len(tiny_world.scene(args.split, i, 8).questions) for i in range(args.scenes)]
+        kinds = [[q.kind for q in tiny_world.scene(args.split, i, 8).questions] for i in range(args.scenes)]
         for budget in args.budgets:
-            pair(known(args.results), args.pair, budget, sizes)
+            pair(known(args.results), args.pair, budget, kinds, args.kinds)
         return
     model = load_model()
     blind = blind_methods(model.config.get_text_config().num_hidden_layers)
