@@ -30,6 +30,8 @@ from foveate.pointer.noise import Denoiser, gate, support
 from foveate.pointer.picking import Walk
 from foveate.pointer.saved import SHIPPED
 from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
+from foveate.pointer.stepwise.decoder import History
+from foveate.pointer.stepwise.pointer import take
 from foveate.pointer.train import Recipe, make_accelerator, state, train
 from foveate.pointer.train.calibrate import calibrated, dialled
 from foveate.pointer.train.fit import SHARES
@@ -152,6 +154,24 @@ def gated(args: argparse.Namespace, model: Any) -> None:
     print("mean count {:.0f}: gated {:.1f}, hard {:.1f}".format(*(fmean(r) for r in zip(*rows, strict=True))))
 
 
+@torch.no_grad()
+def rounds(args: argparse.Namespace, model: Any) -> None:
+    """How large the pointer's logits are, and how alike those of different rounds: does a pick change what is next?"""
+    val, selector = world(args, model, "val", 20, 8), trained(args, 1.0)
+    c = val.look(range(val.size)).candidates
+    order = selector.walk(TokenView(hidden_BND=c.tokens_BND, text_BTD=c.text_BTD), 64).order_BT
+    pointer, history = selector.pointer, History()
+    scene = pointer.scene(c)
+    rows, seen = pointer.start(val.size), []
+    for start in range(0, order.shape[1], selector.config.group):
+        seen.append(pointer.decoder(rows, scene.layers, history)[:, :-1])
+        rows = take(scene.memory_BMD, order[:, start : start + selector.config.group])
+    print(f"deviation over the tokens {float(seen[0].std(1).mean()):.1f}; correlation with the first round's:")
+    for t in (1, len(seen) // 4, len(seen) // 2, len(seen) - 1):
+        pairs = zip(seen[0], seen[t], strict=True)
+        print(f"round {t + 1}: {fmean(float(torch.corrcoef(torch.stack(p))[0, 1]) for p in pairs):.2f}")
+
+
 def short(hits: list[Tensor], scenes: World) -> str:
     """Accuracy, and that of counting."""
     flat = torch.cat(hits).float()
@@ -207,7 +227,7 @@ def ship(args: argparse.Namespace, _model: Any) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=["train", "look", "gated", "test", "ship"])
+    parser.add_argument("work", choices=["train", "look", "gated", "rounds", "test", "ship"])
     parser.add_argument("which", choices=["coverage", "published"])
     parser.add_argument("--text", type=int, default=4, help="questions a training item, read by the selector; 0: blind")
     parser.add_argument("--covering", action="store_true", help="our coverage in the published selector")
@@ -236,7 +256,9 @@ def main() -> None:
     args.name = args.name or name + "-covering" * args.covering
     args.folder = args.out / args.name
     args.folder.mkdir(parents=True, exist_ok=True)
-    {"train": learn, "look": look, "gated": gated, "test": test, "ship": ship}[args.work](args, load_model())
+    {"train": learn, "look": look, "gated": gated, "rounds": rounds, "test": test, "ship": ship}[args.work](
+        args, load_model()
+    )
 
 
 if __name__ == "__main__":
