@@ -84,6 +84,9 @@ def trained(args: argparse.Namespace, lead: float) -> Any:
     """The selector with the weights of its last saved state."""
     selector, _ = made(args, lead)
     selector.load_state_dict(learned(args.folder))
+    if args.weight:
+        # softplus of a number above some twenty is that number.
+        selector.pointer.coverage.data.fill_(args.weight)
     return selector.eval()
 
 
@@ -231,6 +234,7 @@ def main() -> None:
     parser.add_argument("which", choices=["coverage", "published"])
     parser.add_argument("--text", type=int, default=4, help="questions a training item, read by the selector; 0: blind")
     parser.add_argument("--covering", action="store_true", help="our coverage in the published selector")
+    parser.add_argument("--weight", type=float, help="of coverage, above 20, instead of the learned one (published)")
     parser.add_argument("--lead", type=int, default=TOKENS, help="tokens picked by worth, of 576")
     parser.add_argument("--leads", type=int, nargs="+", default=[0, 8, 16, TOKENS])
     parser.add_argument("--counts", type=int, nargs="+", default=list(BUDGETS.values()), help="tokens to look at")
