@@ -2,7 +2,9 @@
 
     python benchmarks/sts_many.py train coverage             # out/sts/many; goes on where it stopped
     python benchmarks/sts_many.py train published [--text 0] # out/sts/published; --text 0: blind to the question
-    python benchmarks/sts_many.py look coverage              # validation scenes, at fixed counts, for each lead
+    python benchmarks/sts_many.py look coverage              # validation scenes, for each lead
+    python benchmarks/sts_many.py gated published            # the noisy path of training beside hard picks
+    python benchmarks/sts_many.py rounds published           # does a pick change what is asked for next?
     python benchmarks/sts_many.py test coverage --lead 8     # dial on validation scenes, test scenes once
     python benchmarks/sts_many.py ship coverage
     python benchmarks/sts_many.py test published --scenes 100
