@@ -25,7 +25,9 @@ from foveate.ops.balance import balance
 from foveate.ops.coverage import coverage
 from foveate.ops.farthest import farthest
 from foveate.ops.residual import residual
+from foveate.ops.suppress import suppress
 from foveate.plan import Plan
+from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
 from foveate.selection import Selection, TokenView
 
 KERNELS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
@@ -33,7 +35,14 @@ KERNELS: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
     "balance": lambda x, w, k: balance(x, w, k),
     "coverage": lambda x, w, k: coverage(x, k, value_BN=w),
     "residual": lambda x, w, k: residual(x, k),
+    "suppress": lambda x, w, k: suppress(x, w, k, soften="square"),
 }
+POINTERS: dict[str, Callable[[int, float], Any]] = {
+    "STS, groups of 4": lambda width, share: PointerSelector(PointerConfig(width, share, group=4, stop="none")),
+    "STS, one by one": lambda width, share: PointerSelector(PointerConfig(width, share, group=1, stop="none")),
+    "one-shot": lambda width, share: OneShotSelector(OneShotConfig(width, share)),
+}
+"""Selectors of random weights: what they weigh says nothing, what they take does."""
 
 
 @dataclass(frozen=True)
@@ -113,10 +122,23 @@ def features(batch: int, n: int, width: int, device: str) -> tuple[Tensor, Tenso
     return x.bfloat16().to(device), (torch.rand(batch, n, generator=g) ** 4).to(device)
 
 
+def pointers(n: int, k: int, width: int, batch: int) -> dict[str, Callable[[Tensor, Tensor, int], Tensor]]:
+    """Selections by learned selectors, as the kernels are called; 40 words ask."""
+    words_BTD = torch.randn(batch, 40, width, generator=torch.Generator().manual_seed(0))
+
+    def picked(selector: Any, x: Tensor, _: Tensor, k: int) -> Tensor:
+        view = TokenView(hidden_BND=x, text_BTD=words_BTD.to(x))
+        keep_BN = selector.to(x.device)(view, k).keep_BN
+        return keep_BN.byte().sort(dim=1, descending=True, stable=True).indices[:, :k]
+
+    torch.manual_seed(0)
+    return {name: partial(picked, make(width, k / n).eval()) for name, make in POINTERS.items()}
+
+
 def kernel_rows(n: int, k: int, width: int, batch: int, device: str, repeats: int) -> Iterator[dict[str, Any]]:
     """Each kernel's time by either road, and the share of picks that a processor makes too."""
     x, w = features(batch, n, width, device)
-    for name, kernel in KERNELS.items():
+    for name, kernel in {**KERNELS, **pointers(n, k, width, batch)}.items():
         call = partial(kernel, x, w, k)
         row: dict[str, Any] = {
             "kernel": name,

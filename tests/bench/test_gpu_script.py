@@ -24,6 +24,7 @@ def test_it_measures_once_and_resumes(tmp_path, monkeypatch, capsys):
     assert list(data["parts"]) == ["machine", "kernels 24x5x2", "answers llava-smokex2"]
     kernels, answers = (p["rows"] for p in list(data["parts"].values())[1:])
     assert all(r["shared"] == 1 for r in kernels) and {"ms", "torch_ms"} <= kernels[0].keys()
+    assert {"farthest", "suppress", "STS, groups of 4", "STS, one by one"} <= {r["kernel"] for r in kernels}
     ways = {r["way"]: r for r in answers}
     assert {"plain", "one token", "given@0.111", "divprune@0.111", "divprune@0.111: never sent"} <= ways.keys()
     assert "failed" in ways["pyramiddrop@0.111"], "what cannot be had at this keep says why"

@@ -1,8 +1,10 @@
 """The Triton kernels, interpreted where no GPU is (`tests/conftest.py`): the picks of the loops on the CPU."""
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ import foveate.ops.gpu.rising
 from foveate.errors import SignalError
 from foveate.ops import roads
 from foveate.ops.cosine import unit, whole
-from foveate.ops.gpu import similar
+from foveate.ops.gpu import ahead, similar
 from foveate.ops.residual import residual
 
 from .scenes import features, starts, weights
@@ -99,3 +101,11 @@ def test_kernels_compile_for_three_generations_of_gpus():
     done = subprocess.run(command, capture_output=True, text=True, env=plain)
     assert done.returncode == 0, done.stderr[-2000:]
     assert len(done.stdout.splitlines()) == 3 * 13
+
+
+def test_every_kernel_is_compiled_ahead():
+    """Whatever is launched by itself: helpers, which begin with an underscore, are compiled with those."""
+    listed = {(k.fn.__module__, k.fn.__name__) for _, k, _, _ in ahead.kernels(576)}
+    for path in Path(ahead.__file__).parent.glob("*.py"):
+        for name in re.findall(r"@triton\.jit[^\n]*\ndef ([a-z]\w*)", path.read_text()):
+            assert (f"foveate.ops.gpu.{path.stem}", name) in listed

@@ -9,6 +9,7 @@ from foveate.fields import TOWER, tower_fields
 from foveate.geometry.base import Kind, Unit
 from foveate.hf.clock import Seconds
 from foveate.hf.prompt import Encoded
+from foveate.ops.host import read
 
 _TOWER_STATES = ("last_hidden_state", "hidden_states", "attentions")
 
@@ -37,7 +38,7 @@ class Encoding:
 
     def made(self, output: Any) -> bool:
         """Whether these are the features signed, or copies of them, perhaps repeated for beams."""
-        mine, theirs = self.signature.unique(), sums(output).to(self.signature.device).unique()
+        mine, theirs = (x.unique() for x in read(self.signature, sums(output)))
         return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=1e-4)
 
 
