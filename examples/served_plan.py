@@ -30,7 +30,7 @@ def main(model: str, examples: str, file: str, picture: str) -> None:
 
     from vllm import LLM, SamplingParams
 
-    llm = LLM(model, hf_overrides={"foveate": plan}, max_model_len=4096)
+    llm = LLM(model, hf_overrides={"foveate": plan})
     content = [{"type": "image_pil", "image_pil": images.load(picture)}, {"type": "text", "text": "what is this?"}]
     (out,) = llm.chat([{"role": "user", "content": content}], SamplingParams(temperature=0, max_tokens=16))
     print(f"{out.outputs[0].text.strip()}  ({len(out.prompt_token_ids)} tokens of prompt)")

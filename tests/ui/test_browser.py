@@ -124,5 +124,5 @@ def test_a_plan_is_found_or_the_reason_said(page: Any, tmp_path: Path, monkeypat
     words.fill("mine.jsonl")
     page.get_by_role("button", name="Find a plan").click()
     page.wait_for_function("[...document.querySelectorAll('textarea')].some(t => t.value == '0.01 within 40')")
-    page.get_by_text("plan.json").first.wait_for()
+    page.locator("a[href*='plan.json']").first.wait_for(state="attached")
     fits(page)
