@@ -40,7 +40,7 @@ def draw(out: Path) -> None:
         colour = "#1b1f24" if name == "full" else "#9aa4b2" if name in BASELINES else "#3f51b5"
         spread = [[accuracy - low], [high - accuracy]]
         axes.errorbar(time, accuracy, yerr=spread, fmt="o", color=colour, ms=6, lw=1, alpha=0.9)
-        left = name in ("divprune", "pool")
+        left = name in ("divprune", "pool", "pyramiddrop")
         shift = (-8, -3) if left else (8, -9 if name == "random" else -3)
         axes.annotate(name, (time, accuracy), shift, textcoords="offset points", ha="right" if left else "left",
                       fontsize=9, color=colour)  # fmt: skip
