@@ -21,7 +21,7 @@ PYTEST := -m pytest -n 2
 export OMP_NUM_THREADS ?= 1
 export HF_HUB_OFFLINE  ?= 1
 
-.PHONY: help demo test test-newest test-oldest test-zoo test-lmms test-ui test-vllm test-vllm-all docs check format clean
+.PHONY: help demo test test-newest test-oldest test-zoo test-lmms test-ui test-vllm test-vllm-core test-vllm-all docs check format clean
 
 help:
 	@echo "make demo    ask the small model that comes with the package, with fewer and fewer visual tokens"
@@ -29,7 +29,7 @@ help:
 	@echo "make test-zoo   the laws over every model type of the newest transformers (ten of them are in make test)"
 	@echo "make test-lmms  the lmms-eval tasks and model, in an environment of its own (gigabytes)"
 	@echo "make test-ui    the page of foveate ui in a browser, where there is a Chromium (500 MB, a minute)"
-	@echo "make test-vllm  serving by vLLM on the CPU, in an environment of its own (3.5 GB, some minutes); -all: every check"
+	@echo "make test-vllm  serving by vLLM on the CPU, in an environment of its own (3.5 GB, some minutes); -core: less, -all: every check"
 	@echo "make docs    the documentation site, in out/site"
 	@echo "make check   ruff and mypy"
 	@echo "make format  let ruff rewrite the code"
@@ -69,6 +69,12 @@ test-vllm: $(VLLM)/.ready
 	$(call VLLM_RUN,llava) tests/serving/test_settings.py tests/serving/test_positions.py tests/serving/test_launch.py tests/serving/test_equality.py \
 	  tests/serving/test_caches.py
 	$(call VLLM_RUN,qwen2_5_vl) tests/serving/test_equality.py tests/serving/test_caches.py
+	$(call VLLM_RUN,llava) tests/serving/test_server.py
+
+# What a change can break, in a few minutes: answers and kept tokens, keep=all, caches, one server over HTTP.
+test-vllm-core: $(VLLM)/.ready
+	FOVEATE_QUESTIONS=16 $(call VLLM_RUN,llava) tests/serving/test_equality.py tests/serving/test_caches.py
+	FOVEATE_QUESTIONS=16 $(call VLLM_RUN,qwen2_5_vl) tests/serving/test_equality.py
 	$(call VLLM_RUN,llava) tests/serving/test_server.py
 
 test-vllm-all: test-vllm

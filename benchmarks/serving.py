@@ -1,0 +1,43 @@
+"""A vLLM server under load, stock and with the plugin: runs `foveate bench --engine vllm`, and prints a table.
+
+.venv-vllm/bin/python benchmarks/serving.py                  measure, about half an hour on two cores, and print
+.venv-vllm/bin/python benchmarks/serving.py --only-print     print what was measured
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results" / "serving.json"
+COMMAND = [
+    "bench", "--engine", "vllm", "--model", "tiny", "--task", "tiny", "--method", "divprune", "--keep", "64,16",
+    "--concurrency", "1,4,16", "--pairs", "9", "--per-round", "16", "--vllm=--dtype=float32",
+    "--vllm=--max-model-len=1024", "--vllm=--block-size=32", "--vllm=--enforce-eager",
+]  # fmt: skip
+FIELDS = {"requests_s": "requests a second", "first_s": "time to first token", "cpu_s": "processor seconds a request"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only-print", action="store_true")
+    if not parser.parse_args().only_print:
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, "-m", "foveate.cli", *COMMAND, "--out", folder], check=True)
+            RESULTS.write_text((Path(folder) / "load.json").read_text())
+    found = json.loads(RESULTS.read_text())
+    print("| way | prompt tokens | clients |", " | ".join(FIELDS.values()), "|")
+    print("|---|---|---|" + "---|" * len(FIELDS))
+    rows = [r for r in found["ratios"] if r["arm"] != found["base"]]
+    for row in sorted(rows, key=lambda r: -r["prompt_tokens"] // 10):
+        cells = [row["arm"], f"{row['prompt_tokens']:.0f}", str(row["concurrency"])]
+        for field in FIELDS:
+            low, high = row[f"{field}_interval"]
+            cells.append(f"{row[f'{field}_ratio']:.2f} ({low:.2f} to {high:.2f})")
+        print("|", " | ".join(cells), "|")
+
+
+if __name__ == "__main__":
+    main()
