@@ -27,6 +27,9 @@ from instrument import unpack
 CHUNK = 100
 ORDER = ("22.2%", "11.1%", "5.6%")
 RIVALS = ("divprune", "uniform")
+SHOWN = {"random", "uniform", "fastv", "pyramiddrop", "sparsevlm", "dart", "priortr", "clse", "feather", "psigmoid",
+         "tops", "fastervlm", SMALLER, "pool", "vtw", "sms"}  # fmt: skip
+"""Those below that the overview names."""
 COLOURS = {"": "black", "22.2%": "#1f77b4", "11.1%": "#ff7f0e", "5.6%": "#2ca02c"}
 
 
@@ -123,7 +126,7 @@ def page(data: dict[str, Any], found: list[Row]) -> str:
         "(`<` is .001). One toy world and one checkpoint: leads, not laws.", "",
         "*Budget*: mean share of the tokens that a decoder layer sees. *Prefill* and *choosing*: CPU time over the",
         "prefill of all tokens (a decoder of 256 channels: beside a 7B model choosing costs next to nothing).",
-        "*Front*: nothing as fast answers more.", "",
+        "*Front*: nothing as fast answers more; prefills of one budget differ by a hundredth, which is noise.", "",
         "![Accuracy against time](catalogue-front.png)",
     ]  # fmt: skip
     for keep in ORDER:
@@ -164,29 +167,41 @@ def short(p: float) -> str:
 
 
 def draw(found: list[Row]) -> Any:
-    """Accuracy against time, logarithmic; the front is a line, and the methods on it have names."""
+    """Accuracy against time, logarithmic, and the upper left corner again; the front is a line."""
     fast = sorted(front(found), key=lambda i: found[i].time)
-    figure, axes = plt.subplots(figsize=(10, 6.5), layout="constrained")
-    for keep, colour in COLOURS.items():
-        here = [r for r in found if r.keep == keep]
-        axes.scatter([r.time for r in here], [100 * r.right for r in here], s=18, color=colour, label=keep or ALL)
-    axes.plot([found[i].time for i in fast], [100 * found[i].right for i in fast], color="black", lw=0.8, zorder=0)
-    shown = {"random", "uniform", "fastv", "pyramiddrop", "sparsevlm", "dart", "priortr", "clse", "feather", "psigmoid",
-             "tops", "fastervlm", "divprune", SMALLER, "pool"}  # fmt: skip
-    for i, r in enumerate(found):
-        if i in fast or r.name in shown:
-            axes.annotate(
-                r.name, (r.time, 100 * r.right), fontsize=6.5, xytext=(4, 3 if i in fast else -7),
-                textcoords="offset points", color=COLOURS[r.keep], weight="bold" if i in fast else "normal",
-            )  # fmt: skip
-    axes.set_xscale("log")
+    figure, panels = plt.subplots(1, 2, figsize=(14, 6.5), layout="constrained", width_ratios=(2, 3))
     ticks = [0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 1.0]
-    axes.set_xticks(ticks, [str(t) for t in ticks])
-    axes.minorticks_off()
-    axes.set(xlabel="prefill and choosing, CPU time over the prefill of all tokens", ylabel="right, %")
-    axes.legend(title="keep", loc="lower right")
-    axes.grid(alpha=0.25)
+    corner = (0.115, 0.5), (86.0, 97.0)
+    for axes in panels:
+        for keep, colour in COLOURS.items():
+            here = [r for r in found if r.keep == keep]
+            axes.scatter([r.time for r in here], [100 * r.right for r in here], s=14, color=colour, label=keep or ALL)
+        axes.plot([found[i].time for i in fast], [100 * found[i].right for i in fast], color="black", lw=0.8, zorder=0)
+        axes.set_xscale("log")
+        axes.set_xticks(ticks, [str(t) for t in ticks])
+        axes.minorticks_off()
+        axes.set(xlabel="prefill and choosing, CPU time over the prefill of all tokens", ylabel="right, %")
+        axes.grid(alpha=0.25)
+    names(panels[0], [r for r in found if r.name in SHOWN and 100 * r.right < corner[1][0]])
+    names(panels[1], [r for r in found if inside(r, corner)])
+    panels[1].set(xlim=corner[0], ylim=corner[1])
+    panels[0].legend(title="keep", loc="lower right")
     return figure
+
+
+def names(axes: Any, found: list[Row]) -> None:
+    """A name beside each point, in turns on one side and the other of it."""
+    for place, r in enumerate(sorted(found, key=lambda r: (r.right, r.time))):
+        left = place % 2 == 0
+        axes.annotate(
+            r.name, (r.time, 100 * r.right), fontsize=6, color=COLOURS[r.keep], textcoords="offset points",
+            xytext=(-4 if left else 4, -2), ha="right" if left else "left",
+        )  # fmt: skip
+
+
+def inside(row: Row, corner: tuple[tuple[float, float], tuple[float, float]]) -> bool:
+    (left, right), (low, high) = corner
+    return left <= row.time <= right and low <= 100 * row.right <= high
 
 
 def main() -> None:
