@@ -91,7 +91,8 @@ def test_hooks_come_back_for_the_next_prompt():
 # -- a prefill, of a model that is elsewhere
 
 LAUNCHES = {
-    "uniform": 24, "fastervlm": 28, "pool": 26, "fastv": 71, "pyramiddrop": 209, "psigmoid": 209, "sms": 222,
+    "uniform": 24, "fastervlm": 28, "pool": 26, "fastv": 71, "pyramiddrop": 209, "psigmoid": 209, "sms": 192,
+    "visionzip": 97, "tome": 235, "sparsevlm": 140,
 }  # fmt: skip
 """What plans may add to a prefill of one prompt of LLaVA's, choosing included. Of methods that are one kernel
 on a GPU, and torch's loops here, none."""

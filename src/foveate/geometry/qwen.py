@@ -7,6 +7,7 @@ from torch import Tensor
 from transformers.vision_utils import get_vision_window_index
 
 from foveate.geometry.base import Call, Geometry, Kind, Unit
+from foveate.ops.host import upload
 from foveate.selection import Block, Grid
 
 
@@ -76,7 +77,7 @@ class Qwen25VLGeometry(Qwen2VLGeometry):
             window_size=vision.window_size,
             patch_size=vision.patch_size,
         )
-        return super().pack(base, kind, call, rows_RC[window_index.argsort().to(rows_RC.device)], newline)
+        return super().pack(base, kind, call, rows_RC[upload(window_index.argsort(), rows_RC.device)], newline)
 
     def full_block(self, base: Any) -> int:
         """Window blocks see a part of the frame only."""

@@ -77,7 +77,7 @@ class Recycling:
         home_BN = torch.arange(n, device=attn_BN.device).expand(b, n).masked_fill(~keep_BN, -1)
         home_BN = home_BN.scatter(1, spent_BR, centre_BC.gather(1, nearest_BR))
         keep_BN = keep_BN.scatter(1, centre_BC, True)
-        return Selection(keep_BN, averaged(keep_BN, home_BN))
+        return Selection(keep_BN, averaged(keep_BN, home_BN, most=k))
 
     def _split(self, n: int, k: int) -> tuple[int, int, int]:
         """How many are kept, recycled, and clusters: the kept and the clusters are k."""

@@ -75,7 +75,7 @@ class Matched:
             if not self.as_released:
                 alive_BM = alive_BM.sort(1).values
         keep_BN = torch.zeros(b, n, dtype=torch.bool, device=keys_BNC.device).scatter_(1, alive_BM, True)
-        return Selection(keep_BN, averaged(keep_BN, home_BN))
+        return Selection(keep_BN, averaged(keep_BN, home_BN, most=k))
 
 
 def _matched(metric_BMC: Tensor) -> tuple[Tensor, Tensor]:

@@ -62,16 +62,17 @@ class Zipped:
         dominant_BN = head_mask(attn_BN, counts_B)
         if not m:
             return Selection(dominant_BN)
-        rest_BR = (~dominant_BN).nonzero()[:, 1].view(b, n - k + m)
+        # The open ones in order: there are as many in every image.
+        rest_BR = dominant_BN.byte().sort(dim=1, stable=True).indices[:, : n - k + m]
         target_BM = rest_BR[:, torch.arange(m, device=rest_BR.device) * (rest_BR.shape[1] // m)]
         home_BN = self._homes(keys_BNC, dominant_BN, target_BM)
         keep_BN = dominant_BN.scatter(1, target_BM, True)
         if not self.as_released:
-            return Selection(keep_BN, averaged(keep_BN, home_BN))
+            return Selection(keep_BN, averaged(keep_BN, home_BN, most=k))
         own_BN = home_BN == torch.arange(n, device=home_BN.device)
         joined_BN = torch.zeros_like(attn_BN, dtype=torch.float32).scatter_add_(1, home_BN, (~own_BN).float())
         weight_BN = torch.where(own_BN, 1.0, 1 / joined_BN.gather(1, home_BN).clamp(min=1))
-        return Selection(keep_BN, mixture(keep_BN, home_BN, weight_BN))
+        return Selection(keep_BN, mixture(keep_BN, home_BN, weight_BN, k))
 
     @staticmethod
     def _homes(keys_BNC: Tensor, dominant_BN: Tensor, target_BM: Tensor) -> Tensor:

@@ -11,25 +11,26 @@ def slots(keep_BN: Tensor) -> Tensor:
     return keep_BN.long().cumsum(1) - 1
 
 
-def mixture(keep_BN: Tensor, home_BN: Tensor, weight_BN: Tensor) -> Tensor:
+def mixture(keep_BN: Tensor, home_BN: Tensor, weight_BN: Tensor, most: int | None = None) -> Tensor:
     """The matrix [B, K, N] that gives each kept slot the weighted sum of the tokens whose home it is.
 
     Args:
-        keep_BN: what stays; K is the largest count.
+        keep_BN: what stays.
         home_BN: index of the kept token that each token goes into, its own for a kept one; negative: into none.
         weight_BN: with which weight.
+        most: K, where it is known; else the largest count, which a device is waited for.
     """
     b, n = keep_BN.shape
     slot_BN = slots(keep_BN).gather(1, home_BN.clamp(min=0)).clamp(min=0)
     weight_BN = weight_BN.float().masked_fill(home_BN < 0, 0)
-    mix_BKN = torch.zeros(b, int(keep_BN.sum(1).max()), n, device=keep_BN.device)
+    mix_BKN = torch.zeros(b, int(keep_BN.sum(1).max()) if most is None else most, n, device=keep_BN.device)
     return mix_BKN.scatter_(1, slot_BN[:, None], weight_BN[:, None])
 
 
-def averaged(keep_BN: Tensor, home_BN: Tensor, weight_BN: Tensor | None = None) -> Tensor:
+def averaged(keep_BN: Tensor, home_BN: Tensor, weight_BN: Tensor | None = None, most: int | None = None) -> Tensor:
     """As `mixture`, each slot divided by its sum of weights: the mean of what lives in it, or the weighted mean."""
     weight_BN = torch.ones_like(home_BN, dtype=torch.float32) if weight_BN is None else weight_BN
-    mix_BKN = mixture(keep_BN, home_BN, weight_BN)
+    mix_BKN = mixture(keep_BN, home_BN, weight_BN, most)
     return mix_BKN / mix_BKN.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
