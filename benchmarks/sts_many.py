@@ -53,8 +53,6 @@ PUBLISHED = Recipe.published(
     steps=200, save_every=20, warmup=5, spread=(0.05, 3.0), most=0.22, everything=False, gone=0.1, rate=1e-3,
     check_every=10_000,
 )  # fmt: skip
-_SHARPNESS = 4.0
-"""Of the stop in use: as `sts.py` found for one budget, counts should differ little between pictures here."""
 
 
 def made(args: argparse.Namespace, lead: float = 1.0) -> tuple[Any, Recipe]:
@@ -188,7 +186,7 @@ def dial(args: argparse.Namespace, model: Any) -> Any:
     """The trained selector with its dial set on validation scenes, saved."""
     selector = trained(args, args.lead / TOKENS)
     if args.which == "coverage":
-        selector.configure(stop_scale=_SHARPNESS)
+        selector.configure(stop_scale=args.sharpness)
     val = world(args, model, "val", args.dial, 8)
     path = walked(selector, val, int(min(1.0, ROOM * SHARES[-1]) * TOKENS))
     selector = dialled(selector, [(path, TOKENS)], SHARES)
@@ -249,6 +247,7 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=400, help="training scenes")
     parser.add_argument("--validation", type=int, default=60, help="validation scenes to choose by")
     parser.add_argument("--dial", type=int, default=240, help="validation scenes to set mean counts by")
+    parser.add_argument("--sharpness", type=float, default=4.0, help="of the stop in use: larger, counts differ less")
     parser.add_argument("--scenes", type=int, default=400, help="test scenes")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
     parser.add_argument("--fixed", action="store_true", help="ask at fixed counts too")
