@@ -186,7 +186,7 @@ def dial(args: argparse.Namespace, model: Any) -> Any:
     """The trained selector with its dial set on validation scenes, saved."""
     selector = trained(args, args.lead / TOKENS)
     if args.which == "coverage":
-        selector.configure(stop_scale=args.sharpness)
+        selector.configure(stop_scale=args.scale)
     val = world(args, model, "val", args.dial, 8)
     path = walked(selector, val, int(min(1.0, ROOM * SHARES[-1]) * TOKENS))
     selector = dialled(selector, [(path, TOKENS)], SHARES)
@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=400, help="training scenes")
     parser.add_argument("--validation", type=int, default=60, help="validation scenes to choose by")
     parser.add_argument("--dial", type=int, default=240, help="validation scenes to set mean counts by")
-    parser.add_argument("--sharpness", type=float, default=4.0, help="of the stop in use: larger, counts differ less")
+    parser.add_argument("--scale", type=float, default=4.0, help="stop_scale in use: larger, counts differ less")
     parser.add_argument("--scenes", type=int, default=400, help="test scenes")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
     parser.add_argument("--fixed", action="store_true", help="ask at fixed counts too")
