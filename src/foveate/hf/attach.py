@@ -68,7 +68,7 @@ class Attachment:
         nothing of them, and they always stay. For forward passes without a cache."""
         self._report: Report | None = None
         self.doubts = Doubts()
-        """Checks that the last prefill made on a device."""
+        """Checks that prefills made on a device, and nobody has judged yet."""
         self.contiguous = (plan.positions or self.family.positions) == "contiguous"
         self.input_cuts = [c for c in plan.cuts if c.at == "input"]
         self.layer_cuts: dict[int, Cut] = {c.at: c for c in plan.cuts if isinstance(c.at, int)}

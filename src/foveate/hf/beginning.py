@@ -26,6 +26,7 @@ def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any
     """Refuse what cannot be cut, before anything heavy runs, and note what was asked."""
     attached.doubts.judge(wait=False)
     run = attached.local.run = Run()
+    run.doubts = attached.doubts
     kwargs = named(base, args, kwargs)
     check_cache(given(kwargs))
     check_mask(kwargs.get("attention_mask"))

@@ -27,7 +27,7 @@ from foveate.hf.plan_checks import check_counts
 from foveate.hf.prompt import Encoded
 from foveate.hf.reading import words
 from foveate.hf.wrappers import as_written
-from foveate.ops.doubts import later
+from foveate.ops.doubts import Doubts, later
 from foveate.ops.host import upload
 from foveate.ops.precise import precise
 
@@ -47,7 +47,7 @@ class EncoderCut:
         self.first: Tap | None = self.family.tap(self.base, first, call, first=True) if first else None
         self.rows: Tensor | None = None
         self.total = 0
-        self.doubts = attachment.doubts if attachment.run is None else attachment.run.doubts
+        self.doubts: Doubts = attachment.doubts
         self.handles: list[Any] = []
         self.done = False
         self.thread = threading.get_ident()

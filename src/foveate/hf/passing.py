@@ -212,7 +212,6 @@ def lm_out(attached: Any, _lm: Any, _args: Any, output: Any) -> Any:
     if run.cutting is not None:
         run.dropped = functools.partial(_dropped, step.segment, step.l) if cut else None
         run.doubts.send()
-        attached.doubts = run.doubts
         attached.report = account(step, run.cutting.prompt, cache, run.seconds)
     maps = not isinstance(output, tuple) and output.get("attentions") is not None
     return restore(step, output, attached.plain) if cut or maps else None
