@@ -123,6 +123,18 @@ def test_dropping_is_masking(name, plan):
     """In the prefill and in three steps after it, wherever a token is left."""
     if recurrent(name):
         pytest.skip("its layers cannot be masked: `test_dropped_is_never_sent`")
+    as_masked(name, plan)
+
+
+@pytest.mark.skipif(not EVERY, reason="one type")
+@pytest.mark.parametrize("layer", [4, 5])
+def test_layers_that_see_the_keys_of_others_are_cut_like_any(layer):
+    """Gemma 3n's, which get all tokens; Gemma 4 sends the last alone through them, and is refused there."""
+    as_masked("gemma3n", Plan((Cut(layer, Along(), 0.4),), "original"))
+
+
+def as_masked(name: str, plan: Plan) -> None:
+    """What is dropped might as well have been masked, in the prefill and while decoding."""
     model, (_, inputs) = model_of(name), inputs_of(name)
     image = model.config.image_token_id
     with torch.no_grad(), attach(model, plan) as attached:

@@ -69,7 +69,10 @@ class Gemma4(Gemma4Geometry, Family):
         "encoder_BNC": "output of the last layer, mean of each pooled cell",
         "keys_BNC": "keys of the last layer, normed, before rotation, mean over heads, mean of each pooled cell",
     }
-    note = "Video frames stand apart in the prompt and are pruned as one video."
+    note = (
+        "Video frames stand apart in the prompt and are pruned as one video. Where later layers share the keys of "
+        "earlier ones (E2B, E4B), a cut at those is refused."
+    )
 
     def projector(self, base: Any) -> nn.Module:
         """What comes after the pooling and its norm."""
