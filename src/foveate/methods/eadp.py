@@ -1,8 +1,8 @@
 """Cover what the question's few pointed words speak of: coverage where each covered token weighs by its importance.
 
 EADP, arXiv 2607.02484. Compared with the indices of SJTU-DeepVisionLab/EADP @ e1a08801461c181871b9ff1cb0803b8e9966f083,
-whose code carries no licence and was not read for this: the same picks in the same order on every stored case of one
-image a call.
+whose code carries no licence and was not read for this: the same picks in the same order on every stored case, those
+of several tiles where each tile is given the release's share.
 
 All similarities to text are negated. Words whose similarities are spread over few tokens (low entropy of a softmax at
 temperature 0.01) count, the lowest `words` share of them, weighted by softmax(-entropy / 0.01). Importance is

@@ -8,7 +8,8 @@ which has seen it but not yet the question; both sum to 1, and the score is P lo
 
 Differences: the release averages all rows from that first token on for P, its Qwen copy all but the last; here it is
 the question's own tokens, or with raters="last" the last one. Scores stay in float32, where the release rounds them to
-the attention's type. A prompt whose question stands before the image has no prior: its attention is used as it is.
+the attention's type. It can also keep whatever scores above a threshold; here k stay. A prompt whose question stands
+before the image has no prior: its attention is used as it is.
 """
 
 from dataclasses import dataclass
