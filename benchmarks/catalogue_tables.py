@@ -125,7 +125,8 @@ def page(data: dict[str, Any], found: list[Row]) -> str:
         "Intervals are 95 %; differences and p are paired, p after Holm's correction over the ways of one keep",
         "(`<` is .001). One toy world and one checkpoint: leads, not laws.", "",
         "*Budget*: mean share of the tokens that a decoder layer sees. *Prefill* and *choosing*: CPU time over the",
-        "prefill of all tokens (a decoder of 256 channels: beside a 7B model choosing costs next to nothing).",
+        "prefill of all tokens, on cores that had other work (a decoder of 256 channels: beside a 7B model choosing",
+        "costs next to nothing).",
         "*Front*: nothing as fast answers more; prefills of one budget differ by a hundredth, which is noise.", "",
         "![Accuracy against time](catalogue-front.png)",
     ]  # fmt: skip
