@@ -199,6 +199,7 @@ def test(args: argparse.Namespace, model: Any) -> None:
     """Test scenes, once, at every budget."""
     selector = trained(args, args.lead / TOKENS) if args.undialled else dial(args, model)
     scenes = world(args, model, "test", args.scenes, 8)
+    scenes.astray = args.astray
     known = json.loads(args.results.read_text())
     per_scene = [sum(len(a) for s, a in scenes.items if s == n) for n in range(args.scenes)]
     most = int((1 if args.undialled else 2.5) * max(BUDGETS[b] for b in args.budgets))
@@ -251,6 +252,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=400, help="test scenes")
     parser.add_argument("--budgets", nargs="+", default=list(BUDGETS), choices=BUDGETS)
     parser.add_argument("--fixed", action="store_true", help="ask at fixed counts too")
+    parser.add_argument("--astray", action="store_true", help="let the selector read another scene's question")
     parser.add_argument("--undialled", action="store_true", help="ask at fixed counts alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/sts"))

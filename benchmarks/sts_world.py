@@ -67,6 +67,8 @@ class World:
         start: int = 0,
     ) -> None:
         self.model, self.text, self.place = model, text, place
+        self.astray = False
+        """Whether selectors read another scene's question instead."""
         first = start + (FIRST if split == "train" else 0)
         self.scenes = [world.scene(split, first + i, questions) for i in range(count)]
         which = f"{split}-{start}-{count}" if start else f"{split}-{count}"
@@ -98,7 +100,9 @@ class World:
         """Tokens of the items' scenes at the cut, and the questions."""
         chosen = [self.items[n] for n in numbers]
         tokens = self.shown([s for s, _ in chosen])
-        text, said = self.words([q for _, q in chosen]) if self.text else (None, None)
+        half = self.size // 2 if self.astray else 0
+        asked = [self.items[(n + half) % self.size][1] for n in numbers]
+        text, said = self.words(asked) if self.text else (None, None)
         return Seen(Candidates(tokens.float(), None, text, said), [q for _, q in chosen])
 
     def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
