@@ -33,8 +33,8 @@ from foveate.search import calibrate
 from smol import Bench, Loaded, Outcome, Schedule, over
 
 SHARES = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
-LAYERED = SHARES | {"12.5%": 1 / 8}
-"""For methods inside the LLM the G-Search paper's own budget too."""
+LAYERED = {"12.5%": 1 / 8} | SHARES
+"""For methods inside the LLM, the budget of the paper on G-Search first."""
 SLOPES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 CRITERIA = {"R": (1, 0, 0), "D": (0, 1, 0), "C": (0, 0, 1), "R+D": (1, 0.5, 0), "R+C": (1, 0, 0.5), "D+C": (0, 1, 1)}
 VARIANTS = [(n, t) for n in ("mean", "minmax") for t in ("none", "rank")]
