@@ -2,7 +2,7 @@
 
 `keep` means what a method says it means: for cuts before the LLM the share that stays, inside it a mean over the layers
 or the share behind the cut; the table's budget says what it came to. Options that are not defaults were chosen on
-validation scenes: `tops` and the exponents of `sms` by `tops_sms.py`, `sts` by `sts_many.py`.
+validation scenes: the exponents of `sms` by `tops_sms.py`, `sts` by `sts_many.py`.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,6 @@ Make = Callable[[str], Plan]
 def plain() -> dict[str, Make]:
     """Every method for pictures."""
     known = {name: _default(name) for name in METHODS if name not in LEFT_OUT}
-    known["tops"] = lambda b: METHODS["tops"](KEEPS[b], transform="rank")
     # Its counts differ between pictures around a mean, which wants room above it.
     known["sts"] = lambda b: METHODS["sts"](min(1.0, 2.5 * KEEPS[b]), budget=KEEPS[b])
     return known
@@ -38,8 +37,8 @@ def variants(model: Any) -> dict[str, Make]:
     """Settings that a reader may want beside the defaults."""
     clip = _clip(model)
     known: dict[str, Make] = {
-        "tops, in place": lambda b: METHODS["tops"](KEEPS[b], transform="rank", positions="original"),
-        "tops, stage I in place": lambda b: METHODS["tops"](KEEPS[b], stages=1, transform="rank", positions="original"),
+        "tops, renumbered": lambda b: METHODS["tops"](KEEPS[b], positions="contiguous"),
+        "tops, stage I": lambda b: METHODS["tops"](KEEPS[b], stages=1),
         "sms, stage I, calibrated": lambda b: METHODS["sms"](0.9, c=KNEES[b], stages=1),
         "prumerge+, fixed count": lambda b: METHODS["prumerge"](KEEPS[b], plus=True, count="fixed"),
         "divprune, merged": lambda b: merged(METHODS["divprune"](KEEPS[b])),

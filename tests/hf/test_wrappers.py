@@ -12,6 +12,9 @@ from foveate import ModelError, attach
 from foveate.methods import METHODS, method
 from zoo import NAMES, Row, batch, build
 
+# Code is compiled here, which takes minutes where other work has the cores.
+pytestmark = pytest.mark.timeout(1500)
+
 INPUT, LAYER = method("divprune", keep=0.5), METHODS["fastv"](keep=0.3)
 TOWER = method("fastervlm", keep=0.5)
 GREEDY = {"max_new_tokens": 3, "do_sample": False}

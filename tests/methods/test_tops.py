@@ -68,7 +68,7 @@ def test_stages_alone():
 
 
 def test_positions_raters_and_layer_are_parameters():
-    assert make(0.2).positions == "contiguous" and make(0.2, positions="original").positions == "original"
+    assert make(0.2).positions is None and make(0.2, positions="contiguous").positions == "contiguous"
     assert make(0.2).cuts[1].select.attention == Attention("dynamic", "previous")
     assert make(0.2, raters="last", attention="own").cuts[1].select.attention == Attention("last", "own")
 

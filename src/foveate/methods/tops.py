@@ -14,7 +14,8 @@ loop. What the paper leaves open is a parameter here, and these are our readings
 - Budget: the paper's table (256-128-32 for "128") has a mean of 152 tokens over 32 layers. Its ablation (256-64-32)
   has 128, and is the default; `budget="table"` is the other one. For Qwen2.5-VL and InternVL3 the table means 32
   layers, but they have 28.
-- Position ids are renumbered from 0 as in the paper; `positions="original"` leaves them.
+- Position ids stay what they were, which is worth 7 points on the embedded model; the paper renumbers them from 0:
+  `positions="contiguous"`.
 """
 
 import warnings
@@ -135,7 +136,7 @@ def tops(
     beta: float = 1.0,
     raters: Literal["dynamic", "text", "last"] = "dynamic",
     attention: Literal["previous", "own"] = "previous",
-    positions: Positions | None = "contiguous",
+    positions: Positions | None = None,
 ) -> Plan:
     """TOPS: two greedy stages, before the LLM and at two layers inside it.
 
@@ -162,7 +163,7 @@ def tops(
         raters: whose attention counts in Stage II: question tokens above the mean, all of them, or the last prompt
             token.
         attention: of which layer in Stage II: the one before the cut, or the one after it.
-        positions: the plan's position policy.
+        positions: the plan's position policy; "contiguous" as in the paper.
 
     Raises:
         PlanError: an unknown schedule or choice, layers outside the model, or a mean that cannot be met.
