@@ -117,6 +117,12 @@ class Pruned:
             )
         if cut.at == "encoder" and self.geometry.joins_units:
             raise PlanError(f'{self.geometry.model_type} is pruned tile by tile at the encoder; cut at "input" instead')
+        if self.geometry.model_type == "qwen2_5_vl" and (cut.at == "encoder" or "encoder_BNC" in cut.select.reads):
+            # vLLM compiles this tower's blocks, and what is compiled calls no hook.
+            raise SignalError(
+                f"{who} reads the last layer of the vision tower, which vLLM does not show for this model; cut at "
+                '"input", by a method that reads the tokens or the attention'
+            )
         if plan.reads & frozenset(TOWER) and getattr(self.config, SPREAD, False):
             raise SignalError(
                 f"{who} reads the vision tower, whose images are spread over ranks here; start the server without "
