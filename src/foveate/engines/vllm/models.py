@@ -21,10 +21,10 @@ from foveate.geometry.base import Unit, join
 from foveate.geometry.tower import consecutive_cells, square_cells
 
 
-def served(stock: type, processor: type, name: str) -> Callable[[Any], Any]:
+def served(stock: type, processor: type, name: str, shows_last: bool = True) -> Callable[[Any], Any]:
     """Give a class its geometry, and the stock processor with ours mixed in."""
     geometry = GEOMETRIES[name]
-    kind = type(f"Pruned{processor.__name__}", (Pruned, processor), {"geometry": geometry})
+    kind = type(f"Pruned{processor.__name__}", (Pruned, processor), {"geometry": geometry, "shows_last": shows_last})
     parts = stock._processor_factory  # type: ignore[attr-defined]
     register = MULTIMODAL_REGISTRY.register_processor(kind, info=parts.info, dummy_inputs=parts.dummy_inputs)
 
@@ -127,7 +127,7 @@ class Qwen2VL(Qwen, qwen2_vl.Qwen2VLForConditionalGeneration):  # type: ignore[m
     supports_encoder_cudagraph = False
 
 
-@served(qwen2_5_vl.Qwen2_5_VLForConditionalGeneration, qwen2_5_vl.Qwen2_5_VLMultiModalProcessor, "qwen2_5_vl")
+@served(qwen2_5_vl.Qwen2_5_VLForConditionalGeneration, qwen2_5_vl.Qwen2_5_VLMultiModalProcessor, "qwen2_5_vl", False)
 class Qwen25VL(Qwen, qwen2_5_vl.Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
     """Qwen2.5-VL."""
 

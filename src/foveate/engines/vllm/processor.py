@@ -40,6 +40,8 @@ class Pruned:
     """Mixed into a family's multimodal processor, before it."""
 
     geometry: ClassVar[Any]
+    shows_last: ClassVar[bool] = True
+    """Whether the tower's last layer can be read: what vLLM compiles calls no hook."""
     info: Any
 
     @cached_property
@@ -117,9 +119,8 @@ class Pruned:
             )
         if cut.at == "encoder" and self.geometry.joins_units:
             raise PlanError(f'{self.geometry.model_type} is pruned tile by tile at the encoder; cut at "input" instead')
-        if self.geometry.model_type == "qwen2_5_vl" and (cut.at == "encoder" or "encoder_BNC" in cut.select.reads):
-            # vLLM compiles this tower's blocks, and what is compiled calls no hook.
-            raise SignalError(
+        if not self.shows_last and (cut.at == "encoder" or "encoder_BNC" in cut.select.reads):
+            raise PlanError(
                 f"{who} reads the last layer of the vision tower, which vLLM does not show for this model; cut at "
                 '"input", by a method that reads the tokens or the attention'
             )
