@@ -14,7 +14,7 @@ from instruments.smol.world import KINDS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
-SHARES = ("22.2%", "11.1%", "5.6%")
+SHARES = ("22.2%", "12.5%", "11.1%", "5.6%")
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:

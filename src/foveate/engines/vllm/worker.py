@@ -5,9 +5,10 @@ Places are put into positions where the language model is called.
 
 import logging
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar
 
 import torch
@@ -80,7 +81,11 @@ class Foveated:
             rows = list(super().embed_multimodal(**kwargs))  # type: ignore[misc]
         COUNTS["calls"] += 1
         COUNTS["encoded"] += len(rows)
-        signals = self.signals(recorder, call, units) if recorder else [{} for _ in units]
+
+        @cache
+        def signals() -> list[dict[str, Tensor]]:
+            return self.signals(recorder, call, units) if recorder else [{} for _ in units]
+
         out = [self._with_places(r, self.geometry.places(u)) for r, u in zip(rows, units, strict=True)]
         groups: dict[str, list[int]] = defaultdict(list)
         for i, order in enumerate(orders):
@@ -88,14 +93,14 @@ class Foveated:
                 groups[texts[i]].append(i)
         for text, members in groups.items():
             order = parse(text)
-            asked = [self._asked(rows[i], units[i], signals[i], order) for i in members]
-            answers = self._choose(order, asked)
+            # Asked where a failure is caught: a tower that a hook cannot read fails requests, not the server.
+            answers = self._choose(order, len(members), partial(self._those, members, rows, units, signals, order))
             if answers is None:
                 COUNTS["failed"] += len(members)
                 self._failed += [self._seen + i for i in members]
                 # Rows there must be; where nobody can be told, they are the answer.
                 none = torch.empty(0, dtype=torch.long)
-                answers = [fill(none, None, a.tokens, order.count(a.tokens)) for a in asked]
+                answers = [fill(none, None, n, order.count(n)) for n in (units[i].tokens for i in members)]
             for i, (kept, mix) in zip(members, answers, strict=True):
                 out[i] = out[i][kept.to(out[i].device)]
                 if mix is not None:
@@ -105,15 +110,15 @@ class Foveated:
         self._seen += len(out)
         return tuple(out)
 
-    def _choose(self, order: Order, asked: list[Asked]) -> list[Choice] | None:
+    def _choose(self, order: Order, many: int, asked: Callable[[], list[Asked]]) -> list[Choice] | None:
         """What each image keeps, exactly as many as its placeholders; None if the choice failed."""
         answers: list[Choice] | None = None
         try:
-            answers = self._ask(order, asked)
+            answers = self._ask(order, asked())
         except Exception:
             # Whoever asked for it: the other requests of this batch, and of this server, must get their answers.
             then = "their requests end with an error" if self._reports else "they keep evenly spaced tokens instead"
-            log.exception("Choosing failed among the tokens of %d images; %s", len(asked), then)
+            log.exception("Choosing failed among the tokens of %d images; %s", many, then)
         # What rank 0 chose: ranks must not differ by a rounding.
         return get_tp_group().broadcast_object(answers, 0) if get_tensor_model_parallel_world_size() > 1 else answers
 
@@ -130,6 +135,11 @@ class Foveated:
             ):
                 out[members[number]] = fill(kept, mix, asked[members[number]].tokens, k)
         return [out[i] for i in range(len(asked))]
+
+    def _those(
+        self, members: list[int], rows: list[Tensor], units: list[Unit], signals: Callable[[], Any], order: Order
+    ) -> list[Asked]:
+        return [self._asked(rows[i], units[i], signals()[i], order) for i in members]
 
     def _asked(self, rows: Tensor, unit: Any, signals: dict[str, Tensor], order: Order) -> Asked:
         fields: dict[str, Any] = {name: partial(signals.__getitem__, signal) for name, signal in TOWER.items()}
