@@ -10,6 +10,7 @@ import torch
 
 from counting import Counts
 from foveate import attach
+from foveate.hf import follow, hooks, wrappers
 from foveate.hf.wrappers import renew_compiled
 from foveate.methods import METHODS, method
 from zoo import DEPTH, NAMES, Row, batch, shared
@@ -21,9 +22,11 @@ EXTRA = {"pyramiddrop": {"layers": (1, 2, 3)}}
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_compiled():
-    """Where something was, hooks stay on the layers: compiled code looks for no others."""
+def nothing_is_compiled(monkeypatch):
+    """Where something was, hooks stay on the layers: compiled code looks for no others. Other tests' code may be."""
     renew_compiled()
+    for module in (follow, hooks, wrappers):
+        monkeypatch.setattr(module, "compiled", lambda: False)
 
 
 def prompts(name, rows):
