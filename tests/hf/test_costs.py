@@ -46,8 +46,8 @@ def decoded(model, b):
 
 
 def hooked(model):
-    """How many decoder layers carry a hook."""
-    return sum(bool(x._forward_pre_hooks or x._forward_hooks) for x in model.model.language_model.layers)
+    """How many hooks decoder layers carry. Stock code that was once asked for attention leaves its own behind."""
+    return sum(len(x._forward_pre_hooks) + len(x._forward_hooks) for x in model.model.language_model.layers)
 
 
 @pytest.mark.parametrize("name", ["llava", "llava_next", "llava_onevision", "internvl"])
@@ -55,11 +55,11 @@ def hooked(model):
 def test_a_decoded_token_costs_nothing(name, plan):
     """No launch, no wait, no hook on any layer: one prompt, cuts at the input and inside."""
     model, b = shared(name), prompts(name, 1)
-    stock = decoded(model, b)
+    stock, own = decoded(model, b), hooked(model)
     with attach(model, METHODS[plan](keep=0.5, **EXTRA.get(plan, {}))) as attached:
         counts = decoded(model, b)
         assert attached.report.budget < attached.report.tokens
-        assert hooked(model) == 0
+        assert hooked(model) == own
     assert counts.launches <= stock.launches
     assert counts.syncs <= stock.syncs
 
@@ -68,25 +68,26 @@ def test_a_decoded_token_costs_nothing(name, plan):
 def test_a_padded_batch_squeezes_one_mask(plan):
     """Rows of different length: one launch a token, which cuts the padding mask for all layers."""
     model, b = shared("llava"), prompts("llava", 3)
-    stock = decoded(model, b)
+    stock, own = decoded(model, b), hooked(model)
     with attach(model, method(plan, keep=0.5)):
         counts = decoded(model, b)
-        assert hooked(model) == 0
+        assert hooked(model) == own
     assert counts.launches <= stock.launches + 1
     assert counts.syncs <= stock.syncs
 
 
 def test_hooks_come_back_for_the_next_prompt():
     model, b = shared("llava"), prompts("llava", 1)
+    own = hooked(model)
     with torch.no_grad(), attach(model, METHODS["fastv"](keep=0.5)) as attached:
         want = model(**b.inputs).logits
         kept = attached.report.to_dict(indices=True)["images"]
         decoded(model, b)
-        assert hooked(model) == 0
+        assert hooked(model) == own
         assert torch.equal(model(**b.inputs).logits, want)
-        assert hooked(model) == DEPTH
+        assert hooked(model) >= own + DEPTH
         assert attached.report.to_dict(indices=True)["images"] == kept
-    assert hooked(model) == 0
+    assert hooked(model) == own
 
 
 @pytest.mark.timeout(900)
