@@ -34,8 +34,7 @@ def account(step: Step, prompt: Prompt, cache: Any, encoding: Iterable[Seconds])
     widths = [step.l if s.index_BM is None else s.index_BM.shape[1] for s in step.of_layer]
     return Report(
         images,
-        held(step, cache, [step.l] * depth, stock=True),
-        held(step, cache, widths),
+        *held(step, cache, widths),
         flops(step, [step.l] * depth),
         flops(step, widths),
         tuple(lost.tolist()),
@@ -70,32 +69,37 @@ def per_layer(image: Image, depth: int) -> tuple[int, ...]:
     return tuple(counts)
 
 
-def held(step: Step, cache: Any, widths: Sequence[int], stock: bool = False) -> Held:
-    """What a cache holds of a pass whose layers see so many tokens each.
+def held(step: Step, cache: Any, widths: Sequence[int]) -> tuple[Held, Held]:
+    """What a cache would hold of a whole pass, and what it holds of one whose layers see so many tokens each.
 
-    States of recurrent layers, which do not grow, are not counted, and keys that layers share are counted once. Without
-    a cache, what it would hold, of no known size.
+    Uncut, a layer forgets what has left its window. States of recurrent layers, which do not grow, are not counted, and
+    keys that layers share are counted once. Without a cache, what it would hold, of no known size.
 
     Args:
         step: the pass.
         cache: its cache.
         widths: tokens of each layer, in the order of the pass.
-        stock: as nobody but the model itself would fill it, which forgets what has left a window.
     """
     layers = DynamicCache(config=step.lm.config).layers if cache is None else cache.layers
-    entries, size = 0, 0.0
+    each: list[float] = []
+    full: list[int] = []
+    cut: list[int] = []
     for i, width in zip(step.of_cache, widths, strict=False):
-        if i >= len(layers) or not holds_keys(layers[i]):
+        if i < len(layers) and holds_keys(layer := layers[i]):
+            window = getattr(layer, "sliding_window", step.l + 1) - 1
+            each.append(entry_bytes(layer))
+            full.append(min(step.l, window))
+            cut.append(width if isinstance(layer, Cuttable) else min(width, window))
+        elif cache is None and not layers:
             # A bare cache grows by the layers that ask for it.
-            if cache is None and not layers:
-                entries += step.b * width
-            continue
-        layer = layers[i]
-        if stock or not isinstance(layer, Cuttable):
-            width = min(width, getattr(layer, "sliding_window", width + 1) - 1)
-        entries += step.b * width
-        size += step.b * width * entry_bytes(layer)
-    return Held(entries, round(size))
+            each.append(0.0)
+            full.append(step.l)
+            cut.append(width)
+
+    def of(counts: list[int]) -> Held:
+        return Held(step.b * sum(counts), round(step.b * sum(n * e for n, e in zip(counts, each, strict=True))))
+
+    return of(full), of(cut)
 
 
 def entry_bytes(layer: Any) -> float:
