@@ -79,6 +79,15 @@ class Family(Geometry):
             ModelError: another kind of tower, or settings that do not make one token a patch.
         """
 
+    def only_tower(self, base: Any, known: str) -> None:
+        """Refuse every tower but one.
+
+        Raises:
+            ModelError: another kind.
+        """
+        if (kind := base.config.vision_config.model_type) != known:
+            raise ModelError(f"the vision tower is {kind!r}; {self.model_type} is supported with {known!r}")
+
 
 class Tap:
     """Records one layer of the tower while it runs, and afterwards says what each row got.

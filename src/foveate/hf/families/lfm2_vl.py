@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from foveate.errors import ModelError
 from foveate.geometry.base import Call
 from foveate.geometry.lfm2_vl import Lfm2VlGeometry
 from foveate.geometry.tower import TowerLayer, oblong_cells
@@ -60,10 +59,7 @@ class Lfm2Vl(Lfm2VlGeometry, Family):
 
     def check_tower(self, base: Any) -> None:
         """SigLIP 2's tower."""
-        if (kind := base.config.vision_config.model_type) != "siglip2_vision_model":
-            raise ModelError(
-                f"the vision tower is {kind!r}; {self.model_type} is supported with 'siglip2_vision_model'"
-            )
+        self.only_tower(base, "siglip2_vision_model")
 
     def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> Tap:
         """Queries and keys of the last layer, or of the first."""

@@ -64,8 +64,7 @@ class Mistral3(Mistral3Geometry, Family):
 
     def check_tower(self, base: Any) -> None:
         """Pixtral's tower."""
-        if (kind := base.config.vision_config.model_type) != "pixtral":
-            raise ModelError(f"the vision tower is {kind!r}; {self.model_type} is supported with 'pixtral'")
+        self.only_tower(base, "pixtral")
         feature_layer(base.config.vision_feature_layer, len(base.vision_tower.transformer.layers))
 
     def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> Tap:

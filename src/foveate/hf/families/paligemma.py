@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from foveate.errors import ModelError
 from foveate.geometry.base import Call
 from foveate.geometry.paligemma import PaliGemmaGeometry
 from foveate.hf.families.base import Family, Tap
@@ -22,8 +21,7 @@ class PaliGemma(PaliGemmaGeometry, Family):
 
     def check_tower(self, base: Any) -> None:
         """SigLIP's tower."""
-        if (kind := base.config.vision_config.model_type) != "siglip_vision_model":
-            raise ModelError(f"the vision tower is {kind!r}; {self.model_type} is supported with 'siglip_vision_model'")
+        self.only_tower(base, "siglip_vision_model")
 
     def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> Tap:
         """Queries and keys of the last layer, or of the first."""

@@ -3,7 +3,6 @@
 from dataclasses import replace
 from typing import Any
 
-from foveate.errors import ModelError
 from foveate.geometry.base import Call
 from foveate.geometry.tower import TowerLayer
 from foveate.geometry.video_llava import VideoLlavaGeometry
@@ -32,8 +31,7 @@ class VideoLlava(VideoLlavaGeometry, Family):
 
     def check_tower(self, base: Any) -> None:
         """CLIP's towers."""
-        if (kind := base.config.vision_config.model_type) != "clip_vision_model":
-            raise ModelError(f"the vision tower is {kind!r}; {self.model_type} is supported with 'clip_vision_model'")
+        self.only_tower(base, "clip_vision_model")
         self.has_cls(base)
         feature_layer(base.config.vision_feature_layer, len(base.image_tower.encoder.layers))
 
