@@ -105,13 +105,16 @@ def prepared(plan: Plan, start: Arrival | None, end: Arrival | None) -> Plan:
 
 
 @contextmanager
-def passing(layers: nn.ModuleList, start: Arrival | None, end: Arrival | None) -> Iterator[None]:
-    """Pass over the layers before `start` and put by what arrives at `end`, for forward passes inside the `with`."""
+def passing(layers: nn.ModuleList, start: Arrival | None, end: Arrival | None, every: bool = False) -> Iterator[None]:
+    """Pass over the layers before `start` and put by what arrives at `end`, for forward passes inside the `with`.
+
+    `every`: and at every layer before it.
+    """
     handles: list[Any] = []
     skipped: list[Any] = list(layers[: start.at]) if start else []
     # Hooks that come first of all, before cuts are made; of these, the one registered last.
     if end is not None:
-        for i in {end.at - 1, end.at}:
+        for i in range(end.at + 1) if every else {end.at - 1, end.at}:
             handles.append(layers[i].register_forward_pre_hook(_keep(end, i), prepend=True, with_kwargs=True))
     if start is not None:
         for i, states in start.states.items():

@@ -7,7 +7,7 @@ threshold is taken. The full model runs once a batch; every layer starts where t
 Our reading: a layer counts only if no later one is above the threshold again.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -78,32 +78,21 @@ def withdrawal(
 @torch.inference_mode()
 def _divergences(engine: Engine, batch: Batch) -> Tensor:
     """Of each layer from 1 on and each example: [layers - 1, B]."""
-    layers = family(engine.model).layers(engine.model)
-    full_BV, arrivals = _ask(engine, batch, uniform(1.0), None)
+    last = len(family(engine.model).layers(engine.model)) - 1
+    arrived = Arrival(last, (), None)
+    full_BV = _ask(engine, batch, uniform(1.0), None, arrived)
     out = []
-    for at in range(1, len(layers)):
-        start = Arrival(at, (), None, {i: arrivals[i] for i in (at - 1, at) if i})
-        without_BV, _ = _ask(engine, batch, vtw(layer=at), start)
+    for at in range(1, last + 1):
+        start = Arrival(at, (), None, {i: arrived.states[i] for i in (at - 1, at) if i})
+        without_BV = _ask(engine, batch, vtw(layer=at), start, None)
         out.append(kl_div(without_BV, full_BV, reduction="none", log_target=True).sum(-1))
     return torch.stack(out)
 
 
-def _ask(engine: Engine, batch: Batch, plan: Plan, start: Arrival | None) -> tuple[Tensor, dict[int, Tensor]]:
-    """Log-likelihoods of the first answer token, [B, V], and without a start what arrived at each layer."""
+def _ask(engine: Engine, batch: Batch, plan: Plan, start: Arrival | None, end: Arrival | None) -> Tensor:
+    """Log-likelihoods of the first answer token, [B, V]."""
     layers = family(engine.model).layers(engine.model)
-    states: dict[int, Tensor] = {}
-
-    def note(layer: int) -> Callable[..., None]:
-        return lambda _, args, kwargs: states.update({layer: args[0] if args else kwargs["hidden_states"]})
-
-    handles = (
-        [x.register_forward_pre_hook(note(i), with_kwargs=True) for i, x in enumerate(layers)] if not start else []
-    )
-    try:
-        with attach(engine.model, plan, tail=batch.tail) as attached, passing(layers, start, None):
-            attached.features = batch.features
-            out = engine.model(**batch.inputs, use_cache=False, logits_to_keep=1)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return out.logits[:, -1].float().log_softmax(-1), states
+    with attach(engine.model, plan, tail=batch.tail) as attached, passing(layers, start, end, every=True):
+        attached.features = batch.features
+        out = engine.model(**batch.inputs, use_cache=False, logits_to_keep=1)
+    return out.logits[:, -1].float().log_softmax(-1)
