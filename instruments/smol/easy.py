@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from instruments.smol import features, world
+from instruments.smol.examples import write
 from instruments.smol.parts import cache, tower, wheel
 from instruments.smol.train import Run, load_weights, options
 
@@ -116,17 +117,10 @@ class Adaptation(Run):
         return seen("validation", VALIDATION, self.given.image_size)[:most], asked
 
 
-def write(out: Path, split: str, pictures: int, side: int) -> None:
-    """PNGs and questions.jsonl, as `instruments.smol.examples` writes them."""
-    out.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for n in range(pictures):
-        image, box = picture(split, n, side)
-        image.save(out / f"{n}.png")
-        for i, q in enumerate(questions(split, n, world.chance("easy", split, n), box)):
-            row = {"id": f"easy-{split}-{n}-{i}", "image": f"{n}.png", "question": q.text, "answer": q.answer}
-            lines.append(json.dumps(row | {"group": q.kind, "boxes": q.needs}))
-    (out / "questions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf8")
+def drawn(split: str, n: int, side: int) -> tuple[Image.Image, list[world.Question]]:
+    """Picture n with what is asked about it."""
+    image, box = picture(split, n, side)
+    return image, questions(split, n, world.chance("easy", split, n), box)
 
 
 if __name__ == "__main__":
@@ -143,4 +137,5 @@ if __name__ == "__main__":
     if args.way == "train":
         Adaptation(args).learn()
     else:
-        write(args.out, args.split, args.pictures, args.side)
+        pictures = (drawn(args.split, n, args.side) for n in range(args.pictures))
+        write(args.out, f"easy-{args.split}", pictures)

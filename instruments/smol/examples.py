@@ -8,7 +8,10 @@ picture's side.
 
 import argparse
 import json
+from collections.abc import Iterable
 from pathlib import Path
+
+from PIL import Image
 
 from instruments.smol import world
 
@@ -25,14 +28,14 @@ def chosen(split: str, n: int, side: int, most: int) -> list[world.Question]:
     return [asked[i] for i in ranked[:most]]
 
 
-def write(out: Path, split: str, scenes: int, most: int, side: int) -> None:
-    """PNGs and questions.jsonl."""
+def write(out: Path, name: str, drawn: Iterable[tuple[Image.Image, list[world.Question]]]) -> None:
+    """PNGs and questions.jsonl, of pictures with their questions; ids begin with the name."""
     out.mkdir(parents=True, exist_ok=True)
     lines = []
-    for n in range(scenes):
-        world.scene(split, n, side)[0].save(out / f"{n}.png")
-        for i, q in enumerate(chosen(split, n, side, most)):
-            row = {"id": f"{split}-{n}-{i}", "image": f"{n}.png", "question": q.text, "answer": q.answer}
+    for n, (image, asked) in enumerate(drawn):
+        image.save(out / f"{n}.png")
+        for i, q in enumerate(asked):
+            row = {"id": f"{name}-{n}-{i}", "image": f"{n}.png", "question": q.text, "answer": q.answer}
             lines.append(json.dumps(row | {"group": q.kind, "boxes": q.needs}))
     (out / "questions.jsonl").write_text("\n".join(lines) + "\n", encoding="utf8")
 
@@ -45,4 +48,6 @@ if __name__ == "__main__":
     parser.add_argument("--per-scene", type=int, default=8)
     parser.add_argument("--side", type=int, default=168)
     given = parser.parse_args()
-    write(given.out, given.split, given.scenes, given.per_scene, given.side)
+    split, side = given.split, given.side
+    drawn = ((world.scene(split, n, side)[0], chosen(split, n, side, given.per_scene)) for n in range(given.scenes))
+    write(given.out, split, drawn)
