@@ -2,35 +2,47 @@
 
     python benchmarks/front.py
 
-Both at 22.2 % of the tokens. Accuracy: `results/world.json` (200 questions of all tiers, `python benchmarks/world.py`).
+Both at 22.2 % of the tokens. Accuracy: `results/catalogue.json` (1,000 questions, `python benchmarks/catalogue.py`).
 Time: `results/cost.json` (a LLaVA with the decoder of Qwen2-0.5B and random weights, batch 1, one CPU thread, choosing
 counted, `python benchmarks/cost.py`). Two models: what a method keeps is judged on the one, what it costs on the other.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
-import matplotlib
+import matplotlib as mpl
 
-matplotlib.use("Agg")
+mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+from catalogue_ways import ALL
+from foveate.tiny.statistics import wilson
+from instrument import unpack
+
 HERE = Path(__file__).parent
-KEEP = "0.222"
+KEEP = "22.2%"
+CHUNK = 100
 BASELINES = ("random", "uniform", "pool", "downsample")
+
+
+def right(cell: dict[str, Any]) -> tuple[int, int]:
+    """How many were answered right, of how many."""
+    hits = [h for packed in cell["right"] for h in unpack(packed, CHUNK)]
+    return sum(hits), len(hits)
 
 
 def read() -> dict[str, tuple[float, float, float, float]]:
     """Method -> accuracy, its interval, and times as fast to the first token."""
-    rows = json.loads((HERE / "results" / "world.json").read_text())["quality"]["rows"]
+    answers = json.loads((HERE / "results" / "catalogue.json").read_text())["cells"]
     cells = json.loads((HERE / "results" / "cost.json").read_text())["cells"]
     cell = next(c for c in cells if c["batch"] == 1 and c["length"] == 1)
     times = {r["method"]: r.get("speedup", {}).get("first_token", {}).get("median", 1.0) for r in cell["rows"]}
-    return {
-        r["method"]: (100 * r["accuracy"], *(100 * x for x in r["interval_95"]), times[r["method"]])
-        for r in rows
-        if r["task"] == "tiny" and r["keep"] in (KEEP, "1.0", "1") and r["method"] in times
-    }
+    found = {}
+    for name, time in times.items():
+        hits, asked = right(answers[f"{ALL}@" if name == "full" else f"{name}@{KEEP}"])
+        found[name] = (100 * hits / asked, *(100 * x for x in wilson(hits, asked)), time)
+    return found
 
 
 def draw(out: Path) -> None:
@@ -40,7 +52,7 @@ def draw(out: Path) -> None:
         colour = "#1b1f24" if name == "full" else "#9aa4b2" if name in BASELINES else "#3f51b5"
         spread = [[accuracy - low], [high - accuracy]]
         axes.errorbar(time, accuracy, yerr=spread, fmt="o", color=colour, ms=6, lw=1, alpha=0.9)
-        left = name in ("divprune", "pool", "pyramiddrop")
+        left = name in ("divprune", "pool", "pyramiddrop", "tops")
         shift = (-8, -3) if left else (8, -9 if name == "random" else -3)
         axes.annotate(name, (time, accuracy), shift, textcoords="offset points", ha="right" if left else "left",
                       fontsize=9, color=colour)  # fmt: skip

@@ -18,6 +18,7 @@ import random
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -143,11 +144,8 @@ def ask_tops(test: Results, depth: int, chosen: dict[str, Any]) -> None:
         test.add("tops II", share, tops(share, depth, stages=2, layers=(1, 4)))
         test.add("tops", share, tops(share, depth))
         test.add("tops as chosen", share, tops(share, depth, **chosen))
-        test.add(
-            "tops as published, renumbered",
-            share,
-            lambda keep=keep: METHODS["tops"](keep, depth=depth, transform="none"),
-        )
+        published = partial(METHODS["tops"], keep, depth=depth, transform="none", positions="contiguous")
+        test.add("tops as published, renumbered", share, published)
 
 
 def ask_sms(test: Results, val: Results) -> dict[str, Any]:
