@@ -16,6 +16,8 @@ from zoo import build
 
 SEEN: dict[int, torch.Tensor] = {}
 """Layer -> [B, prompt length] bool: which prompt keys it may see."""
+SIZES: dict[int, torch.Tensor] = {}
+"""Layer -> [B, prompt length]: as how many prompt keys each counts; without it, as one."""
 
 
 def attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any, scaling: float, **_: Any) -> Any:
@@ -32,6 +34,8 @@ def attention(module: Any, query: Any, key: Any, value: Any, attention_mask: Any
         if query.shape[2] == seen.shape[1]:
             away &= ~torch.eye(seen.shape[1], dtype=torch.bool)
         score[..., : seen.shape[1]] = score[..., : seen.shape[1]].masked_fill(away, torch.finfo(score.dtype).min)
+    if seen is not None and (sizes := SIZES.get(module.layer_idx)) is not None:
+        score[..., : sizes.shape[1]] += sizes.log()[:, None, None]
     out = score.softmax(-1) @ value
     return out.transpose(1, 2).contiguous(), None
 
@@ -85,3 +89,4 @@ def masked(name: str, report: Any, real: torch.Tensor, prompt: Any, depth: int, 
         yield yardstick(name)
     finally:
         SEEN.clear()
+        SIZES.clear()

@@ -116,6 +116,11 @@ class Cut:
             if not isinstance(getattr(self.select, name, None), kind):
                 raise PlanError(f"{short(repr(self.select))} is no selector: its {name!r} must be a {kind}")
 
+    @property
+    def sized(self) -> bool:
+        """Whether attention is to know how many tokens a merged one stands for."""
+        return bool(getattr(self.select, "sized", False))
+
     def count(self, n: int) -> int:
         """How many of n original tokens may stay here: known before the choice, from the number alone.
 

@@ -110,6 +110,11 @@ class Plan:
         """Every TokenView field that some cut needs."""
         return frozenset().union(*(c.select.reads for c in self.cuts))
 
+    @property
+    def sized(self) -> bool:
+        """Whether some cut wants attention to know how many tokens a merged one stands for."""
+        return any(c.sized for c in self.cuts)
+
     def to_json(self, indent: int | None = 2) -> str:
         """The plan as text that `from_json` takes.
 

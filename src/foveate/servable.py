@@ -29,6 +29,10 @@ def check_servable(plan: Plan) -> None:
         )
     if cut.over != "visual":
         raise PlanError(f'over="{cut.over}" drops words of the prompt, which a server has counted already; {way}')
+    if cut.sized:
+        raise PlanError(
+            "sized(...) adds the sizes of merged tokens to attention, and a server's kernels add nothing; leave it out"
+        )
     if plan.positions == "contiguous":
         raise PlanError(
             'positions="contiguous" would move every token after the image; a served plan keeps the original ones: '

@@ -77,7 +77,8 @@ class Attachment:
         self.special = special_ids(model, tokenizer)
         self.plain = self.family.plain(self.lm)
         self.windows = has_windows(self.lm.config)
-        self.projections = reads_projections(self.family, self.lm)
+        # With something added to the logits, only the layer itself says what it attends to.
+        self.projections = reads_projections(self.family, self.lm) and not plan.sized
         # What its forward calls its arguments; an instance's may be replaced by others' hooks.
         self.names = [[*inspect.signature(type(x).forward).parameters][1:] for x in self.lm.layers]
         self.local = threading.local()

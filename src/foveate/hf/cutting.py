@@ -35,6 +35,9 @@ class Cutting(Shortening):
     def begin(self, hidden: Tensor, asked: Cut | None) -> Tensor:
         """Drop what an encoder cut has left nothing of; `asked` is that cut."""
         images = self.prompt.images
+        for i in images:
+            if i.sizes_N is not None:
+                self.size(i.row, upload(i.place_N, hidden.device), i.sizes_N.to(hidden.device))
         if any(len(i.alive) < i.tokens for i in images):
             slots = self.step.slots()
             hidden = self.shorten(
@@ -130,7 +133,7 @@ class Cutting(Shortening):
             )
 
         stays = choose(cut, [asked(i) for i in range(len(prompt.images))])
-        return [Taken(prompt.images[i], slots[i], kept, mix) for i, kept, mix in stays] or None
+        return [Taken(prompt.images[i], slots[i], kept, mix, cut.sized) for i, kept, mix in stays] or None
 
     def _relevance(self, cut: Cut, image: Image, features_NC: Tensor) -> Tensor:
         """Similarity of an image's tokens and its prompt's question, by the selector's text tower."""

@@ -105,7 +105,7 @@ class EncoderCut:
             texts = list(words(self.attachment, self.kind, [e.unit.tokens for e in chosen]))
         for number, kept, mix in choose(self.cut, [asked(e, t) for e, t in zip(chosen, texts, strict=True)]):
             e = chosen[number]
-            chosen[number] = Encoded(e.unit, e.signals, kept)
+            chosen[number] = Encoded(e.unit, e.signals, kept, mix if self.cut.sized else None)
             if mix is not None:
                 mixed[number] = mix
         return chosen, mixed

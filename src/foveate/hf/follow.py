@@ -29,6 +29,9 @@ def light(cuts: list[Kept], call: Mapping[str, Any], kernel: str, by: object) ->
     if embeds is None or (mask is not None and mask.ndim != 2) or compiled():
         return None
     b, l = embeds.shape[:2]
+    if any(kept.bias_BP is not None for kept in cuts):
+        # A bias on keys is a mask of each layer's own.
+        return None
     kept, told = cuts[0], cuts[0].told
     if not told.uniform and (b > 1 or l > 1 or kernel == "eager" or not told.free):
         # One token of one row sees all there is; others need masks of as many lengths as there are.
@@ -65,7 +68,8 @@ def settle(cache: Any, real: Callable[[], torch.Tensor], padded: bool) -> None:
     """
     cuts = cuts_of(cache)
     whole = len(cuts) == 1 and all(kept_of(cache, i) is not None for i in range(len(cache.layers)))
-    free = not padded and not any(kept.filled or kept.shift_B is not None for kept in cuts)
+    bound = any(kept.filled or kept.shift_B is not None or kept.bias_BP is not None for kept in cuts)
+    free = not padded and not bound
     told = Told(whole, free)
     for i, layer in enumerate(cache.layers):
         # Those that lost nothing as well: who may not go on must hear it from the first layer.

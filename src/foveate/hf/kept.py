@@ -54,6 +54,7 @@ class Kept:
         filled: there may be filler.
         told: what holds for the whole cache.
         mask_BT: where layers are uniform and rows padded, the padding mask of what is held.
+        bias_BP: what is added to the attention logits of each entry, or None.
     """
 
     def __init__(
@@ -64,7 +65,9 @@ class Kept:
         by_text: bool,
         guesses: int = 0,
         filled: bool | None = None,
+        bias_BP: Tensor | None = None,
     ) -> None:
+        self.bias_BP = bias_BP
         self.index_BP, self.covers, self.shift_B = index_BP, covers, shift_B
         self.by_text, self.guesses = by_text, guesses
         self.filled = bool((index_BP < 0).any()) if filled is None else filled
@@ -91,8 +94,8 @@ class Kept:
         """The same for other batch rows. Layers share one answer, so that they go on sharing."""
         if self._taken is None or self._taken[0] is not rows:
             i = rows.to(self.index_BP.device)
-            shift = None if self.shift_B is None else self.shift_B[i]
-            kept = Kept(self.index_BP[i], self.covers, shift, self.by_text, self.guesses, self.filled)
+            shift, bias = (None if x is None else x[i] for x in (self.shift_B, self.bias_BP))
+            kept = Kept(self.index_BP[i], self.covers, shift, self.by_text, self.guesses, self.filled, bias)
             self._taken = (rows, kept._like(self, None if self.mask_BT is None else self.mask_BT[i]))
         return self._taken[1]
 
@@ -111,7 +114,8 @@ class Kept:
                     "cache"
                 )
             left = max(0, self.guesses - n)
-            kept = Kept(self.index_BP[:, :-n], self.covers - n, self.shift_B, self.by_text, left, self.filled)
+            bias = None if self.bias_BP is None else self.bias_BP[:, :-n]
+            kept = Kept(self.index_BP[:, :-n], self.covers - n, self.shift_B, self.by_text, left, self.filled, bias)
             self._cropped = (n, kept._like(self, None if self.mask_BT is None else self.mask_BT[:, :-n]))
         return self._cropped[1]
 
@@ -125,6 +129,7 @@ def extend(
     by_text: bool = False,
     guesses: int = 0,
     filled: bool | None = None,
+    bias_BM: Tensor | None = None,
 ) -> Kept:
     """What a layer holds after a cut: what it held, then the kept ones of `new` more positions.
 
@@ -137,14 +142,23 @@ def extend(
         by_text: see `Kept`.
         guesses: see `Kept`.
         filled: whether there is filler among the new positions; None: look.
+        bias_BM: see `Kept`, of the new entries.
     """
     b, device = index_BM.shape[0], index_BM.device
     if old is None and not past:
-        return Kept(index_BM, new, shift_B, by_text, guesses, filled)
+        return Kept(index_BM, new, shift_B, by_text, guesses, filled, bias_BM)
     before = [] if old is None else [old.index_BP.to(device)]
     told = 0 if old is None else old.covers
     before.append(torch.arange(told, past, device=device).expand(b, -1))
     index_BP = torch.cat((*before, torch.where(index_BM >= 0, index_BM + past, -1)), 1)
     if filled is not None and old is not None:
         filled |= old.filled
-    return Kept(index_BP, past + new, shift_B, by_text, guesses, filled)
+    bias_BP = None
+    if bias_BM is not None or (old is not None and old.bias_BP is not None):
+        # Nothing is added to what stands for itself.
+        bias_BP = torch.zeros(index_BP.shape, device=device)
+        if old is not None and old.bias_BP is not None:
+            bias_BP[:, : old.bias_BP.shape[1]] = old.bias_BP.to(device)
+        if bias_BM is not None:
+            bias_BP[:, index_BP.shape[1] - bias_BM.shape[1] :] = bias_BM
+    return Kept(index_BP, past + new, shift_B, by_text, guesses, filled, bias_BP)

@@ -13,7 +13,7 @@ from torch import Tensor
 from foveate.hf.cache import kept_of
 from foveate.hf.cut_layers import is_recurrent
 from foveate.hf.kept import Kept, extend
-from foveate.hf.picking import RECURRENT, flat_masks, pick, pick_mask, renumber
+from foveate.hf.picking import RECURRENT, biased, flat_masks, pick, pick_mask, renumber
 from foveate.hf.segment import Segment, along, gather, inverse
 from foveate.hf.step import Step
 
@@ -55,7 +55,8 @@ class Layers:
         if self.flat and "position_ids" in named:
             named["position_ids"] = None
         kept = kept_of(step.cache, layer)
-        sees = self.keys(kept)
+        held = self.held(kept)
+        sees = None if held is None else held.index_BP
         attn = getattr(module, "self_attn", None)
         kind = getattr(attn, "layer_type", None) or getattr(attn, "use_rope", None)
         lent = getattr(attn, "is_kv_shared_layer", False)
@@ -69,18 +70,23 @@ class Layers:
                 if name != "hidden_states":
                     named[name] = self._argument(name, value, layer, rows, keys, sees if lent else None, kept, hidden)
             self._renumbered(named, kept, rows is not None, hidden)
+        if held is not None and held.bias_BP is not None and "attention_mask" in named:
+            bias_BK, mask = held.bias_BP, named["attention_mask"]
+            named["attention_mask"] = self._once(
+                (id(held),), mask, lambda: biased(mask, bias_BK, step.width(hidden), hidden.dtype, self.flat)
+            )
         self.before = step.segment, keys
 
-    def keys(self, kept: Kept | None) -> Tensor | None:
-        """Position of each key that a layer of the current segment sees, -1 for filler; None: all of them."""
+    def held(self, kept: Kept | None) -> Kept | None:
+        """What a layer of the current segment sees: the cache's entries, then this pass's. None: all there is."""
         step = self.step
         index = step.segment.index_BM
         if kept is None and index is None:
             return None
 
-        def make() -> Tensor:
+        def make() -> Kept:
             own = torch.arange(step.l, device=step.embeds.device).expand(step.b, -1) if index is None else index
-            return extend(kept, step.past, own, step.l, filled=False).index_BP
+            return extend(kept, step.past, own, step.l, filled=False, bias_BM=step.segment.bias_BM)
 
         return self._once(("keys", id(step.segment)), kept, make)
 

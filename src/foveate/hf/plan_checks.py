@@ -25,6 +25,7 @@ WHY = {
     "rotary": "its layers do not show queries and keys before rotation",
     "keys": "its layers do not show their keys before rotation",
     "kernel": "its attention can be heard under sdpa and eager alone",
+    "bias": "it is not known what its decoder adds to attention",
 }
 """Rule -> why a model refuses what others do."""
 
@@ -68,6 +69,8 @@ def check_plan(plan: Plan, family: Family, base: Any, lm: Any) -> None:
                 'reads cls_attn_BN, which is the attention received here (sms: score="attention")'
             ))  # fmt: skip
         check_reads(cut)
+        if cut.sized:
+            _check_bias(family, lm)
         if cut.at == "encoder" and family.joins_units and isinstance(cut.keep, int):
             raise _by("tiles", PlanError(
                 f"keep={cut.keep} tokens at the encoder, but {family.model_type} encodes an image as tiles and cannot "
@@ -80,7 +83,7 @@ def check_plan(plan: Plan, family: Family, base: Any, lm: Any) -> None:
                 f"layers, which have no keys of their own; cut before layer {first}"
             ))  # fmt: skip
         if reads & {"text_attn_BN", "prior_attn_BN"}:
-            _check_attention(cut.at, cut.select, lm, reads_projections(family, lm))
+            _check_attention(cut.at, cut.select, lm, reads_projections(family, lm) and not plan.sized)
         if reads & {"key_norm_BN", "text_norm_BT"}:
             if not isinstance(cut.at, int) or cut.at == 0:
                 raise PlanError(f"{who} reads the keys of the layer before layer 0; cut at 1 or later")
@@ -94,6 +97,20 @@ def check_plan(plan: Plan, family: Family, base: Any, lm: Any) -> None:
 def reads_projections(family: Family, lm: Any) -> bool:
     """Whether decoder attention is read from projections; else layers are listened to."""
     return family.plain(lm) and not has_windows(lm.config)
+
+
+def _check_bias(family: Family, lm: Any) -> None:
+    """Refuse log-size attention where it cannot be added."""
+    if not family.plain(lm):
+        raise _by("bias", PlanError(
+            f"sized(...) adds the sizes of merged tokens to attention, and what the layers of a {lm.config.model_type} "
+            "attend to is not known well enough for that; leave sized(...) out of the plan"
+        ))  # fmt: skip
+    if (kernel := lm.config._attn_implementation) not in KERNELS:
+        raise _by("kernel", PlanError(
+            f"sized(...) adds the sizes of merged tokens to attention as a mask of floats, which {kernel!r} does not "
+            f"take; load the model with attn_implementation={KERNELS[0]!r}, or leave sized(...) out of the plan"
+        ))  # fmt: skip
 
 
 def _check_unknown(plan: Plan, family: Family) -> None:

@@ -16,6 +16,7 @@ from foveate.errors import ModelError
 from foveate.geometry.base import Kind, Unit, join
 from foveate.hf.families.base import Family
 from foveate.ops.host import read
+from foveate.ops.merging import sizes
 from foveate.selection import Block, Grid
 
 
@@ -27,6 +28,16 @@ class Encoded:
     signals: dict[str, Tensor] = field(default_factory=dict)
     kept: Tensor | None = None
     """Places of what stays, ascending, wherever they are known; None where no encoder cut chose."""
+    mix: Tensor | None = None
+    """By which weights it merged, where attention is to know how many tokens each stands for."""
+
+    @property
+    def sizes_N(self) -> Tensor | None:
+        """How many tokens each of the original ones stands for, 1 where it is gone; None: one each."""
+        if self.mix is None or self.kept is None:
+            return None
+        one_N = self.mix.new_ones(self.unit.tokens, dtype=torch.float32)
+        return one_N.index_put((self.kept.to(one_N.device),), sizes(self.mix, one_N))
 
 
 @dataclass
@@ -51,6 +62,8 @@ class Image:
     chosen: list[tuple[int, Tensor]] = field(default_factory=list)
     """What an encoder cut kept of each unit, on the device, and where the unit begins; empty where known."""
     known: bool = True
+    sizes_N: Tensor | None = None
+    """As `Encoded` has it."""
 
     @property
     def tokens(self) -> int:
@@ -168,7 +181,7 @@ def locate(
             start += n
             # To where the language model begins: towers may be on another device.
             signals = {name: s.to(device) for name, s in e.signals.items()}
-            image = Image(here[0], 0, kind, e.unit.grid, place, torch.arange(n), signals, (n,))
+            image = Image(here[0], 0, kind, e.unit.grid, place, torch.arange(n), signals, (n,), sizes_N=e.sizes_N)
             if e.kept is not None:
                 image.alive, image.chosen = torch.arange(len(e.kept)), [(0, e.kept)]
                 image.known = False
@@ -227,6 +240,9 @@ def joined(images: list[Image]) -> list[Image]:
         last.grid = join([Unit(i.kind, i.tokens, i.grid) for i in (last, image)]).grid
         last.alive = torch.cat((last.alive, image.alive + n))
         last.units += image.units
+        if (some := image.sizes_N if last.sizes_N is None else last.sizes_N) is not None:
+            both = (some.new_ones(i.tokens) if i.sizes_N is None else i.sizes_N for i in (last, image))
+            last.sizes_N = torch.cat([*both])
         last.place_N = torch.cat((last.place_N, image.place_N))
         last.signals = {name: torch.cat((s, image.signals[name])) for name, s in last.signals.items()}
     return out

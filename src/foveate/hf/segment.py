@@ -20,6 +20,8 @@ class Segment:
     host_BM: Tensor | None = None
     """The same in host memory, as far as the host can know: of an image, places of its own in the right order, as many
     as are left. Text, lengths and where one image ends are as they are."""
+    bias_BM: Tensor | None = None
+    """What is added to the attention logits of each token as a key; None: nothing."""
     tables: dict[Any, Any] = field(default_factory=dict)
 
     @cached_property

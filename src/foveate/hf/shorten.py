@@ -16,6 +16,7 @@ from foveate.hf.prompt import Image, Prompt, anchored, squeeze_index
 from foveate.hf.segment import Segment, along, gather, inverse
 from foveate.hf.step import Step
 from foveate.ops.host import rows_of, upload
+from foveate.ops.merging import sizes
 from foveate.ops.precise import precise
 
 
@@ -29,6 +30,8 @@ class Taken:
     kept: Tensor
     """Which of these stay."""
     mix: Tensor | None
+    sized: bool = False
+    """Whether attention is to know how many tokens a mixed one stands for."""
 
     @property
     def far(self) -> bool:
@@ -65,8 +68,23 @@ class Shortening:
             with precise(hidden.device):
                 states = t.mix.to(hidden.dtype) @ rows_of(hidden, row, t.slots)
             out[row, upload(slots, out.device)] = states
-            step.mixes.append((row, before, self._places(row, slots), t.mix))
+            after = self._places(row, slots)
+            step.mixes.append((row, before, after, t.mix))
+            if t.sized:
+                self.size(row, after, sizes(t.mix.to(after.device), self.sizes_BL()[row, before]))
+        if step.sizes_BL is not None:
+            bias_BM = gather(step.sizes_BL.log(), step.segment.safe_BM)
+            step.segment.bias_BM = bias_BM.masked_fill(index_BM < 0, 0) if filled else bias_BM
         return out
+
+    def sizes_BL(self) -> Tensor:
+        """How many tokens each place stands for."""
+        sizes_BL = self.step.sizes_BL
+        return torch.ones(self.step.b, self.step.l, device=self.step.embeds.device) if sizes_BL is None else sizes_BL
+
+    def size(self, row: int, places: Tensor, sizes_K: Tensor) -> None:
+        """Note how many tokens some places stand for. Earlier segments keep what they were told."""
+        self.step.sizes_BL = self.sizes_BL().index_put((torch.full_like(places, row), places), sizes_K)
 
     def _drop(self, taken: Taken) -> Tensor:
         """Note what of an image stays: its places, the prompt's last token apart."""

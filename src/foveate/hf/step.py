@@ -61,6 +61,8 @@ class Step:
         self._slots: tuple[Segment, Tensor] | None = None
         self.mixes: list[tuple[int, Tensor, Tensor, Tensor]] = []
         """(row, places before, places after, weights) of tokens that were merged, in order."""
+        self.sizes_BL: Tensor | None = None
+        """How many tokens each place stands for, where attention is to know; None: one each."""
 
     # -- geometry
 
@@ -258,8 +260,9 @@ class Step:
             if key not in told:
                 shift = self.shift(old, segment)
                 told[key] = extend(
-                    old, self.past, segment.index_BM, self.l, shift, self.by_text, self.guesses, segment.filled
-                )
+                    old, self.past, segment.index_BM, self.l, shift, self.by_text, self.guesses, segment.filled,
+                    segment.bias_BM,
+                )  # fmt: skip
             if isinstance(layer, Cuttable):
                 layer.kept = told[key]
             else:

@@ -10,11 +10,11 @@ A floor under an image's count, and one total for the images of a prompt, are no
 
 RESTORE, arXiv 2606.01711 (cvlab-yonsei/RESTORE @ 9b27e687a2b877d6facacae093b8d9686afa5c6f is GPL-3.0 and was not read):
 the same anchors, groups, positions and rows on every stored case, with as_released=True for the release's mask, which
-is the paper's Eq. 6 turned round. Its log-size bias on attention is not here: it needs an additive mask in every layer
-and in decoding, which FlashAttention does not take. By the paper's own ablation groups and positions without it lose
-6 points where all three gain 4, so `merged` is the one to use alone.
+is the paper's Eq. 6 turned round. Its bias on attention is a switch of its own (`sized.py`): by the paper's ablation
+groups and positions without it lose 6 points where all three gain 4, so `merged` is the one to use alone.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -31,7 +31,7 @@ from foveate.selection import Attention, Knob, Selection, Selector, TokenView
 
 
 @dataclass(frozen=True)
-class _Wrapper:
+class Wrapper:
     """A selector around another."""
 
     select: Selector
@@ -55,7 +55,7 @@ class _Wrapper:
 
 
 @dataclass(frozen=True)
-class Merged(_Wrapper):
+class Merged(Wrapper):
     """Every dropped token is averaged into the kept one it is most like.
 
     Args:
@@ -81,7 +81,7 @@ class Merged(_Wrapper):
 
 
 @dataclass(frozen=True)
-class Restored(_Wrapper):
+class Restored(Wrapper):
     """A share of the count goes to groups of dropped tokens, each at the place of its median member.
 
     Args:
@@ -133,7 +133,7 @@ class Restored(_Wrapper):
 
 
 @dataclass(frozen=True)
-class Counted(_Wrapper):
+class Counted(Wrapper):
     """As many tokens as score at least `times` the mean, at most k; which ones, the selector inside says.
 
     OccamToken's policy (arXiv 2605.29657) with the mean in the place of its register, which stock towers do not have.
@@ -196,7 +196,7 @@ def merged(plan: Plan, least: float = -1.0) -> Plan:
         plan: any, over images.
         least: the cosine below which a token joins nobody.
     """
-    return _each(plan, lambda cut: Merged(cut.select, least))
+    return each_cut(plan, lambda cut: Merged(cut.select, least))
 
 
 def restored(plan: Plan, gamma: float = 0.5, as_released: bool = False) -> Plan:
@@ -207,7 +207,7 @@ def restored(plan: Plan, gamma: float = 0.5, as_released: bool = False) -> Plan:
         gamma: the share of the count that the selector itself chooses.
         as_released: the released code's mask, which is the paper's turned round.
     """
-    return _each(plan, lambda cut: Restored(cut.select, gamma, as_released))
+    return each_cut(plan, lambda cut: Restored(cut.select, gamma, as_released))
 
 
 def counted(
@@ -221,10 +221,15 @@ def counted(
         field: the score that is counted by.
         least: no image keeps fewer.
     """
-    return _each(plan, lambda cut: Counted(cut.select, times, field, least))
+    return each_cut(plan, lambda cut: Counted(cut.select, times, field, least))
 
 
-def _each(plan: Plan, wrap: Any) -> Plan:
+def each_cut(plan: Plan, wrap: Callable[[Cut], Selector]) -> Plan:
+    """The plan with every cut's selector wrapped.
+
+    Raises:
+        PlanError: a cut over the whole prompt.
+    """
     for cut in plan.cuts:
         if cut.over == "prompt":
             raise PlanError(f"the cut at {cut.at!r} chooses over the whole prompt; switches are for images")

@@ -34,6 +34,18 @@ def averaged(keep_BN: Tensor, home_BN: Tensor, weight_BN: Tensor | None = None, 
     return mix_BKN / mix_BKN.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
+def sizes(mix_KN: Tensor, before_N: Tensor) -> Tensor:
+    """How many tokens each mixed one stands for, [K], at least 1: each of them counts once, by its shares of weight.
+
+    Args:
+        mix_KN: the weights; a token that goes into nobody is lost.
+        before_N: how many each of them stood for.
+    """
+    share_KN = mix_KN.abs().float()
+    share_KN = share_KN / share_KN.sum(0).clamp(min=torch.finfo(torch.float32).tiny)
+    return (share_KN @ before_N.float()).clamp(min=1)
+
+
 def nearest_kept(x_BND: Tensor, keep_BN: Tensor, at_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The kept token most like each token, and the cosine to it; kept tokens are their own. Ties: the lower index.
 

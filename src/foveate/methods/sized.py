@@ -1,0 +1,58 @@
+"""A token that stands for many weighs as many: log(size) on the logits of its key, in every layer and while decoding.
+
+    plan = sized(merged(divprune(keep=64)))      # size: how many tokens were merged into each
+    plan = sized(restored(divprune(keep=64)))    # RESTORE: groups, their places and their weight
+
+RESTORE, arXiv 2606.01711 (ToMe's proportional attention, arXiv 2210.09461, is the same term inside a tower). k equal
+tokens at one place, merged, are then seen as all k were. Sizes add up over cuts, go with the cache into decoding and
+later turns, and are read off the weights by which a selector mixes: each token counts once, by its shares of weight.
+
+Differences: RESTORE multiplies the size by 2 - D, D being how far rotation alone turns a key away at that distance; at
+prefill only, between words too. That term is not here.
+
+Cost: attention gets a mask of floats. So PyTorch's SDPA takes another kernel than without a mask, with M x M entries of
+memory for M tokens, and decoding runs with hooks on the layers; FlashAttention, which adds nothing, is refused.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from foveate.errors import PlanError
+from foveate.methods.switches import Wrapper, each_cut
+from foveate.plan import Plan
+from foveate.selection import Selection, TokenView
+
+
+@dataclass(frozen=True)
+class Sized(Wrapper):
+    """As the selector inside; the engine adds log(size) to attention."""
+
+    sized: ClassVar[bool] = True
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """As the selector inside."""
+        return self.select.reads
+
+    def __call__(self, view: TokenView, k: int) -> Selection:
+        """As the selector inside, which has to merge.
+
+        Raises:
+            PlanError: it has dropped tokens and merged none.
+        """
+        answer = self.select(view, k)
+        if answer.mix_BKN is None and (k < view.shape[1] or not bool(answer.keep_BN.all())):
+            raise PlanError(
+                f"{type(self.select).__name__} merges no tokens, so each stands for itself; wrap it first: "
+                "sized(merged(...)) or sized(restored(...))"
+            )
+        return answer
+
+
+def sized(plan: Plan) -> Plan:
+    """The plan with attention that knows how many tokens each merged one stands for. Hugging Face engine only.
+
+    Args:
+        plan: any whose selectors merge, over images.
+    """
+    return each_cut(plan, lambda cut: Sized(cut.select))
