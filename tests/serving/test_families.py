@@ -1,13 +1,18 @@
 """Tiny random models of the other families: served answers and kept tokens are Hugging Face's."""
 
+import json
+
 import numpy as np
 import pytest
 from engines_of_vllm import NAME, ask, same
 from PIL import Image
 
 from foveate import methods
+from foveate.cut import Cut
 from foveate.data import Example
 from foveate.engines.score import answer
+from foveate.methods.divprune import Farthest
+from foveate.plan import Plan
 
 pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
 pytest.importorskip("torchvision", reason="their processors need torchvision")
@@ -30,10 +35,24 @@ def asked():
 @pytest.mark.parametrize("name", list(PLANS))
 def test_a_random_model_is_served_as_hugging_face_runs_it(instrument, reference, asked, kept, name):
     plan = None if name == "all" else methods.METHODS[name](keep=PLANS[name])
+    agree(instrument[1], reference, asked, kept, plan, "all" if plan is None else {"method": name, "keep": PLANS[name]})
+
+
+def test_a_cut_at_the_encoder_reads_the_last_layer_of_the_tower(instrument, reference, asked, kept):
+    plan = Plan((Cut("encoder", Farthest(), 6),))
+    wish = json.loads(plan.to_json())
+    if not NAME.startswith("qwen"):
+        with pytest.raises(ValueError, match="tile by tile"):
+            ask(instrument[1], asked[:1], wish)
+        return
+    agree(instrument[1], reference, asked, kept, plan, wish)
+
+
+def agree(llm, reference, asked, kept, plan, wish):
+    """Kept tokens and answers, question by question."""
     wanted = [answer(reference, [e], plan, 6)[0] for e in asked]
-    wish = "all" if plan is None else {"method": name, "keep": PLANS[name]}
     # Random models say anything, the end token too; those of Hugging Face here know none.
-    got = ask(instrument[1], asked, wish, tokens=6, ignore_eos=True)
+    got = ask(llm, asked, wish, tokens=6, ignore_eos=True)
     # An image that keeps all it has is not chosen among.
     cuts = [(s.images[0].cuts[-1].kept, s.images[0].tokens) for s in wanted if plan is not None]
     assert kept == [list(which) for which, tokens in cuts if len(which) < tokens]

@@ -1,6 +1,7 @@
 """One server over HTTP, started by `foveate serve`: what clients may ask, and that one's mistakes are its own."""
 
 import json
+import os
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,12 +16,43 @@ pytest.importorskip("vllm", reason="vLLM is not installed here: make test-vllm")
 PLAN = {"method": "divprune", "keep": 64}
 
 
+BREAKS = 13
+"""Tokens at which the method of `fragile` fails."""
+FRAGILE = f"""
+from dataclasses import dataclass
+
+from foveate.cut import Cut
+from foveate.methods.divprune import Farthest
+from foveate.plan import Plan
+
+
+@dataclass(frozen=True)
+class Fragile(Farthest):
+    def __call__(self, view, k):
+        if k == {BREAKS}:
+            raise RuntimeError("fragile")
+        return super().__call__(view, k)
+
+
+def fragile(keep):
+    return Plan((Cut("input", Fragile(), keep),))
+"""
+
+
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
-    log = tmp_path_factory.mktemp("server") / "log"
-    with serving(MODELS["llava"], log, "--method", "divprune", "--keep", "64", "--image-tokens", "200") as address:
-        assert "costs 64 tokens instead of 200" in log.read_text()
-        yield address
+    """A server whose method comes from a package beside Foveate, and fails at one count."""
+    home = tmp_path_factory.mktemp("server")
+    (home / "fragile.py").write_text(FRAGILE)
+    (home / "fragile-1.dist-info").mkdir()
+    (home / "fragile-1.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: fragile\nVersion: 1\n")
+    (home / "fragile-1.dist-info" / "entry_points.txt").write_text("[foveate.methods]\nfragile = fragile:fragile\n")
+    log = home / "log"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(home), prepend=os.pathsep)
+        with serving(MODELS["llava"], log, "--method", "fragile", "--keep", "64", "--image-tokens", "200") as address:
+            assert "costs 64 tokens instead of 200" in log.read_text()
+            yield address
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +82,18 @@ def test_the_default_a_wish_and_the_servers_limit(url, asked):
 def test_what_cannot_be_is_refused_with_the_reason(url, asked, plan, why):
     status, _, said = post(url, body(asked[0], plan))
     assert status == 400 and why in said
+
+
+def test_a_choice_that_fails_is_an_error_of_its_own_request(url, asked):
+    alone = post(url, body(asked[0]))
+    good, bad = [body(e) for e in asked[:4]], [body(e, {"image_tokens": BREAKS}) for e in asked[:4]]
+    with ThreadPoolExecutor(8) as pool:
+        right, wrong = [pool.submit(post, url, b) for b in good], [pool.submit(post, url, b) for b in bad]
+        assert [f.result()[0] for f in right] == [200] * 4
+        assert [f.result()[0] for f in wrong] == [500] * 4, "what was said of the wrong tokens is not an answer"
+    assert post(url, body(asked[0], {"image_tokens": BREAKS}))[0] == 500, "nor later"
+    assert post(url, body(asked[0], {"image_tokens": BREAKS + 1}))[0] == 200
+    assert post(url, body(asked[0])) == alone
 
 
 def test_one_clients_mistakes_are_its_own(url, asked):

@@ -8,7 +8,7 @@ import torch
 
 from foveate import methods
 from foveate.engines.vllm.filling import at_cap, fill, merges
-from foveate.engines.vllm.hook import MODELS, PREFIX, TESTED, check_version, renamed, vllm_version
+from foveate.engines.vllm.hook import PREFIX, TESTED, check_version, renamed
 from foveate.engines.vllm.limits import check_room, make_room
 from foveate.engines.vllm.settings import Order, Wish, order, parse, question_ids, read, write
 from foveate.errors import FoveateError, ModelError, PlanError
@@ -184,7 +184,9 @@ def test_versions_and_models_are_refused_only_by_name(monkeypatch):
     monkeypatch.setattr(hook, "vllm_version", lambda: "9.9")
     with pytest.raises(ModelError, match=r"this is vLLM 9\.9.*tested with 0\.32"):
         check_version()
-    assert set(MODELS) and isinstance(vllm_version(), str)
+    monkeypatch.setattr(hook, "vllm_version", lambda: None)
+    with pytest.raises(ModelError, match=r"not installed here; pip install 'foveate\[vllm\]'"):
+        check_version()
 
 
 def test_registering_never_stops_a_vllm(monkeypatch):

