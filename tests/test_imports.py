@@ -43,7 +43,7 @@ MAY = {
     "viz": f"{CORE} files hf geometry",
     "tiny": f"{CORE} data files hf geometry",
     "samples": "engines files tiny",
-    "search": f"{CORE} fields methods hf engines data files metrics geometry",
+    "search": f"{CORE} fields methods servable hf engines data files metrics geometry",
     "pointer.train": f"{CORE} pointer methods hf engines data files metrics question",
     "bench": f"{CORE} methods hf geometry engines data files images metrics tiny viz __version__",
     "ui": f"{CORE} methods hf engines data files viz bench search",

@@ -11,11 +11,13 @@ from foveate.data import Example
 from foveate.search import session as module
 from foveate.search.auto import choose, explore, front
 from foveate.search.halves import split
+from foveate.search.knobs import SERVED
 from foveate.search.outcome import Outcome
 from foveate.search.plot import draw, schedule_of
 from foveate.search.schedules import Effort, find_schedule, find_slope
 from foveate.search.session import Facts, Session
 from foveate.search.study import Study
+from foveate.servable import servable
 
 DEPTH, TOKENS = 8, 576
 NEEDS = [576, 128, 64, 24, 24, 4, 1, 0]
@@ -122,6 +124,12 @@ def test_auto_gives_the_cheapest_that_is_proven(begin):
     assert cheap.made["visual_flops"] <= 0.25
     within = [p.loss for p in points if p.cost <= 0.25]
     assert cheap.made["search"]["loss"] == pytest.approx(min(within))
+
+
+def test_what_is_looked_for_among_servable_plans_can_be_served(begin):
+    points = explore(begin("served"), 15, near=0.3, served=True)
+    assert {p.method for p in points} == set(SERVED)
+    assert [servable(p.plan) for p in points] == [None] * 15
 
 
 @pytest.mark.parametrize(

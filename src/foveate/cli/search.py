@@ -28,6 +28,8 @@ _EXAMPLES = f"""
 
   foveate search auto --model ./llava --data mine.jsonl --max-loss 0.01 --out plan.json
 
+  foveate search auto --model ./llava --data mine.jsonl --max-loss 0.01 --servable --out plan.json
+
   foveate run --plan plan.json --image a.jpg --prompt "..."
 {_COMMON}"""
 
@@ -167,6 +169,7 @@ def auto(
     budget: Annotated[float | None, typer.Option(help="Cost allowed, a share. The plan that loses least.")] = None,
     cost: Annotated[str, typer.Option(help="flops, budget (mean tokens) or seconds (of prefill, measured).")] = "flops",
     confidence: Annotated[float, typer.Option(help="Of what is promised.")] = 0.95,
+    servable: Annotated[bool, typer.Option("--servable", help="Only plans that 'foveate serve' can serve.")] = False,
     trials: Trials = 60, study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16,
     memory: Memory = 2.0, device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32,
     as_json: Json = False, helper: Helper = False,
@@ -190,10 +193,10 @@ def auto(
         elif max_loss is not None and not max_loss > 0:
             raise FoveateError(f"--max-loss is {max_loss}; give nats a token above 0")
 
-    settings = {"cost": cost, "trials": trials}
+    settings = {"cost": cost, "trials": trials} | ({"servable": True} if servable else {})
 
     def find(session: Any) -> "Plan":
-        points = search.explore(session, trials, jobs, cost, seed, budget)  # type: ignore[arg-type]
+        points = search.explore(session, trials, jobs, cost, seed, budget, servable)  # type: ignore[arg-type]
         return search.choose(session, points, max_loss, budget, confidence, settings)
 
     _search("auto", Common.of(ctx), settings, check, find)

@@ -43,7 +43,13 @@ class Point:
 
 
 def explore(
-    session: Session, trials: int = 60, width: int = 1, cost: Cost = "flops", seed: int = 0, near: float | None = None
+    session: Session,
+    trials: int = 60,
+    width: int = 1,
+    cost: Cost = "flops",
+    seed: int = 0,
+    near: float | None = None,
+    served: bool = False,
 ) -> list[Point]:
     """Try plans on the search half; all that were tried, in order.
 
@@ -54,21 +60,22 @@ def explore(
         cost: what is made small beside the loss.
         seed: of the optimiser.
         near: the cost that is asked for: the first trials are every method just below it, and not by lot.
+        served: try only what a server can carry out.
 
     Raises:
         FoveateError: fewer than one trial.
     """
     if trials < 1:
         raise FoveateError(f"trials is {trials}; at least 1 is needed")
-    draw = space(session.depth)
+    draw, names = space(session.depth, served), list(knobs(served))
     known: list[tuple[dict[str, Any], list[float]]] = []
     points: list[Point] = []
-    start = [] if near is None else [usual(name, _BELOW * near) for name in knobs()]
+    start = [] if near is None else [usual(name, _BELOW * near) for name in names]
     while len(points) < trials:
         count = min(width, trials - len(points))
         new = start[len(points) : len(points) + count]
         if left := count - len(new):
-            new = new + propose(draw, known, left, seed * 1000 + len(known), "tpe", startup=2 * len(knobs()))
+            new = new + propose(draw, known, left, seed * 1000 + len(known), "tpe", startup=2 * len(names))
         drawn = [values_of(draw, p) for p in new]
         plans = [method(d["method"], **d["options"]) for d in drawn]
         outcomes = session.search.evaluate(plans)

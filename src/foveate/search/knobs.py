@@ -3,16 +3,22 @@
 from collections.abc import Callable
 from typing import Any
 
-from foveate.methods.registry import offered
+from foveate.methods.registry import method, offered
+from foveate.servable import servable
 
 KEEP = (0.01, 1.0)
 
 
-def space(depth: int) -> Callable[[Any], dict[str, Any]]:
-    """Methods and their knobs, for a model of so many layers. `keep` is drawn above what the method can meet."""
+def space(depth: int, served: bool = False) -> Callable[[Any], dict[str, Any]]:
+    """Methods and their knobs, for a model of so many layers. `keep` is drawn above what the method can meet.
+
+    Args:
+        depth: decoder layers.
+        served: only what a server can carry out.
+    """
+    known = knobs(served)
 
     def draw(trial: Any) -> dict[str, Any]:
-        known = knobs()
         name = trial.suggest_categorical("method", list(known))
         share = trial.suggest_float("keep", *KEEP, log=True)
         return {"method": name, "options": known[name](trial, share, depth)}
@@ -59,9 +65,15 @@ KNOBS: dict[str, Callable[[Any, float, int], dict[str, Any]]] = {
 """Method -> (trial, share to keep, depth) -> its options."""
 
 
-def knobs() -> dict[str, Callable[[Any, float, int], dict[str, Any]]]:
+SERVED = ("divprune", "fastervlm", "gots", "scope", "cdpruner")
+"""One cut before the LLM, each another idea: what is tried where the plan is to be served."""
+
+
+def knobs(served: bool = False) -> dict[str, Callable[[Any, float, int], dict[str, Any]]]:
     """The methods that are tried: those above, and with nothing but `keep` those that installed packages offer."""
-    return KNOBS | dict.fromkeys(offered(), _plain)
+    if not served:
+        return KNOBS | dict.fromkeys(offered(), _plain)
+    return dict.fromkeys((*SERVED, *(n for n in offered() if servable(method(n, keep=0.5)) is None)), _plain)
 
 
 def usual(name: str, share: float) -> dict[str, Any]:
