@@ -14,7 +14,6 @@ from foveate.search import auto
 from foveate.search.halves import split
 from foveate.search.session import Session
 from foveate.search.study import Study
-from foveate.servable import servable
 
 
 def main(model: str, examples: str, file: str, picture: str) -> None:
@@ -22,9 +21,8 @@ def main(model: str, examples: str, file: str, picture: str) -> None:
     if not Path(file).is_file():
         study = Study(f"{file}.study", "search", {"model": model, "data": examples})
         session = Session(hf.load(model), split(data.load(examples)), "agreement", study, max_new_tokens=8)
-        tried = auto.explore(session, trials=2, near=0.25)  # more trials find better plans
-        served = [point for point in tried if servable(point.plan) is None]  # one cut before the LLM
-        files.write(file, auto.choose(session, served, budget=0.25).to_json().encode())
+        tried = auto.explore(session, trials=2, near=0.25, served=True)  # more trials find better plans
+        files.write(file, auto.choose(session, tried, budget=0.25).to_json().encode())
     plan = json.loads(Path(file).read_text())
     print(plan["note"])
 

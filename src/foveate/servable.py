@@ -4,8 +4,8 @@ from foveate.errors import PlanError, SignalError
 from foveate.fields import ENCODER_FIELDS, check_reads
 from foveate.plan import Plan
 
-SERVED_FIELDS = ENCODER_FIELDS | {"text_BTD"}
-"""What can be known of an image where its embeddings are made: its own tower's signals, and the prompt's words."""
+SERVED_FIELDS = ENCODER_FIELDS - {"first_attn_BN"}
+"""What is known of an image where its embeddings are made: what its tower's end shows, and the prompt's words."""
 
 
 def check_servable(plan: Plan) -> None:
@@ -40,7 +40,7 @@ def check_servable(plan: Plan) -> None:
         )
     if unknown := frozenset(cut.select.reads) - SERVED_FIELDS:
         raise SignalError(
-            f"{type(cut.select).__name__} reads {', '.join(sorted(unknown))}, which exists inside the LLM only; {way}"
+            f"{type(cut.select).__name__} reads {', '.join(sorted(unknown))}, which a server does not see; {way}"
         )
 
 

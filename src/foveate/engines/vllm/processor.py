@@ -106,11 +106,6 @@ class Pruned:
                 'per="prompt" counts the images of a request together, before their sizes are known here; give each '
                 'its keep, and the request a budget: "request_tokens"'
             )
-        if "first_attn_BN" in cut.select.reads:
-            raise SignalError(
-                f"{who} reads first_attn_BN, the attention of the tower's first layer, which is not recorded here; use "
-                "a method that reads cls_attn_BN"
-            )
         if cut.at == "encoder" and merges(cut.select):
             raise PlanError(
                 f'{who} merges tokens before the projector, and a server chooses behind it; cut at "input" instead'
