@@ -12,7 +12,10 @@ def test_one_cut_before_the_llm_can_be_served(name):
     assert servable(METHODS[name](0.25)) is None
 
 
-@pytest.mark.parametrize(("name", "why"), [("fastv", "inside the LLM"), ("pyramiddrop", "one cut, not"), ("hired", "first_attn_BN, which a server")])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("fastv", "inside the LLM"), ("pyramiddrop", "one cut, not"), ("hired", "first_attn_BN, which a server")],
+)
 def test_what_a_server_cannot_do_is_refused(name, why):
     assert why in servable(METHODS[name](0.25))
 
