@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from foveate import Cut, ModelError, Plan, PlanError, attach
 from foveate.hf.families import FAMILIES
 from foveate.hf.plan_checks import check_plan
+from foveate.hf.sizing import nearness
 from foveate.methods import METHODS
 from foveate.methods.sized import Sized, sized
 from foveate.methods.switches import merged
@@ -18,6 +19,7 @@ from foveate.selection import Attention, Selection
 from foveate.servable import servable
 from laws.test_laws import STEPS, generate, mixed, places
 from masked import SIZES, masked
+from reference.cases import Case
 from zoo import DEPTH, NAMES, QWEN, Row, batch, shared
 from zoo import SIZES as PICTURES
 
@@ -38,6 +40,10 @@ class Runs:
         if self.faint:
             return Selection(keep_BN, mixture(keep_BN, home_BN, keep_BN.float().clamp(min=1e-20)))
         return Selection(keep_BN, averaged(keep_BN, home_BN))
+
+
+def inside():
+    return Plan((Cut("input", Runs(), 0.5),), positions="original")
 
 
 def runs(*cuts):
@@ -205,6 +211,49 @@ def test_a_later_cut_sees_the_attention_there_is():
     kept = torch.arange(12) * 36 // 12
     where = places("llava", b)[0, 0][kept]
     assert_close(seen[0][0], maps[1][0, :, -1, where].mean(0), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_distances_are_added_between_all_pairs_at_the_prefill(name):
+    """Against the formula, pair by pair: what a layer's attention adds to its scores."""
+    eager, b = shared(name, "eager"), batch(name, [Row([3, ("image", PICTURES[name][0]), 9], 2)])
+    lm, seen = eager.model.language_model, {}
+
+    def spy(_module, _args, kwargs):
+        seen["mask"], seen["table"] = kwargs["attention_mask"], kwargs["position_embeddings"]
+
+    masks = {}
+    handle = lm.layers[1].self_attn.register_forward_pre_hook(spy, with_kwargs=True)
+    for far in (False, True):
+        with torch.no_grad(), attach(eager, sized(inside(), far)):
+            eager(**b.inputs)
+        masks[far] = seen["mask"][0, 0]
+    handle.remove()
+    got = (masks[True] - masks[False]).tril().exp()
+    # Rotating a vector of ones by two places' tables and multiplying is the sum of cosines of the difference.
+    cos, sin = (t[0, :, : t.shape[-1] // 2] for t in seen["table"])
+    alike = cos @ cos.T + sin @ sin.T
+    if name not in QWEN:
+        assert_close(got, (2 - alike / cos.shape[1]).tril() + torch.ones_like(got).triu(1), rtol=1e-4, atol=1e-4)
+    assert_close(got.diagonal(), torch.ones(len(got)))
+    assert got.min() > 0.99 and got.max() > 1.2
+    with torch.no_grad(), attach(eager, sized(inside(), True)):
+        told = generate(eager, b)
+    with torch.no_grad(), attach(shared(name), sized(inside(), True)):
+        same = generate(shared(name), b)
+    assert all(torch.allclose(x, y, rtol=1e-4, atol=2e-5) for x, y in zip(told.logits, same.logits, strict=True))
+
+
+def test_the_decay_is_the_published_one():
+    """At head dimension 128 and base 10,000, the values computed in float64 from the paper's formula; and by axes."""
+    case = Case("restore", "q4")
+    far, want = case["distance"], case["log_term"]
+    rotary = SimpleNamespace(inv_freq=10000.0 ** (-2 * torch.arange(64).double() / 128))
+    assert_close(nearness(far, rotary, None)[:, 0], want, rtol=1e-9, atol=1e-9)
+    axes = torch.stack((far, far * 0, far))
+    config = SimpleNamespace(rope_parameters={"mrope_section": [16, 24, 24]})
+    decay = (16 + 24) / 64 * case["decay"] + 24 / 64
+    assert_close(nearness(axes, rotary, config)[:, 0], (2 - decay).log(), rtol=1e-9, atol=1e-9)
 
 
 def test_every_token_counts_once():

@@ -13,8 +13,9 @@ from torch import Tensor
 from foveate.hf.cache import kept_of
 from foveate.hf.cut_layers import is_recurrent
 from foveate.hf.kept import Kept, extend
-from foveate.hf.picking import RECURRENT, biased, flat_masks, pick, pick_mask, renumber
+from foveate.hf.picking import RECURRENT, flat_masks, pick, pick_mask, renumber
 from foveate.hf.segment import Segment, along, gather, inverse
+from foveate.hf.sizing import biased, nearness
 from foveate.hf.step import Step
 
 
@@ -71,11 +72,18 @@ class Layers:
                     named[name] = self._argument(name, value, layer, rows, keys, sees if lent else None, kept, hidden)
             self._renumbered(named, kept, rows is not None, hidden)
         if held is not None and held.bias_BP is not None and "attention_mask" in named:
-            bias_BK, mask = held.bias_BP, named["attention_mask"]
-            named["attention_mask"] = self._once(
-                (id(held),), mask, lambda: biased(mask, bias_BK, step.width(hidden), hidden.dtype, self.flat)
-            )
+            named["attention_mask"] = self._biased(named["attention_mask"], held.bias_BP, kept, hidden)
         self.before = step.segment, keys
+
+    def _biased(self, mask: Any, bias_BK: Tensor, kept: Kept | None, hidden: Tensor) -> Tensor:
+        step = self.step
+
+        def make() -> Tensor:
+            far = step.distance and not step.past
+            near = nearness(step.positions(kept, step.segment), step.lm.rotary_emb, step.lm.config) if far else None
+            return biased(mask, bias_BK, step.width(hidden), hidden.dtype, self.flat, near)
+
+        return self._once((id(bias_BK),), mask, make)  # type: ignore[no-any-return]
 
     def held(self, kept: Kept | None) -> Kept | None:
         """What a layer of the current segment sees: the cache's entries, then this pass's. None: all there is."""

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, flash_attention_mask
 
-from foveate.errors import ModelError
-
 RECURRENT = ("linear_attention", "conv", "mamba", "moe", "mlp")
 """Layer types, as configs name them, that do not attend: their masks, if any, are of padding."""
 
@@ -81,34 +79,6 @@ def pick_mask(
         return ((keys.unsqueeze(1) <= at.to(keys.device).unsqueeze(2)) & there.unsqueeze(1)).unsqueeze(1)
     out, away = pick(mask, rows_BM, keys, total), ~there[:, None, None]
     return out & ~away if out.dtype == torch.bool else out.masked_fill(away, torch.finfo(out.dtype).min)
-
-
-def biased(mask: Tensor | None, bias_BK: Tensor, queries: int, dtype: torch.dtype, flat: bool) -> Tensor:
-    """A layer's mask with something added to the logits of its keys: [B, H, M, K], of the states' type.
-
-    Args:
-        mask: [B or 1, H, M, K] of either kind, or None: plainly causal, the queries being the last keys.
-        bias_BK: what is added, 0 or more.
-        queries: M.
-        dtype: of the states.
-        flat: the kernel takes padding masks.
-
-    Raises:
-        ModelError: a kernel that adds nothing.
-    """
-    if flat or (mask is not None and mask.ndim != 4):
-        raise ModelError(
-            "attention is to know how many tokens each one stands for, and this kernel adds nothing to its logits; "
-            'call model.set_attn_implementation("sdpa"), or leave sized(...) out of the plan'
-        )
-    keys = bias_BK.shape[1]
-    if mask is None:
-        at = torch.arange(keys, device=bias_BK.device)
-        mask = (at <= at[keys - queries :, None])[None, None]
-    bias = bias_BK.to(mask.device, dtype)[:, None, None]
-    if mask.dtype != torch.bool:
-        return mask + bias
-    return torch.where(mask, bias, torch.finfo(dtype).min)
 
 
 def renumber(chosen_BMT: Tensor, old_BK: Tensor, new_BK: Tensor, total: int) -> Tensor:

@@ -63,6 +63,8 @@ class Step:
         """(row, places before, places after, weights) of tokens that were merged, in order."""
         self.sizes_BL: Tensor | None = None
         """How many tokens each place stands for, where attention is to know; None: one each."""
+        self.distance = False
+        """Whether it is to know how far tokens are apart as well."""
 
     # -- geometry
 
