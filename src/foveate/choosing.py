@@ -56,8 +56,13 @@ class Stay(NamedTuple):
     """Each kept slot as a weighted sum of those that were left: [k, left]; None: as they are."""
 
 
-def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
+def choose(cut: Cut, asked: Sequence[Asked], most: Sequence[int] | None = None) -> list[Stay]:
     """Ask the selector about every record, a batch for each group of equal shape.
+
+    Args:
+        cut: where and how many.
+        asked: the records.
+        most: what `counts` says of them, where it was asked already.
 
     Returns:
         An answer for each record that loses something.
@@ -69,8 +74,8 @@ def choose(cut: Cut, asked: Sequence[Asked]) -> list[Stay]:
     groups: dict[tuple[int, int, tuple[int, ...], bool, Any], list[int]] = defaultdict(list)
     out: list[Stay] = []
     answers: list[tuple[list[int], int, Selection]] = []
-    for i, (one, most) in enumerate(zip(asked, counts(cut, asked), strict=True)):
-        k = count(cut, one.left, one.tokens, most)
+    for i, (one, many) in enumerate(zip(asked, counts(cut, asked) if most is None else most, strict=True)):
+        k = count(cut, one.left, one.tokens, many)
         if k is None:
             continue
         if k == 0:
@@ -122,9 +127,25 @@ def counts(cut: Cut, asked: Sequence[Asked]) -> list[int]:
         groups[("alone", i) if one.prompt is None or cut.per == "image" else one.prompt].append(i)
     out = [0] * len(asked)
     for group in groups.values():
-        for i, k in zip(group, cut.counts([asked[i].tokens for i in group]), strict=True):
+        sizes = [asked[i].tokens for i in group]
+        weights = _weights(cut, [asked[i] for i in group]) if cut.weighs and len(group) > 1 else None
+        for i, k in zip(group, cut.counts(sizes, weights), strict=True):
             out[i] = k
     return out
+
+
+def _weights(cut: Cut, asked: Sequence[Asked]) -> list[float]:
+    """What the images of one prompt are worth beside each other, in the eyes of a selector that says so."""
+    select: Any = cut.select
+    views = []
+    for one in asked:
+        fields: dict[str, Any] = {name: one.fields[name]()[None] for name in select.weighs}
+        check_finite(cut, fields, [one.name])
+        views.append(TokenView(**fields))
+    tokens = sum(one.tokens for one in asked)
+    with torch.no_grad(), precise(views[0].device):
+        weights: list[float] = select.image_weights(views, sum(cut.counts([one.tokens for one in asked])) / tokens)
+    return weights
 
 
 def count(cut: Cut, left: int, tokens: int, most: int | None = None) -> int | None:

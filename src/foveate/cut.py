@@ -112,9 +112,16 @@ class Cut:
             raise PlanError(f"least={self.least} is more than keep={self.keep}; one of them cannot be meant")
         if self.exact and not isinstance(self.keep, int):
             raise PlanError(f"exact=True speaks of a number of tokens, but keep is the fraction {self.keep}")
+        if self.weighs and self.per != "prompt":
+            raise PlanError(f'{type(self.select).__name__} divides a total among a prompt\'s images: give per="prompt"')
         for name, kind in (("reads", set | frozenset), ("adaptive", bool)):
             if not isinstance(getattr(self.select, name, None), kind):
                 raise PlanError(f"{short(repr(self.select))} is no selector: its {name!r} must be a {kind}")
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the selector says what the images of a prompt are worth beside each other."""
+        return hasattr(self.select, "image_weights")
 
     @property
     def sized(self) -> bool:
@@ -129,8 +136,8 @@ class Cut:
         """
         return self.counts([n])[0]
 
-    def counts(self, sizes: Sequence[int]) -> list[int]:
-        """How many tokens of each image of one prompt may stay, from their original numbers alone.
+    def counts(self, sizes: Sequence[int], weights: Sequence[float] | None = None) -> list[int]:
+        """How many tokens of each image of one prompt may stay, from their original numbers; `weights` are of shares.
 
         Raises:
             PlanError: with exact=True, keep is a number larger than an image (per prompt: than all of them); a total
@@ -139,7 +146,7 @@ class Cut:
         if not self.keep or not sizes:
             return [0] * len(sizes)
         if self.per == "prompt":
-            return share(self._of(sum(sizes)), sizes, max(1, self.least))
+            return share(self._of(sum(sizes)), sizes, max(1, self.least), weights)
         return [max(self._of(n), min(self.least, n)) for n in sizes]
 
     def _of(self, n: int) -> int:

@@ -29,6 +29,11 @@ def check_servable(plan: Plan) -> None:
         )
     if cut.over != "visual":
         raise PlanError(f'over="{cut.over}" drops words of the prompt, which a server has counted already; {way}')
+    if cut.weighs:
+        raise PlanError(
+            f"{type(cut.select).__name__} divides a total by what a prompt's images are worth beside each other, and a "
+            f"server counts an image's tokens before it has seen it; {way}"
+        )
     if cut.sized:
         raise PlanError(
             "sized(...) adds the sizes of merged tokens to attention, and a server's kernels add nothing; leave it out"

@@ -18,6 +18,9 @@ from foveate.hf.step import Step
 from foveate.ops.doubts import Doubts, later
 from foveate.ops.host import rows_of, upload
 
+Answers = tuple[list[Taken] | None, list[int]]
+"""What stays of each image that loses something, None where none does; how many of each image's might have stayed."""
+
 
 class Cutting(Shortening):
     """The cuts of one prompt in one pass."""
@@ -65,7 +68,6 @@ class Cutting(Shortening):
         reads = cut.select.reads
         step.by_text |= cut.over == "prompt" or bool(reads & ASKED)
         select: Any = cut.select
-        most = counts(cut, [Asked(self.total(cut, i), len(i.alive), {}, None, i.row) for i in prompt.images])
         with step.clock(), later(self.doubts):
             # Computed when somebody is asked: a cut that drops nothing, or everything, has no use for it.
             calls = {
@@ -73,15 +75,15 @@ class Cutting(Shortening):
                 "prior_attn_BN": cache(lambda: attention(replace(select.attention, raters="prior"))),
                 "key_norm_BN": cache(lambda: norms()),
             }
-            taken = (self._ask_prompts if cut.over == "prompt" else self._ask_images)(cut, hidden, calls)
+            taken, most = (self._ask_prompts if cut.over == "prompt" else self._ask_images)(cut, hidden, calls)
         if taken is not None:
             streams = self.shorten(streams, taken)
         for image, k in zip(prompt.images, most, strict=True):
             self.note(image, cut.at, k)
         return streams
 
-    def _ask_images(self, cut: Cut, hidden: Tensor, calls: Mapping[str, Callable[[], Tensor]]) -> list[Taken] | None:
-        """Choose among each image's tokens; None: nothing goes."""
+    def _ask_images(self, cut: Cut, hidden: Tensor, calls: Mapping[str, Callable[[], Tensor]]) -> Answers:
+        """Choose among each image's tokens."""
         prompt, step = self.prompt, self.step
         slots_BL = step.slots()
         slots = [slots_BL[i.row, i.place_N[i.alive]] for i in prompt.images]
@@ -132,8 +134,9 @@ class Cutting(Shortening):
                 told=image.anchor is not None or not image.unbroken,
             )
 
-        stays = choose(cut, [asked(i) for i in range(len(prompt.images))])
-        return [Taken(prompt.images[i], slots[i], kept, mix, cut.sized) for i, kept, mix in stays] or None
+        records = [asked(i) for i in range(len(prompt.images))]
+        stays = choose(cut, records, most := counts(cut, records))
+        return [Taken(prompt.images[i], slots[i], kept, mix, cut.sized) for i, kept, mix in stays] or None, most
 
     def _relevance(self, cut: Cut, image: Image, features_NC: Tensor) -> Tensor:
         """Similarity of an image's tokens and its prompt's question, by the selector's text tower."""
@@ -147,7 +150,7 @@ class Cutting(Shortening):
         found: Tensor = tower.similarity(features_NC, self.ids_BL[image.row][asks])
         return found
 
-    def _ask_prompts(self, cut: Cut, hidden: Tensor, calls: Mapping[str, Callable[[], Tensor]]) -> list[Taken] | None:
+    def _ask_prompts(self, cut: Cut, hidden: Tensor, calls: Mapping[str, Callable[[], Tensor]]) -> Answers:
         """Choose among the image tokens and the question of each prompt. The answers are waited for: text may go."""
         prompt, step = self.prompt, self.step
         slots_BL = step.slots()
@@ -177,7 +180,7 @@ class Cutting(Shortening):
                     now = image.place_N[image.alive]
                     there = prompt.alive_BL[row, now].nonzero().flatten()
                     taken.append(Taken(image, slots_BL[row, now], there, None))
-        return taken if stays else None
+        return taken if stays else None, [cut.count(self.total(cut, i)) for i in prompt.images]
 
     def total(self, cut: Cut, image: Image) -> int:
         """What a cut's keep is relative to: the image's tokens, or all candidates of its prompt."""

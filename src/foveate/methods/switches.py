@@ -224,8 +224,8 @@ def counted(
     return each_cut(plan, lambda cut: Counted(cut.select, times, field, least))
 
 
-def each_cut(plan: Plan, wrap: Callable[[Cut], Selector]) -> Plan:
-    """The plan with every cut's selector wrapped.
+def each_cut(plan: Plan, wrap: Callable[[Cut], Selector], **over: Any) -> Plan:
+    """The plan with every cut's selector wrapped, and other settings of its cuts.
 
     Raises:
         PlanError: a cut over the whole prompt.
@@ -233,5 +233,5 @@ def each_cut(plan: Plan, wrap: Callable[[Cut], Selector]) -> Plan:
     for cut in plan.cuts:
         if cut.over == "prompt":
             raise PlanError(f"the cut at {cut.at!r} chooses over the whole prompt; switches are for images")
-    cuts: tuple[Cut, ...] = tuple(replace(cut, select=wrap(cut)) for cut in plan.cuts)
+    cuts: tuple[Cut, ...] = tuple(replace(cut, select=wrap(cut), **over) for cut in plan.cuts)
     return replace(plan, cuts=cuts)
