@@ -97,7 +97,8 @@ class Chunk:
         """Right or wrong, and mean share of the tokens per layer, of each question."""
         cut = plan.cuts[0]
         in_place = plan.positions in (None, "original")
-        if len(plan.cuts) == 1 and cut.at in ("encoder", "input") and plan.reads <= _BLIND and in_place:
+        alone = len(plan.cuts) == 1 and cut.at in ("encoder", "input") and not plan.sized
+        if alone and plan.reads <= _BLIND and in_place:
             return self._by_scene(cut)
         return self._by_question(plan)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from foveate import Plan, tiny
 from foveate.methods import METHODS
+from foveate.methods.sized import sized
 from foveate.methods.switches import merged, restored
 from foveate.tiny.processing import build_tokenizer
 
@@ -43,6 +44,10 @@ def variants(model: Any) -> dict[str, Make]:
         "prumerge+, fixed count": lambda b: METHODS["prumerge"](KEEPS[b], plus=True, count="fixed"),
         "divprune, merged": lambda b: merged(METHODS["divprune"](KEEPS[b])),
         "divprune, restored": lambda b: restored(METHODS["divprune"](KEEPS[b])),
+        "divprune, merged and sized": lambda b: sized(merged(METHODS["divprune"](KEEPS[b]))),
+        "divprune, restored and sized": lambda b: sized(restored(METHODS["divprune"](KEEPS[b]))),
+        "divprune, RESTORE": lambda b: sized(restored(METHODS["divprune"](KEEPS[b])), distance=True),
+        "fastervlm, merged and sized": lambda b: sized(merged(METHODS["fastervlm"](KEEPS[b]))),
         "fastervlm, merged": lambda b: merged(METHODS["fastervlm"](KEEPS[b])),
     }
     return known | {f"{n}, CLIP's text": _default(n, text_tower=clip) for n in IN_CLIP}
