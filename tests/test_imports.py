@@ -50,8 +50,8 @@ MAY = {
     "cli": None,
 }
 # Inside the Hugging Face engine: each file may import those before it.
-HF = ["text_tower", "wrappers", "clock", "kept", "cut_layers", "cache", "picking", "taps", "families", "listen",
-      "prompt", "segment", "step", "layers", "restore", "raters", "shorten", "cutting", "follow", "checks",
+HF = ["text_tower", "wrappers", "clock", "kept", "cut_layers", "cache", "picking", "sizing", "taps", "families",
+      "listen", "prompt", "segment", "step", "layers", "restore", "raters", "shorten", "cutting", "follow", "checks",
       "plan_checks", "refusals", "calls", "guesses", "embedded", "reading", "encodings", "encode", "report",
       "accounting", "run",
       "probe", "loss", "beginning", "placing", "passing", "hooks", "attach"]  # fmt: skip
