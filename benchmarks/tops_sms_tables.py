@@ -49,13 +49,12 @@ class Measured:
         return self.hits("all tokens", "100%")
 
     def cell(self, name: str, share: str) -> str:
-        """Accuracy with its interval, and of the full model's."""
+        """Accuracy with its interval."""
         if not self.has(name, share):
             return "cannot" if f"{name} {share}" in self.ways else "-"
         right = int(self.hits(name, share).sum())
         low, high = wilson(right, self.n)
-        kept = 100 * right / int(self.full.sum())
-        return f"{100 * right / self.n:.1f} [{100 * low:.1f}, {100 * high:.1f}] {kept:.1f}%"
+        return f"{100 * right / self.n:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
     def against(self, mine: tuple[str, str], theirs: Sequence[tuple[str, str]]) -> list[tuple[float, float]]:
         """Points by which `mine` is above each of the others, and the corrected chance of such a split."""
@@ -76,79 +75,57 @@ def gap(difference: float, p: float) -> str:
     return f"{difference:+.1f} ({'p < .001' if p < 0.001 else f'p = {p:.3f}'})"
 
 
-def accuracies(m: Measured, names: Sequence[str]) -> str:
-    return table(["", *SHARES], [[name, *(m.cell(name, s) for s in SHARES)] for name in names])
-
-
-def versus(m: Measured, mine: str, names: Sequence[str]) -> str:
-    """How far `mine` is above each, at each budget; one correction over the whole table."""
-    cells = [(name, s) for name in names for s in SHARES if m.has(name, s) and m.has(mine, s)]
-    raw = {c: paired(m.hits(mine, c[1]), m.hits(*c)) for c in cells}
-    fixed = dict(zip(cells, holm([raw[c] for c in cells]), strict=True))
-    rows = [
-        [
-            name,
-            *(
-                gap(m.percent(mine, s) - m.percent(name, s), fixed[name, s]) if (name, s) in fixed else "-"
-                for s in SHARES
-            ),
-        ]
-        for name in names
-    ]
-    return table([f"{mine} above", *SHARES], rows)
+def accuracies(m: Measured, names: Sequence[str], mine: str | None = None) -> str:
+    """Accuracies; a star where one differs from `mine` at p < .05, with one correction over the whole table."""
+    cells = [(n, s) for n in names for s in SHARES if mine and n != mine and m.has(n, s) and m.has(mine, s)]
+    chances = holm([paired(m.hits(str(mine), s), m.hits(n, s)) for n, s in cells])
+    apart = {c for c, p in zip(cells, chances, strict=True) if p < 0.05}
+    star = lambda n, s: r"\*" if (n, s) in apart else ""  # noqa: E731
+    return table(["", *SHARES], [[name, *(m.cell(name, s) + star(name, s) for s in SHARES)] for name in names])
 
 
 def tops_tables(test: Measured, val: Measured, chosen: dict[str, Any]) -> dict[str, str]:
     variants = [f"{n}, {t}" for n in ("mean", "minmax") for t in ("none", "rank", "log", "clip")]
-    stages = ("tops I", "tops II", "tops", "tops as published, renumbered")
+    inside = ("tops", "tops I", "tops II", "tops as chosen", "tops as published, renumbered")
     raters = [w["name"] for w in val.ways.values() if w["name"].startswith("I+II")]
+    row = lambda m, name: ", ".join(f"{m.percent(name, s):.1f}" for s in SHARES)  # noqa: E731
     return {
-        "chosen": f"Chosen on validation scenes: {', '.join(f'{k} = `{v}`' for k, v in chosen.items())}.",
-        "methods": accuracies(test, ("tops", "tops I", *RIVALS)),
-        "above": versus(test, "tops", RIVALS),
-        "full": full_row(test, "tops"),
-        "criteria": accuracies(test, ("tops I", *(f"tops I, {c}" for c in CRITERIA))),
-        "criteria-above": versus(test, "tops I", [f"tops I, {c}" for c in CRITERIA]),
+        "chosen": f"Validation scenes would choose {', '.join(f'{k} = `{v}`' for k, v in chosen.items())}.",
+        "methods": accuracies(test, ("tops", "tops I", *RIVALS), "tops"),
+        "full": below_full(test, "tops"),
+        "criteria": accuracies(test, ("tops I", *(f"tops I, {c}" for c in CRITERIA)), "tops I"),
         "scales": table(
-            ["normalise, transform", *(f"val {s}" for s in SHARES), *(f"test {s}" for s in SHARES)],
-            [
-                [v, *(f"{val.percent(f'I, {v}', s):.1f}" for s in SHARES),
-                 *(f"{test.percent(f'tops I, {v}', s):.1f}" for s in SHARES)]
-                for v in variants
-            ],
+            ["normalise, transform", "validation", "test"],
+            [[v, row(val, f"I, {v}"), row(test, f"tops I, {v}")] for v in variants],
         ),
-        "stages": accuracies(test, stages),
-        "stages-above": versus(test, "tops", [s for s in stages if s != "tops"]),
-        "raters": accuracies(val, list(dict.fromkeys(raters))),
-    }  # fmt: skip
+        "stages": accuracies(test, inside, "tops"),
+        "raters": table(["raters, attention", "validation"], [[n, row(val, n)] for n in dict.fromkeys(raters)]),
+    }
 
 
-def full_row(m: Measured, mine: str) -> str:
-    """A method against all tokens at each budget."""
+def below_full(m: Measured, mine: str) -> str:
+    """A method against all tokens at each budget, in a sentence."""
     known = [s for s in SHARES if m.has(mine, s)]
     chances = holm([paired(m.hits(mine, s), m.full) for s in known])
-    cells = [gap(m.percent(mine, s) - m.percent("all tokens", "100%"), p) for s, p in zip(known, chances, strict=True)]
-    return table(
-        [f"{mine} above all tokens ({m.percent('all tokens', '100%'):.1f})", *known], [["points (p, Holm)", *cells]]
-    )
+    full = m.percent("all tokens", "100%")
+    lost = [f"{gap(m.percent(mine, s) - full, p)} at {s}" for s, p in zip(known, chances, strict=True)]
+    return f"All tokens: {full:.1f}. `{mine}` against them, in points: {', '.join(lost)}."
 
 
 def sms_tables(test: Measured, val: Measured, story: dict[str, Any]) -> dict[str, str]:
     shuffled = [n for n in (f"shuffled counts of sms I, {i}" for i in range(99)) if test.has(n, SHARES[0])]
-    rows, tiers = [], []
+    rows = []
     for s in (s for s in SHARES if test.has("sms I", s)):
         facts = story["stage_1"][s]
         c = test.ways[f"sms I {s}"]["plan"]["cuts"][0]["select"]["c"]
         rivals = [("fixed count of sms I", s), *((n, s) for n in shuffled)]
         (fixed, p_fixed), *others = test.against(("sms I", s), rivals)
+        ranks = facts["spearman"]["all"]
         rows.append(
             [s, f"{c:.3g}", f"{facts['mean']['all']:.0f} ({test.budget('sms I', s):.1f}%)", test.cell("sms I", s),
-             gap(fixed, p_fixed), f"{fmean(d for d, _ in others):+.1f} (largest p {max(p for _, p in others):.3f})"]
+             gap(fixed, p_fixed), f"{fmean(d for d, _ in others):+.1f} (largest p {max(p for _, p in others):.3f})",
+             f"{ranks['things']:.2f}, {ranks['object patches']:.2f}"]
         )  # fmt: skip
-        for tier, mean in facts["mean"].items():
-            ranks = facts["spearman"].get(tier, {})
-            known = (f"{ranks[k]:.2f}" if k in ranks else "-" for k in ("things", "object patches"))
-            tiers.append([s, tier, f"{mean:.0f}", *known])
     inside = [
         n for n in dict.fromkeys(w["name"] for w in test.ways.values()) if n.startswith(("sms,", "sms I, cosine"))
     ]
@@ -162,17 +139,15 @@ def sms_tables(test: Measured, val: Measured, story: dict[str, Any]) -> dict[str
     above = test.against((best, SHARES[0]), [*((n, SHARES[0]) for n in others), ("all tokens", "100%")])
     return {
         "stage-1": table(
-            ["asked", "c", "mean tokens", "sms stage 1", "above a fixed count", "above its counts shuffled"], rows
-        ),
-        "counts": table(
-            ["asked", "scenes", "mean tokens", "rank correlation with things", "with object patches"], tiers
+            ["asked", "c", "mean tokens", "right, %", "above a fixed count", "above shuffled counts",
+             "rank correlation with things, object patches"],
+            rows,
         ),
         "inside": table([f"at {SHARES[0]}", "val", "test", "budget"], lines),
-        "above": table(
-            [f"{best} above", "points (p, Holm)"],
-            [[n, gap(*g)] for n, g in zip([*others, "all tokens"], above, strict=True)],
-        ),
-    }
+        "above": f"`{best}` against the others, in points: "
+        + ", ".join(f"{n} {gap(*g)}" for n, g in zip([*others, "all tokens"], above, strict=True))
+        + ".",
+    }  # fmt: skip
 
 
 def speed_table(results: Path) -> str:

@@ -17,25 +17,17 @@ from foveate.hf.refusals import Refusal, refusals
 HEAD = """# Model types
 
 What Foveate makes of the {count} types of image and text that transformers {version} knows ({cut} are cut). Written by
-`foveate list --models`; `make test-zoo` shows on a tiny random model of each that keeping all and detaching change no
+`foveate list --models`. `make test-zoo` shows on a tiny random model of each that keeping all and detaching change no
 bit, that dropping is masking (never sending, where layers go through tokens one by one), that a batch is its prompts,
 and that the text attention methods read is the model's own. Real checkpoints, FlashAttention and half precision were
-tried for *own, tested most* alone; videos for the types that are marked.
+tried for *tested most* alone; videos for the types that are marked.
 
-- **own**: counts, grids, tower signals and encoder cuts are known.
-- **generic**: an image is a run of placeholder tokens, cut at the input and at layers. Attaching tries that on nine
-  tokens and three passes (10 to 40 ms of CPU on the tiny models, once a model; `probe=False` leaves it out), and
-  refuses a model where cutting is neither hiding nor never sending.
-- **taught**: as generic; a layer was taught where its tokens stand.
+Attaching tries a *generic* type on nine tokens and three passes (10 to 40 ms of CPU on the tiny models, once a model;
+`probe=False` leaves it out), and refuses a model where cutting is neither hiding nor never sending. Marks are no part
+of the question: those that a config names, and what a `tokenizer` given to `attach` calls special.
 
-For a family of before, knowing the others costs nothing that shows: CPU time over the stock model's on a random LLaVA
-of eight layers and 608 tokens, at commit ffa10a7 and then with all types (medians and ranges of four processes of each
-in turns, `benchmarks/before.py`): a prefill that keeps all 1.023 (1.015 to 1.048) and 1.019 (.989 to 1.033), one cut to
-a quarter .340 (.337 to .369) and .344 (.337 to .352); with 16 more tokens 1.006 (.988 to 1.023) and 1.021 (1.015 to
-1.039), .590 (.575 to .632) and .598 (.583 to .611).
-
-Marks are no part of the question: those that a config names, and what a `tokenizer` given to `attach` calls special.
-
+"""
+TAIL = """
 ## Writing a family
 
 A *generic* type gets more by a family of 15 to 40 lines: copy `idefics3.py` in `src/foveate/geometry/` (how many tokens
@@ -43,13 +35,20 @@ an image becomes, where, of which rows of the tower) and in `src/foveate/hf/fami
 layer is read), and add both to their `__init__.py`. `pytest tests/alltypes/test_rich.py -k TYPE` holds it to the
 tower's own numbers. A type new in transformers turns `make test-zoo` red: describe it in `tests/alltypes/shrunk.json`
 and `prompts.py`. What the probe refuses needs `Family.wraps` (copy `llama4.py`); what cannot be cut, a line in
-`known.py`.
-
+`known.py`. For families that were there before, knowing all the others costs nothing that shows
+(`benchmarks/before.py`: CPU time of four processes each, in turns, before and after; ranges overlap).
 """
 TESTED = frozenset({"internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"})
 """Types that the whole of the tests run on."""
 FILMED = TESTED - {"llava", "llava_next"} | {"gemma4", "kimi_k25", "llava_next_video", "video_llava"}
 """Types that videos were tried on."""
+SHORT = {
+    "cls_attn_BN": "cls_attn",
+    "cls_cos_BN": "cls_cos",
+    "encoder_BNC": "encoder",
+    "keys_BNC": "keys",
+    "grid": "grid",
+}
 
 
 @dataclass(frozen=True)
@@ -108,26 +107,48 @@ def said(one: Refusal) -> str:
 
 
 def page() -> str:
-    """docs/models.md."""
+    """docs/models.md: own families one by one, the others by what is refused of them."""
     rows = models(())
-    cut = sum(m.family != "no" for m in rows.values())
-    short = {"cls_attn_BN": "cls_attn", "cls_cos_BN": "cls_cos", "encoder_BNC": "encoder", "keys_BNC": "keys"}
     letters = dict(zip(kinds_of_refusal(rows), "abcdefghijklmnopqrstuvwxyz", strict=False))
+    refused = {name: " ".join(sorted(letters[one] for one in m.refused)) for name, m in rows.items()}
+    cut = sum(m.family != "no" for m in rows.values())
     lines = [
+        "## Families of their own",
+        "",
+        "Counts, grids, tower signals and encoder cuts are known: cuts at the encoder, the input and layers.",
+        "",
+        "| type | tower signals | refused | notes |",
+        "|---|---|---|---|",
+    ]
+    for name, m in rows.items():
+        if m.family.startswith("own"):
+            tower = ", ".join(short for field, short in SHORT.items() if field in m.signals)
+            marks = ", ".join(filter(None, ["tested most" * (name in TESTED), "videos" * m.video]))
+            lines.append(f"| {name} | {tower} | {refused[name]} | {'. '.join(filter(None, [marks, m.note]))} |")
+    lines += ["", "## The others", "", "An image is a run of placeholder tokens, cut at the input and at layers.", ""]
+    lines += ["| types | refused |", "|---|---|"]
+    others = [name for name, m in rows.items() if m.family in ("generic", "taught")]
+    lines += [f"| {', '.join(names)} | {what} |" for what, names in alike(others, refused).items()]
+    taught = [name for name in others if rows[name].family == "taught"]
+    lines += ["", f"A layer was taught where its tokens stand: {', '.join(taught)}. Faults of the stock model:", ""]
+    lines += [f"- {name}: {rows[name].note}" for name in others if rows[name].note]
+    lines += ["", "## Not cut", ""]
+    no = [name for name, m in rows.items() if m.family == "no"]
+    lines += [f"- {', '.join(names)}: {why}" for why, names in alike(no, {n: rows[n].note for n in no}).items()]
+    lines += [
+        "",
         "## Refused",
         "",
         "At attach, of a type's default config under sdpa (`foveate list --json` has it as data):",
         "",
         *(f"- **{letter}** {said(one)}" for one, letter in letters.items()),
-        "",
-        "## Types",
-        "",
-        "| type | family | tower signals, grid | cuts | refused | notes |",
-        "|---|---|---|---|---|---|",
     ]
-    for name, m in rows.items():
-        tower = ", ".join([*(short[s] for s in m.signals if s in short), *(["grid"] if "grid" in m.signals else [])])
-        refused = " ".join(sorted(letters[one] for one in m.refused))
-        family = m.family + ", videos" * m.video
-        lines.append(f"| {name} | {family} | {tower} | {', '.join(m.cuts)} | {refused} | {m.note} |")
-    return HEAD.format(count=len(rows), version=transformers.__version__, cut=cut) + "\n".join(lines) + "\n"
+    return HEAD.format(count=len(rows), version=transformers.__version__, cut=cut) + "\n".join(lines) + "\n" + TAIL
+
+
+def alike(names: Sequence[str], by: Mapping[str, str]) -> dict[str, list[str]]:
+    """What is said of them -> of which; the longest list comes first."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(by[name], []).append(name)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
