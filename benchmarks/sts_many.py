@@ -59,9 +59,8 @@ def made(args: argparse.Namespace, lead: float = 1.0) -> tuple[Any, Recipe]:
     """The untrained selector, and how it is trained."""
     torch.manual_seed(args.seed)
     if args.which == "coverage":
-        return PointerSelector(
-            PointerConfig(256, 64 / TOKENS, lead=lead, **{"group": 4} | pairs(args.config))
-        ), COVERAGE
+        config = PointerConfig(256, 64 / TOKENS, **{"group": 4, "lead": lead} | pairs(args.config))
+        return PointerSelector(config), replace(COVERAGE, **pairs(args.recipe))
     recipe = replace(PUBLISHED, steps=args.steps, **pairs(args.recipe))
     words = 256 if args.text else 0
     joint = StepwiseConfig(192, words, 64 / TOKENS, coverage=args.covering, **{"group": 2} | pairs(args.config))
@@ -84,10 +83,16 @@ def trained(args: argparse.Namespace, lead: float) -> Any:
     """The selector with the weights of its last saved state."""
     selector, _ = made(args, lead)
     selector.load_state_dict(learned(args.folder))
-    if args.weight:
-        # softplus of a number above some twenty is that number.
-        selector.pointer.coverage.data.fill_(args.weight)
+    weigh(selector, args.weight)
     return selector.eval()
+
+
+def weigh(selector: Any, weight: float | None) -> None:
+    """Coverage of this weight, if one is given."""
+    if weight:
+        # softplus of a number above some twenty is that number.
+        part = selector.pointing if isinstance(selector, PointerSelector) else selector.pointer
+        part.coverage.data.fill_(weight)
 
 
 def learned(folder: Path, part: str = "selector") -> dict[str, Tensor]:
@@ -104,7 +109,10 @@ def learn(args: argparse.Namespace, model: Any) -> None:
     if args.begin:
         missing, strange = selector.load_state_dict(learned(args.begin), strict=False)
         print(f"begins with {args.begin}; new: {missing}, unused: {strange}", flush=True)
+    weigh(selector, args.weight)
     scenes = world(args, model, "train", args.training, 14)
+    for _, asked in scenes.items:
+        asked += [q for q in asked if q.kind == args.twice]
     selector.fit(*scenes.statistics())
     tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
     train(scenes, model, selector, recipe, args.folder, None, make_accelerator(recipe, cpu=True), tick, args.finish)
@@ -235,13 +243,14 @@ def main() -> None:
     parser.add_argument("which", choices=["coverage", "published"])
     parser.add_argument("--text", type=int, default=4, help="questions a training item, read by the selector; 0: blind")
     parser.add_argument("--covering", action="store_true", help="our coverage in the published selector")
-    parser.add_argument("--weight", type=float, help="of coverage, above 20, instead of the learned one (published)")
+    parser.add_argument("--weight", type=float, help="of coverage, above 20, instead of the learned one")
+    parser.add_argument("--twice", help="a kind of question that training asks twice")
     parser.add_argument("--lead", type=int, default=TOKENS, help="tokens picked by worth, of 576")
     parser.add_argument("--leads", type=int, nargs="+", default=[0, 8, 16, TOKENS])
     parser.add_argument("--counts", type=int, nargs="+", default=list(BUDGETS.values()), help="tokens to look at")
     parser.add_argument("--finish", type=int, help="end training after so many updates")
     parser.add_argument("--steps", type=int, default=200, help="updates (published)")
-    parser.add_argument("--recipe", nargs="+", default=[], metavar="NAME=JSON", help="recipe fields (published)")
+    parser.add_argument("--recipe", nargs="+", default=[], metavar="NAME=JSON", help="recipe fields")
     parser.add_argument("--config", nargs="+", default=[], metavar="NAME=JSON", help="config fields")
     parser.add_argument("--begin", type=Path, help="a folder of --out whose weights training begins with")
     parser.add_argument("--name", help="the folder and the entry in the results")

@@ -24,6 +24,7 @@ from torch import Tensor
 from foveate import files, tiny
 from foveate.selection import TokenView
 from foveate.tiny import world as tiny_world
+from foveate.tiny.statistics import holm
 from sts_figures import against, others
 from sts_ways import Spread, asking_methods, blind_methods, by_selector, first, spread, views
 from sts_world import World, load_model
@@ -32,6 +33,8 @@ TOKENS = 576
 BUDGETS = {"222": 128, "111": 64, "056": 32}
 CHUNK, ROOM = 100, 2.5
 DISTANCE = "farthest, distance threshold"
+Pair = tuple[str, str, float, dict[str, Any]]
+"""A budget, a way, its percent right, and the difference to it."""
 
 
 def known(path: Path) -> dict[str, Any]:
@@ -68,7 +71,7 @@ def by_question(select: Any, k: int, seen: Sequence[TokenView], world: World) ->
     return kept
 
 
-def pair(known: dict[str, Any], run: str, budget: str, kinds: list[list[str]], wanted: list[str]) -> None:
+def pair(known: dict[str, Any], run: str, budget: str, kinds: list[list[str]], wanted: list[str]) -> list[Pair]:
     """What the answers of a run of `sts_many.py` are worth beside all others that cover these scenes.
 
     `kinds` are those of each scene's questions, in order; `wanted`, which of them count.
@@ -77,15 +80,23 @@ def pair(known: dict[str, Any], run: str, budget: str, kinds: list[list[str]], w
     sizes = [len(k) for k in kinds]
     right = known[f"{name}/{budget}"]["ways"][counts or "adaptive"]["right"]
     counted = [torch.tensor([k in wanted or not wanted for k in scene]) for scene in kinds]
-    hits = [
-        h[c] for h, c in zip(torch.tensor([c == "1" for c in right[: sum(sizes)]]).split(sizes), counted, strict=True)
-    ]
+    mine = torch.tensor([c == "1" for c in right[: sum(sizes)]]).split(sizes)
+    hits = [h[c] for h, c in zip(mine, counted, strict=True)]
     print(f"{budget}: {run} {share(hits):.2f} on {sum(map(len, hits))} questions of {len(sizes)} scenes")
+    found = []
     for way, answers in others(known, name, budget, sizes).items():
         other = [h[c] for h, c in zip(answers, counted, strict=True)]
-        d = against(hits, other)
+        found.append((budget, way, share(other), against(hits, other)))
+    return found
+
+
+def compare(known: dict[str, Any], run: str, args: argparse.Namespace) -> None:
+    """All pairs of the budgets and ways asked for, with Holm's correction over them."""
+    kinds = [[q.kind for q in tiny_world.scene(args.split, i, 8).questions] for i in range(args.scenes)]
+    rows = [r for b in args.budgets for r in pair(known, run, b, kinds, args.kinds) if r[1] in (args.ways or [r[1]])]
+    for (budget, way, percent, d), p in zip(rows, holm([d["p"] for *_, d in rows]), strict=True):
         gap = "{:+.2f} ({:+.2f} to {:+.2f}), p {:.2g}".format(d["difference"], *d["interval"], d["p"])
-        print(f"  {way}: {share(other):.2f}; {gap}")
+        print(f"  {budget} {way}: {percent:.2f}; {gap}, Holm {p:.2g}")
 
 
 def share(hits: Sequence[Tensor]) -> float:
@@ -107,9 +118,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.pair:
-        kinds = [[q.kind for q in tiny_world.scene(args.split, i, 8).questions] for i in range(args.scenes)]
-        for budget in args.budgets:
-            pair(known(args.results), args.pair, budget, kinds, args.kinds)
+        compare(known(args.results), args.pair, args)
         return
     model = load_model()
     blind = blind_methods(model.config.get_text_config().num_hidden_layers)

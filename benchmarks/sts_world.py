@@ -21,7 +21,7 @@ from foveate.pointer.noise import Support
 from foveate.pointer.train import Seen
 from foveate.selection import TokenView
 from foveate.tiny import world
-from foveate.tiny.branches import answer_states, pack, right_answers
+from foveate.tiny.branches import LLAVA, Frame, answer_states, pack, right_answers
 from foveate.tiny.checkpoint import SUMS, file_sum
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.processing import build_tokenizer
@@ -55,6 +55,9 @@ class World:
         start: the first scene's number in its split.
     """
 
+    frame: Frame = LLAVA
+    """The model's prompt."""
+
     def __init__(
         self,
         model: Any,
@@ -72,7 +75,7 @@ class World:
         first = start + (FIRST if split == "train" else 0)
         self.scenes = [world.scene(split, first + i, questions) for i in range(count)]
         which = f"{split}-{start}-{count}" if start else f"{split}-{count}"
-        self.features = _features(model, self.scenes, cache / f"{which}-{_identity()}.safetensors")
+        self.features = self._stored(cache / f"{which}-{self._identity()}.safetensors")
         self.items = [
             (s, list(scene.questions[i : i + (text or questions)]))
             for s, scene in enumerate(self.scenes)
@@ -113,7 +116,8 @@ class World:
         image = tokens_BSD.gather(1, at_Bn.unsqueeze(-1).expand(-1, -1, tokens_BSD.shape[-1])).bfloat16()
         if self.place == "encoder":
             image = self.model.model.multi_modal_projector(image)
-        states, targets = answer_states(self.model, image, support.places_BS.gather(1, at_Bn), pack(seen.material))
+        places_Bn, branches = support.places_BS.gather(1, at_Bn), pack(seen.material, self.frame)
+        states, targets = answer_states(self.model, image, places_Bn, branches, frame=self.frame)
         scores = self.model.lm_head(states).float()
         return F.cross_entropy(scores, targets), (scores.argmax(-1) == targets).float().mean()
 
@@ -159,7 +163,7 @@ class World:
                 else:
                     tokens = torch.stack([merged[i] for i in part]).to(self.model.dtype)
                 asked = [self.items[i][1] for i in part]
-                hits = right_answers(self.model, tokens, places, asked).split([len(q) for q in asked])
+                hits = right_answers(self.model, tokens, places, asked, self.frame).split([len(q) for q in asked])
                 for i, hit in zip(part, hits, strict=True):
                     out[i] = hit
         return out
@@ -172,26 +176,27 @@ class World:
         said = torch.tensor([[True] * len(r) + [False] * (width - len(r)) for r in rows])
         return self.model.get_input_embeddings()(ids).float(), said
 
+    @torch.no_grad()
+    def _stored(self, file: Path) -> Tensor:
+        """What the vision side gives for each scene, bfloat16; from the file if it is there."""
+        if file.exists():
+            with safe_open(file, framework="pt") as stored:
+                return stored.get_tensor("features")
+        parts = []
+        for start in track(range(0, len(self.scenes), _BATCH), description=f"features for {file.name}"):
+            images = np.stack([np.asarray(s.image) for s in self.scenes[start : start + _BATCH]])
+            parts.append(self._seen(to_pixels(images).to(self.model.dtype)).bfloat16())
+        features = torch.cat(parts).contiguous()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        temporary = file.with_suffix(".partial")
+        save_file({"features": features}, temporary)
+        temporary.replace(file)
+        return features
 
-def _identity() -> str:
-    return f"{file_sum(tiny.path() / SUMS)[:8]}-{world.fingerprint(count=4)[:8]}"
+    def _seen(self, pixels_BCHW: Tensor) -> Tensor:
+        """The states that LLaVA reads of each picture, without [CLS]."""
+        states = self.model.model.vision_tower(pixel_values=pixels_BCHW, output_hidden_states=True).hidden_states
+        return states[self.model.config.vision_feature_layer][:, 1:]
 
-
-@torch.no_grad()
-def _features(model: Any, scenes: Sequence[world.Scene], file: Path) -> Tensor:
-    """The states that LLaVA reads of each scene, without [CLS], bfloat16; from the file if it is there."""
-    if file.exists():
-        with safe_open(file, framework="pt") as stored:
-            return stored.get_tensor("features")
-    tower = model.model.vision_tower
-    parts = []
-    for start in track(range(0, len(scenes), _BATCH), description=f"features for {file.name}"):
-        images = np.stack([np.asarray(s.image) for s in scenes[start : start + _BATCH]])
-        states = tower(pixel_values=to_pixels(images).to(model.dtype), output_hidden_states=True).hidden_states
-        parts.append(states[model.config.vision_feature_layer][:, 1:].bfloat16())
-    features = torch.cat(parts).contiguous()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix(".partial")
-    save_file({"features": features}, temporary)
-    temporary.replace(file)
-    return features
+    def _identity(self) -> str:
+        return f"{file_sum(tiny.path() / SUMS)[:8]}-{world.fingerprint(count=4)[:8]}"

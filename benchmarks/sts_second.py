@@ -1,0 +1,178 @@
+"""The second instrument, a Qwen2.5-VL in miniature: our selector of many budgets beside ways that need no training.
+
+    python benchmarks/sts_second.py train             # out/sts-second; goes on where it stopped
+    python benchmarks/sts_second.py train --oneshot 111
+    python benchmarks/sts_second.py look              # validation scenes, for each lead
+    python benchmarks/sts_second.py test --lead 1     # dial on validation scenes, test scenes once
+
+It has 144 visual tokens and no [CLS]: TOPS's relevance is the attention that a token receives in the tower's last
+block. Recipe, seeds and ways of asking are those of the first instrument (`sts_many.py`), the stop aside, which is
+asked every two picks. Figures go to `second/BUDGET` in benchmarks/results/sts.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foveate import files
+from foveate.methods import METHODS
+from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
+from foveate.pointer.train import Recipe, make_accelerator, train
+from foveate.pointer.train.calibrate import dialled
+from foveate.pointer.train.fit import SHARES
+from foveate.selection import TokenView
+from foveate.tiny.checkpoint import SUMS, file_sum
+from foveate.tiny.inputs import to_pixels
+from foveate.tiny.vocabulary import GRID
+from instruments.llava.attention import register
+from instruments.qwen.anatomy import FRAME, MERGE, SIDE
+from instruments.qwen.checkpoint import load
+from instruments.qwen.evaluate import FOLDER
+from instruments.qwen.tower import merged, received, tower_states
+from sts_figures import against, figures
+from sts_many import COVERAGE, ROOM, learned, short
+from sts_ways import by_selector, first, spread, walked
+from sts_world import World
+
+TOKENS = FRAME.tokens
+BUDGETS = {"222": 32, "111": 16, "056": 8}
+_BATCH = 16
+
+
+class Second(World):
+    """Scenes as the second instrument's LLM receives them."""
+
+    frame = FRAME
+
+    def tokens(self, scenes: Any) -> Tensor:
+        """Visual tokens of these scenes, bfloat16."""
+        return self.features[torch.tensor(scenes)]
+
+    def _seen(self, pixels_BCHW: Tensor) -> Tensor:
+        visual = self.model.model.visual
+        return merged(visual, tower_states(visual, pixels_BCHW)[-1], GRID)
+
+    def _identity(self) -> str:
+        return f"qwen-{file_sum(FOLDER / SUMS)[:8]}"
+
+    @torch.no_grad()
+    def attended(self) -> list[TokenView]:
+        """What training-free selectors see of each batch."""
+        visual, found = self.model.model.visual, []
+        for start in range(0, len(self.scenes), _BATCH):
+            part = self.scenes[start : start + _BATCH]
+            states = tower_states(visual, to_pixels(np.stack([np.asarray(s.image) for s in part])))
+            cls_BN = received(visual, states[-2]).view(-1, SIDE, MERGE, SIDE, MERGE).mean((2, 4)).flatten(1)
+            tokens_BND = self.tokens(list(range(start, start + len(part))))
+            found.append(TokenView(hidden_BND=tokens_BND, cls_attn_BN=cls_BN.float()))
+        return found
+
+
+def made(args: argparse.Namespace, budget: str | None, lead: int = TOKENS) -> tuple[Any, Recipe, Path]:
+    """An untrained selector of many budgets, or a one-shot scorer of one; how it is trained, and where."""
+    torch.manual_seed(args.seed)
+    if budget:
+        recipe = Recipe(steps=args.steps, save_every=20, check_every=10_000, seed=args.seed)
+        return OneShotSelector(OneShotConfig(256, BUDGETS[budget] / TOKENS)), recipe, args.out / f"oneshot-{budget}"
+    config = PointerConfig(256, BUDGETS["111"] / TOKENS, group=2, lead=lead / TOKENS)
+    return PointerSelector(config), replace(COVERAGE, seed=args.seed), args.out / f"many{args.seed or ''}"
+
+
+def trained(args: argparse.Namespace, budget: str | None, lead: int = TOKENS) -> Any:
+    """The selector with the weights of its last saved state."""
+    selector, _, folder = made(args, budget, lead)
+    selector.load_state_dict(learned(folder))
+    return selector.eval()
+
+
+def learn(args: argparse.Namespace, model: Any) -> None:
+    """Train, or go on."""
+    selector, recipe, folder = made(args, args.oneshot)
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = Second(model, "train", args.training, 14, args.out / "features")
+    selector.fit(*scenes.statistics())
+    tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
+    finish = None if args.oneshot else args.finish
+    train(scenes, model, selector, recipe, folder, None, make_accelerator(recipe, cpu=True), tick, finish)
+
+
+def look(args: argparse.Namespace, model: Any) -> None:
+    """Validation scenes at fixed counts."""
+    val = Second(model, "val", args.validation, 8, args.out / "features")
+    for lead in (1, 4, TOKENS):
+        path = walked(trained(args, None, lead), val, max(BUDGETS.values()))
+        for k in BUDGETS.values():
+            print(
+                f"lead {lead}, {k} tokens: {short(val.answers(first(path.order_BT, [k] * val.size)), val)}", flush=True
+            )
+
+
+def test(args: argparse.Namespace, model: Any) -> None:
+    """Every way on the same test scenes, at every budget."""
+    val = Second(model, "val", args.validation, 8, args.out / "features")
+    scenes = Second(model, "test", args.scenes, 8, args.out / "features")
+    selector = trained(args, None, args.lead)
+    selector.configure(stop_scale=args.scale)
+    most = int(ROOM * SHARES[-1] * TOKENS)
+    selector = dialled(selector, [(walked(selector, val, most), TOKENS)], SHARES)
+    path, seen, near = walked(selector, scenes, most), scenes.attended(), val.attended()
+    tops = partial(METHODS["tops"], depth=10, stages=1)
+    for budget, k in BUDGETS.items():
+        bias, room = selector.at(k / TOKENS).config.stop_bias, int(2.5 * k)
+        counts = path.standing(selector.config, bias)[:, :room].sum(1).tolist()
+        points = spread(seen, room)
+        kept: dict[str, list[Tensor]] = {
+            "ours": first(path.order_BT, counts),
+            "ours, fixed count": first(path.order_BT, [k] * scenes.size),
+            "full": [torch.arange(TOKENS)] * scenes.size,
+            "tops, stage I": by_selector(tops(keep=k).cuts[0].select, k, seen).kept,
+            "divprune": by_selector(METHODS["divprune"](keep=k).cuts[0].select, k, seen).kept,
+            "farthest, distance threshold": first(points.order_BT, points.counts(spread(near, room).threshold(k))),
+        }
+        if (made(args, budget)[2] / "state.safetensors").is_file():
+            kept["oneshot"] = by_selector(trained(args, budget), k, seen).kept
+        hits = {name: scenes.answers(places) for name, places in kept.items()}
+        ways: dict[str, Any] = {}
+        for name, right in hits.items():
+            ways[name] = figures(right, [len(x) for x in kept[name]], scenes)
+            pair = ways[name]["ours_minus_it"] = against(hits["ours"], right)
+            gap = "{:+.2f} ({:+.2f} to {:+.2f}), p {:.2g}".format(pair["difference"], *pair["interval"], pair["p"])
+            print(f"{budget} {name}: {short(right, scenes)}, {ways[name]['kept']:.1f} tokens; {gap}", flush=True)
+        known = json.loads(args.results.read_text())
+        known[f"second/{budget}"] = {"scenes": args.scenes, "budget": k, "ways": ways}
+        files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", choices=["train", "look", "test"])
+    parser.add_argument("--oneshot", choices=BUDGETS, help="train a one-shot scorer for this budget instead")
+    parser.add_argument("--steps", type=int, default=100, help="updates of a one-shot scorer")
+    parser.add_argument("--finish", type=int, default=60, help="end training after so many of 80 updates")
+    parser.add_argument("--lead", type=int, default=1, help="tokens picked by worth")
+    parser.add_argument("--scale", type=float, default=4.0, help="stop_scale in use")
+    parser.add_argument("--training", type=int, default=400, help="training scenes")
+    parser.add_argument("--validation", type=int, default=120, help="validation scenes")
+    parser.add_argument("--scenes", type=int, default=500, help="test scenes")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("out/sts-second"))
+    parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    model, _ = load(FOLDER, dtype=torch.bfloat16)
+    model.model.language_model.set_attn_implementation(register())
+    {"train": learn, "look": look, "test": test}[args.work](args, model)
+
+
+if __name__ == "__main__":
+    main()
