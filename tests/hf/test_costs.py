@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForImageTextToText
 
 from counting import Counts
 from foveate import attach
 from foveate.hf import follow, hooks, wrappers
 from foveate.hf.wrappers import renew_compiled
 from foveate.methods import METHODS, method
-from zoo import DEPTH, NAMES, Row, batch, shared
+from zoo import DEPTH, NAMES, Row, batch, config, shared
 
 SIZE = dict.fromkeys(NAMES, (32, 32)) | {"llava": (24, 24), "internvl": 1}
 INPUT = ["uniform", "fastervlm", "divprune", "pool"]
@@ -45,6 +46,26 @@ def decoded(model, b):
     return counts
 
 
+def python_calls(model, b):
+    """How often Python functions are entered for one decoded token, the third after the prompt."""
+    mask, ids, entered = b.inputs["attention_mask"], torch.full((len(b.rows), 1), 5), 0
+
+    def note(_frame, event, _argument):
+        nonlocal entered
+        entered += event == "call"
+
+    with torch.no_grad():
+        cache = model(**b.inputs, use_cache=True, logits_to_keep=1).past_key_values
+        for token in range(3):
+            mask, before = torch.cat((mask, torch.ones_like(mask[:, :1])), 1), sys.getprofile()
+            sys.setprofile(note if token == 2 else before)
+            try:
+                model(input_ids=ids, attention_mask=mask, past_key_values=cache, logits_to_keep=1)
+            finally:
+                sys.setprofile(before)
+    return entered
+
+
 def hooked(model):
     """How many hooks decoder layers carry. Stock code that was once asked for attention leaves its own behind."""
     return sum(len(x._forward_pre_hooks) + len(x._forward_hooks) for x in model.model.language_model.layers)
@@ -62,6 +83,25 @@ def test_a_decoded_token_costs_nothing(name, plan):
         assert hooked(model) == own
     assert counts.launches <= stock.launches
     assert counts.syncs <= stock.syncs
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """LLaVA of 32 layers, and what a decoded token takes without a plan."""
+    made = config("llava")
+    made.text_config.num_hidden_layers = 32
+    model = AutoModelForImageTextToText.from_config(made).eval()
+    return model, python_calls(model, prompts("llava", 1))
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.5])
+@pytest.mark.parametrize("plan", [*INPUT, *INSIDE])
+def test_a_decoded_token_enters_few_functions_however_deep_the_model(deep, plan, keep):
+    """Some 3,500 are stock code's. Nothing of what is added goes by layers, nor by how many of them are cut."""
+    model, stock = deep
+    extra = {"layers": (8, 16, 24)} if plan == "pyramiddrop" else {}
+    with attach(model, METHODS[plan](keep=keep, **extra)):
+        assert python_calls(model, prompts("llava", 1)) - stock <= 64
 
 
 @pytest.mark.parametrize("plan", INPUT)

@@ -25,15 +25,16 @@ SIZES = ("grid_thw", "image_sizes", "spatial_shapes")
 def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Refuse what cannot be cut, before anything heavy runs, and note what was asked."""
     attached.doubts.judge(wait=False)
-    run = attached.local.run = Run()
-    run.doubts = attached.doubts
-    kwargs = named(base, args, kwargs)
+    run = attached.local.run = Run(doubts=attached.doubts)
+    kwargs = named(base, args, kwargs) if args else kwargs
     check_cache(given(kwargs))
     check_mask(kwargs.get("attention_mask"))
     ids = kwargs.get("input_ids")
     embeds = kwargs.get("inputs_embeds")
     encoded = kwargs.get("mm_encoder_outputs") or {}
-    raw = any(k.startswith(PIXELS) and v is not None for k, v in kwargs.items())
+    raw = False
+    for name, value in kwargs.items():
+        raw = raw or (value is not None and name.startswith(PIXELS))
     if ids is None and embeds is not None:
         told: Embedded | None = getattr(attached.local, "embedded", None)
         if not raw and not encoded and told is None and length(given(kwargs)) == 0:
@@ -47,9 +48,12 @@ def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any
             run.given, visual = told.in_batch(embeds)
             ids = ids.masked_fill(visual, attached.family.token_id(base.config, "image") or 0)
     run.mask = kwargs.get("attention_mask")
-    run.pictures = raw or bool(run.given) or any(v is not None for v in encoded.values())
     if ids is not None:
         run.guesses = guessed(attached.local)
+        if not (raw or encoded or run.given) and ids.shape[1] == 1:
+            # A decoded token: of what is asked about prompts nothing is asked.
+            return
+    run.pictures = raw or bool(run.given) or any(v is not None for v in encoded.values())
     places = kwargs.get("position_ids")
     if ids is not None and (ids.shape[1] > 1 or run.pictures):
         # The one time that a device is waited for: all that the host has to know of a prompt.
@@ -88,8 +92,9 @@ def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any
 
 def end(attached: Any, _base: Any, _args: Any, _output: Any) -> None:
     """Forget the call, but for what the loss has to know."""
-    run, attached.local.run = attached.run, None
-    attached.local.dropped = run.dropped if run else None
+    local = attached.local
+    run, local.run = getattr(local, "run", None), None
+    local.dropped = run.dropped if run else None
 
 
 def visual_of(attached: Any, ids: Tensor) -> Tensor:

@@ -21,7 +21,10 @@ NAMES = ("cache", "past_key_values")
 
 def given(kwargs: Mapping[str, Any]) -> Any:
     """The cache among a call's arguments, or None."""
-    return next((kwargs[name] for name in NAMES if kwargs.get(name) is not None), None)
+    for name in NAMES:
+        if (cache := kwargs.get(name)) is not None:
+            return cache
+    return None
 
 
 def left(output: Any) -> Any:
@@ -77,12 +80,18 @@ def kept_of(cache: Any, layer: int) -> Kept | None:
     return getattr(cache.layers[layer], "kept", None)
 
 
+def first_cut(cache: Any) -> Kept | None:
+    """What was cut of the first layer that anything was cut of."""
+    for layer in () if cache is None else cache.layers:
+        kept: Kept | None = getattr(layer, "kept", None)
+        if kept is not None:
+            return kept
+    return None
+
+
 def cuts_of(cache: Any) -> list[Kept]:
     """What was cut of a cache, each once, in the order of its layers."""
     layers = () if cache is None else cache.layers
-    first = getattr(layers[0], "kept", None) if layers else None
-    if first is not None and first.told.uniform:
-        return [first]
     found = {id(kept): kept for layer in layers if (kept := getattr(layer, "kept", None)) is not None}
     return list(found.values())
 

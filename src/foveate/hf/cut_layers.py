@@ -23,40 +23,21 @@ class Cuttable:
     keys: Any
     is_sliding = False
 
-    @property
-    def dropped(self) -> int:
-        """Logical length minus physical length."""
-        return self.kept.dropped if self.kept else 0
-
-    @property
-    def held(self) -> int:
+    def _held(self) -> int:
         """Physical length."""
         return 0 if self.keys is None or self.keys.numel() == 0 else int(self.keys.shape[-2])
 
     def get_seq_length(self, *args: Any) -> int:
         """Logical length: what the prompt and everything after it would hold."""
-        return self.held + self.dropped
+        return self._held() + (self.kept.dropped if self.kept else 0)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         """Length with the query, and where the first entry stands."""
-        if self.kept is None or self.kept.told.picked:
+        kept = self.kept
+        if kept is None or kept.told.picked:
             return self.get_seq_length() + query_length, 0
         # One token sees all there is, wherever that stands; whoever leads has squeezed the padding mask for it.
-        return self.held + query_length, 0 if query_length == 1 and self.kept.told.led else self.dropped
-
-    def update(self, *args: Any, **kwargs: Any) -> Any:
-        """Append; refused where nobody is there who knows what the entries stand for.
-
-        Raises:
-            ModelError: the plan that made the cut is attached no more, and the model alone would go wrong.
-        """
-        told = self.told
-        if told is not None and not told.open and not told.led:
-            raise ModelError(
-                "this cache was pruned by a plan that is attached no more, and the model alone cannot tell what its "
-                "entries stand for; attach the plan again to go on, or start with a new cache"
-            )
-        return super().update(*args, **kwargs)  # type: ignore[misc]
+        return self._held() + query_length, 0 if query_length == 1 and kept.told.led else kept.dropped
 
     def reset(self) -> None:
         """Forget the cut with the entries."""
@@ -69,7 +50,7 @@ class Cuttable:
         A positive number is the length to come down to, as older transformers take it.
         """
         n = -tokens_to_remove if tokens_to_remove <= 0 else max(0, self.get_seq_length() - tokens_to_remove)
-        if self.kept and n and (into := self.kept.index_BP.shape[1] + n - self.held) > 0:
+        if self.kept and n and (into := self.kept.index_BP.shape[1] + n - self._held()) > 0:
             self.kept = self.kept.crop(into)
         super().crop(-n)  # type: ignore[misc]
 
@@ -92,13 +73,31 @@ class Cuttable:
 
     def __reduce__(self) -> Any:
         """Copied and pickled as what it was made of: its class has no name of its own."""
-        plain: Any = object.__new__(type(self).__mro__[2])
+        plain: Any = object.__new__(_plain(self))
         plain.__dict__.update({k: v for k, v in self.__dict__.items() if k not in ("kept", "told")})
-        return cut_layer, (plain, self.kept, self.told)
+        return cut_layer, (plain, self.kept, self.told, isinstance(self, Guarded))
 
     def _rows(self, rows: Tensor) -> None:
         if self.kept:
             self.kept = self.kept.take(rows)
+
+
+class Guarded(Cuttable):
+    """The first layer of a cache, which speaks for all: every token passes every layer, and asking takes time."""
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """Append; refused where nobody is there who knows what the entries stand for.
+
+        Raises:
+            ModelError: the plan that made the cut is attached no more, and the model alone would go wrong.
+        """
+        told = self.told
+        if told is not None and not told.open and not told.led:
+            raise ModelError(
+                "this cache was pruned by a plan that is attached no more, and the model alone cannot tell what its "
+                "entries stand for; attach the plan again to go on, or start with a new cache"
+            )
+        return super().update(*args, **kwargs)  # type: ignore[misc]
 
 
 WHOLE = {
@@ -108,16 +107,22 @@ WHOLE = {
 """Sliding cache layer -> the class that holds everything: a window counts logical positions, which masks know."""
 KNOWN = (*WHOLE, *WHOLE.values(), "DynamicIndexedLayer")
 """Cache layers that hold keys in one growing tensor, or its end."""
-_CLASSES: dict[type, type] = {}
+_CLASSES: dict[tuple[type, type], type] = {}
 
 
-def cut_layer(layer: Any, kept: Kept | None, told: Told | None = None) -> Any:
+def _plain(layer: Any) -> type:
+    """The class that transformers gave a layer."""
+    return next(c for c in type(layer).__mro__ if not issubclass(c, Cuttable))
+
+
+def cut_layer(layer: Any, kept: Kept | None, told: Told | None = None, guarded: bool = False) -> Any:
     """A cache layer with a cut: the same entries, in a class that knows what they stand for."""
-    was = type(layer).__mro__[2] if isinstance(layer, Cuttable) else type(layer)
+    was = _plain(layer)
     plain: type = getattr(cache_utils, WHOLE.get(was.__name__, ""), was)
-    if plain not in _CLASSES:
-        _CLASSES[plain] = type(f"Cut{plain.__name__}", (Cuttable, plain), {})
-    new: Any = object.__new__(_CLASSES[plain])
+    kind = Guarded if guarded else Cuttable
+    if (kind, plain) not in _CLASSES:
+        _CLASSES[kind, plain] = type(f"Cut{plain.__name__}", (kind, plain), {})
+    new: Any = object.__new__(_CLASSES[kind, plain])
     new.__dict__.update(layer.__dict__)
     new.kept, new.told = kept, kept.told if told is None and kept is not None else told
     return new

@@ -11,29 +11,29 @@ from typing import Any
 import torch
 
 from foveate.hf.cache import cuts_of, given, kept_of, length
-from foveate.hf.cut_layers import cut_layer, may_be_cut
+from foveate.hf.cut_layers import cut_layer, holds_keys, may_be_cut
 from foveate.hf.kept import Kept, Told
 from foveate.hf.wrappers import compiled
 
 
-def light(cuts: list[Kept], call: Mapping[str, Any], kernel: str, by: object) -> dict[str, Any] | None:
+def light(kept: Kept, call: Mapping[str, Any], config: Any, by: object) -> dict[str, Any] | None:
     """What a language model must be told instead, so that its layers can go on by themselves; None: they cannot.
 
     Args:
-        cuts: what was cut of its cache.
+        kept: what was cut of its cache, of the first layer that anything was cut of.
         call: its arguments by name.
-        kernel: its attention implementation.
+        config: its config, which says how it attends.
         by: what lives as long as the pass.
     """
     embeds, mask, ids = call.get("inputs_embeds"), call.get("attention_mask"), call.get("position_ids")
     if embeds is None or (mask is not None and mask.ndim != 2) or compiled():
         return None
     b, l = embeds.shape[:2]
-    if any(kept.bias_BP is not None for kept in cuts):
+    told = kept.told
+    if told.biased:
         # A bias on keys is a mask of each layer's own.
         return None
-    kept, told = cuts[0], cuts[0].told
-    if not told.uniform and (b > 1 or l > 1 or kernel == "eager" or not told.free):
+    if not told.uniform and (b > 1 or l > 1 or not told.free or config._attn_implementation == "eager"):
         # One token of one row sees all there is; others need masks of as many lengths as there are.
         return None
     told.lead(by, whole=False)
@@ -68,15 +68,14 @@ def settle(cache: Any, real: Callable[[], torch.Tensor], padded: bool) -> None:
     """
     cuts = cuts_of(cache)
     whole = len(cuts) == 1 and all(kept_of(cache, i) is not None for i in range(len(cache.layers)))
-    bound = any(kept.filled or kept.shift_B is not None or kept.bias_BP is not None for kept in cuts)
-    free = not padded and not bound
-    told = Told(whole, free)
+    biased = any(kept.bias_BP is not None for kept in cuts)
+    free = not (padded or biased or any(kept.filled or kept.shift_B is not None for kept in cuts))
+    told = Told(whole, free, biased)
+    first = next((i for i, layer in enumerate(cache.layers) if holds_keys(layer)), 0)
     for i, layer in enumerate(cache.layers):
         # Those that lost nothing as well: who may not go on must hear it from the first layer.
-        if getattr(layer, "kept", None) is not None:
-            layer.told = told
-        elif may_be_cut(layer):
-            cache.layers[i] = cut_layer(layer, None, told)
+        if may_be_cut(layer):
+            cache.layers[i] = cut_layer(layer, getattr(layer, "kept", None), told, guarded=i == first)
     for kept in cuts:
         kept.told = told
         if whole and (padded or kept.filled):

@@ -78,6 +78,8 @@ class Hooks:
 
         Code that was compiled with them looks for no others, so there they stay.
         """
+        if run is None and not self._ears:
+            return
         with self._lock:
             if run is None:
                 if self._ears and self.attached.plain and not self.listening and not compiled():

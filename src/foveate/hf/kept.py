@@ -16,10 +16,11 @@ class Told:
         uniform: every layer lost the same.
         free: no filler, no padding, no shift: whoever goes on from here needs to know nothing but the length.
         open: both, so that a model alone goes on rightly.
+        biased: attention is biased towards some entry of some layer.
     """
 
-    def __init__(self, uniform: bool = False, free: bool = False) -> None:
-        self.uniform, self.free, self.open = uniform, free, uniform and free
+    def __init__(self, uniform: bool = False, free: bool = False, biased: bool = False) -> None:
+        self.uniform, self.free, self.open, self.biased = uniform, free, uniform and free, biased
         self._leader: Any = None
         self._whole = False
 
@@ -52,6 +53,7 @@ class Kept:
         by_text: the choice was made by the prompt's text, so the prompt cannot be shortened afterwards.
         guesses: how many of the last positions had no say in it, and can be taken back.
         filled: there may be filler.
+        dropped: logical positions without an entry of their own.
         told: what holds for the whole cache.
         mask_BT: where layers are uniform and rows padded, the padding mask of what is held.
         bias_BP: what is added to the attention logits of each entry, or None.
@@ -71,15 +73,11 @@ class Kept:
         self.index_BP, self.covers, self.shift_B = index_BP, covers, shift_B
         self.by_text, self.guesses = by_text, guesses
         self.filled = bool((index_BP < 0).any()) if filled is None else filled
+        self.dropped = covers - index_BP.shape[1]
         self.told = Told()
         self.mask_BT: Tensor | None = None
         self._taken: tuple[Tensor, Kept] | None = None
         self._cropped: tuple[int, Kept] | None = None
-
-    @property
-    def dropped(self) -> int:
-        """Logical positions without an entry of their own."""
-        return self.covers - self.index_BP.shape[1]
 
     def _like(self, other: "Kept", mask_BT: Tensor | None) -> "Kept":
         self.told, self.mask_BT = other.told, mask_BT

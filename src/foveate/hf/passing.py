@@ -14,7 +14,7 @@ from foveate.cut import Cut
 from foveate.errors import ModelError
 from foveate.hf.accounting import account
 from foveate.hf.beginning import visual_of
-from foveate.hf.cache import NAMES, check_cache, cuts_of, given, left, length, widen
+from foveate.hf.cache import NAMES, check_cache, first_cut, given, left, length, widen
 from foveate.hf.calls import named
 from foveate.hf.cutting import Cutting
 from foveate.hf.follow import light, settle
@@ -35,14 +35,14 @@ HOOKS_INSIDE = "__call__" in GradientCheckpointingLayer.__dict__
 
 def lm_in(attached: Any, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
     """The language model's pre-hook: what it is told, where something is cut or was."""
-    run = attached.run
-    kwargs = named(lm, args, kwargs)
+    run = getattr(attached.local, "run", None)
+    kwargs = named(lm, args, kwargs) if args else kwargs
     cache = given(kwargs)
     if run is None:
         check_cache(cache)
-    cuts = cuts_of(cache)
+    kept = first_cut(cache)
     images = run is not None and _has_images(attached, run) and bool(attached.plan.cuts)
-    if not images and length(cache) == 0:
+    if not images and kept is None and length(cache) == 0:
         attached.report = None
     embeds = kwargs.get("inputs_embeds")
     if run is None and attached.family.by_runs and attached.plan.cuts and not length(cache) and embeds is not None:
@@ -50,14 +50,14 @@ def lm_in(attached: Any, lm: Any, args: Any, kwargs: dict[str, Any]) -> tuple[An
             f"{type(attached.model).__name__} calls its language model by itself here, where nobody sees which tokens "
             "are visual; call forward, or detach first"
         )
-    if not (cuts or images):
+    if kept is None and not images:
         attached.hooks.listen(None)
         return None
     easy = not images and attached.plain and not attached.windows
     if run is None:
         # The language model was called by itself, on a cache that was cut.
         run = attached.local.run = Run(alone=True)
-    if easy and (new := light(cuts, kwargs, str(lm.config._attn_implementation), run)) is not None:
+    if easy and kept is not None and (new := light(kept, kwargs, lm.config, run)) is not None:
         attached.hooks.listen(None)
         return ((), kwargs | new) if new else None
     attached.hooks.listen(run)
@@ -196,7 +196,7 @@ def layer_out(attached: Any, _layer: Any, _args: Any, output: Any) -> Any:
 
 def lm_out(attached: Any, _lm: Any, _args: Any, output: Any) -> Any:
     """The language model's post-hook: the cache is told what it holds, and states get their places back."""
-    run = attached.run
+    run = getattr(attached.local, "run", None)
     if run is None:
         return None
     if run.alone:

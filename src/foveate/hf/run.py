@@ -16,7 +16,7 @@ from foveate.ops.doubts import Doubts
 class Run:
     """See the module's docstring. Lives in a thread-local of the attachment, as long as the call."""
 
-    def __init__(self, alone: bool = False) -> None:
+    def __init__(self, alone: bool = False, doubts: Doubts | None = None) -> None:
         self.alone = alone
         self.ids: Tensor | None = None
         """In host memory; None where one token follows a prompt."""
@@ -34,7 +34,7 @@ class Run:
         """`mask` in host memory."""
         self.told: list[tuple[Tensor, Tensor]] = []
         """What else was read into host memory with the ids: sizes of pictures, each with its copy."""
-        self.doubts = Doubts()
+        self.doubts = doubts or Doubts()
         self.guesses = 0
         self.given: list[Image] = []
         """Images of a prompt that came as embeddings."""

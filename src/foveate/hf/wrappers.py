@@ -74,7 +74,7 @@ def unseen(hook: Any, inside: bool = False) -> Any:
     @functools.wraps(hook)
     def either(*args: Any, **kwargs: Any) -> Any:
         # Stepping aside costs more than most of what is done for a decoded token.
-        return (apart if torch.compiler.is_compiling() or compiled() else hook)(*args, **kwargs)
+        return (apart if torch.compiler.is_dynamo_compiling() or compiled() else hook)(*args, **kwargs)
 
     return either
 
