@@ -22,7 +22,7 @@ MAY = {
     "plan_text": "errors reading typed",
     "plan": "errors selection cut plan_text",
     "pointer": f"{CORE} files",
-    "methods": f"{CORE} pointer",
+    "methods": f"{CORE} pointer words",
     # What every engine needs to choose.
     "fields": f"{CORE}",
     "choice_checks": f"{CORE}",
@@ -30,8 +30,9 @@ MAY = {
     "servable": f"{CORE} fields",
     "geometry": "errors ops selection",
     "question": "",
+    "words": "errors",
     # Engines: one room each.
-    "hf": f"{CORE} fields choosing servable geometry question",
+    "hf": f"{CORE} fields choosing servable geometry question words",
     "engines": f"{CORE} methods fields choosing servable geometry question hf tiny data files images",
     "engines.vllm": f"{CORE} methods fields choosing servable geometry question engines data files images __version__",
     "families": "hf geometry",

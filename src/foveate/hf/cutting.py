@@ -32,6 +32,8 @@ class Cutting(Shortening):
         """Arguments of the layer that ran last, where the next cut may ask for its attention."""
         self.towers: Mapping[str, Any] = {}
         """Text towers by the name under which selectors ask for them."""
+        self.words: Mapping[Any, Callable[[Tensor], Tensor]] = {}
+        """What tells which tokens of a question count, by the rule that selectors name."""
         self.ids_BL: Tensor | None = None
         """The prompt's ids, where it came as ids."""
 
@@ -91,7 +93,10 @@ class Cutting(Shortening):
 
         @cache
         def text(row: int) -> Tensor:
-            return rows_of(step.embeds, row, prompt.question_BL[row].nonzero().flatten())
+            place = prompt.question_BL[row].nonzero().flatten()
+            if (words := getattr(cut.select, "text_words", None)) is not None:
+                place = place[self.words[words](self._ids(cut)[row][place])]
+            return rows_of(step.embeds, row, place)
 
         @cache
         def behind(number: int) -> Tensor:
@@ -140,15 +145,18 @@ class Cutting(Shortening):
 
     def _relevance(self, cut: Cut, image: Image, features_NC: Tensor) -> Tensor:
         """Similarity of an image's tokens and its prompt's question, by the selector's text tower."""
+        tower = self.towers[getattr(cut.select, "text_tower")]  # noqa: B009
+        asks = self.prompt.question_BL[image.row]
+        found: Tensor = tower.similarity(features_NC, self._ids(cut)[image.row][asks])
+        return found
+
+    def _ids(self, cut: Cut) -> Tensor:
         if self.ids_BL is None:
             raise SignalError(
                 f"{type(cut.select).__name__} reads the question's words, but the prompt came as embeddings; pass "
                 "input_ids"
             )
-        tower = self.towers[getattr(cut.select, "text_tower")]  # noqa: B009
-        asks = self.prompt.question_BL[image.row]
-        found: Tensor = tower.similarity(features_NC, self.ids_BL[image.row][asks])
-        return found
+        return self.ids_BL
 
     def _ask_prompts(self, cut: Cut, hidden: Tensor, calls: Mapping[str, Callable[[], Tensor]]) -> Answers:
         """Choose among the image tokens and the question of each prompt. The answers are waited for: text may go."""

@@ -98,6 +98,7 @@ def _start(attached: Any, run: Run, kwargs: dict[str, Any], images: bool, embeds
     if images:
         cutting = run.cutting = Cutting(step, prompt_of(attached, run, step), run.doubts)
         cutting.towers, cutting.ids_BL = attached.towers, None if run.given else run.ids
+        cutting.words = attached.words
         step.distance = any(getattr(cut.select, "distance", False) for cut in attached.plan.cuts)
         hidden = cutting.begin(step.embeds, attached.encoder_cut)
         for cut in attached.input_cuts:

@@ -72,11 +72,13 @@ def words(attachment: Any, kind: Kind, tokens: Sequence[int]) -> list[Tensor]:
             f"the selector reads the question at the encoder, but {sum(tokens)} visual tokens are encoded for "
             f"{len(row_of)} placeholders, so no image's prompt is known; {_WAY}"
         )
+    rule = attachment.words.get(getattr(attachment.encoder_cut.select, "text_words", None))
     table, out, start = attachment.base.get_input_embeddings(), [], 0
     # Weights that are elsewhere come when they are asked for, and bring what they are asked to where they go.
     device = ids_BL.device if table.weight.is_meta else table.weight.device
     for n in tokens:
         row = row_of[start]
         start += n
-        out.append(table(upload(ids_BL[row, asks_BL[row]], device)))
+        ids = ids_BL[row, asks_BL[row]]
+        out.append(table(upload(ids if rule is None else ids[rule(ids)], device)))
     return out

@@ -17,6 +17,7 @@ from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
 from foveate.errors import ModelError
+from foveate.words import Words, rule, tokens_of
 
 KINDS = ("clip", "siglip", "siglip2")
 
@@ -97,15 +98,40 @@ def load(source: str, model: Any, tokenizer: Any = None) -> TextTower:
     Raises:
         ModelError: nothing can be loaded from there, or it is no such checkpoint; no tokenizer is known.
     """
-    words = tokenizer
-    if words is None:
-        name = getattr(model.config, "_name_or_path", "")
-        if not name:
-            raise ModelError("this model does not say where it came from; pass its tokenizer: attach(..., tokenizer=)")
-        words = _loaded(AutoTokenizer, name)
+    words = reader(model, tokenizer)
     joint, own = _loaded(AutoModel, source), _loaded(AutoTokenizer, source)
     joint.to(device=model.device)
     return TextTower(joint, own, lambda ids: str(words.decode(ids, skip_special_tokens=True)))
+
+
+def reader(model: Any, tokenizer: Any = None) -> Any:
+    """The tokenizer of a model: the given one, or from where the model came.
+
+    Raises:
+        ModelError: nobody knows.
+    """
+    if tokenizer is not None:
+        return tokenizer
+    name = getattr(model.config, "_name_or_path", "")
+    if not name:
+        raise ModelError("this model does not say where it came from; pass its tokenizer: attach(..., tokenizer=)")
+    return _loaded(AutoTokenizer, name)
+
+
+class Counting:
+    """Which tokens of a question belong to words that count, by a rule of `foveate.words`."""
+
+    def __init__(self, words: Words, tokenizer: Any) -> None:
+        self.rule, self.tokenizer = rule(words), tokenizer
+
+    def __call__(self, ids_T: Tensor) -> Tensor:
+        """[T] bool, in host memory; where no word counts, all do."""
+        ids: list[int] = ids_T.tolist()
+        # A token's letters are those that come with it: tokens are no words, and spaces belong to either side.
+        texts = [str(self.tokenizer.decode(ids[: i + 1])) for i in range(len(ids))]
+        text = texts[-1] if texts else ""
+        counts = tokens_of(self.rule(text), [min(len(t), len(text)) for t in texts], text)
+        return torch.tensor(counts if any(counts) else [True] * len(ids), dtype=torch.bool)
 
 
 @lru_cache(maxsize=8)

@@ -29,6 +29,8 @@ from foveate.ops.topk import check_k, head_mask, ranked
 from foveate.plan import Plan
 from foveate.selection import Attention, Knob, Selection, Selector, TokenView
 
+_ASKED = ("attention", "text_tower", "text_words", "sized", "distance", "image_weights", "weighs")
+
 
 @dataclass(frozen=True)
 class Wrapper:
@@ -42,9 +44,9 @@ class Wrapper:
         return self.select.adaptive
 
     def __getattr__(self, name: str) -> Any:
-        # Whose attention is meant stands on the selector inside; nothing else is passed on.
-        if name == "attention" and "select" in self.__dict__:
-            return self.select.attention  # type: ignore[attr-defined]
+        # What engines ask of selectors beside the protocol may stand on the one inside.
+        if name in _ASKED and "select" in self.__dict__:
+            return getattr(self.select, name)
         raise AttributeError(name)
 
     def _plain(self, view: TokenView, k: int) -> Selection:

@@ -1,0 +1,57 @@
+"""Only some words of the question count: nouns, as ResPrune, CRISP and MMTok have it, or what you say.
+
+    plan = worded(resprune(keep=64))                      # words="nouns", by spaCy: pip install 'foveate[words]'
+    plan = worded(mmtok(keep=64), words="content")        # all but English function words, without a parser
+    plan = worded(crisp(keep=64), words=my_function)      # text -> (start, end) of each word that counts
+
+Around any selector that reads the question's word embeddings. A word of several tokens counts with all of them. Where
+no word counts, all do: ResPrune's paper then weighs all tokens alike. Papers that cut a benchmark's format instructions
+out of the prompt first (ResPrune prices that at a point) know the benchmark; a function can do the same.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from foveate.errors import PlanError
+from foveate.methods.switches import Wrapper, each_cut
+from foveate.plan import Plan
+from foveate.selection import Selection, TokenView
+from foveate.words import RULES, Words
+
+
+@dataclass(frozen=True)
+class Worded(Wrapper):
+    """As the selector inside, which is shown the embeddings of some words alone; the engine picks them.
+
+    Args:
+        select: which tokens stay.
+        text_words: which words count: "nouns", "content", or a function (no plan file can hold that).
+    """
+
+    text_words: str | Callable[[str], Sequence[tuple[int, int]]] = "nouns"
+
+    def __post_init__(self) -> None:
+        if "text_BTD" not in self.select.reads:
+            raise PlanError(f"{type(self.select).__name__} reads no words of the question; leave worded(...) out")
+        if not callable(self.text_words) and self.text_words not in RULES:
+            raise PlanError(f"words is {self.text_words!r}; it must be one of {', '.join(RULES)}, or a function")
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """As the selector inside."""
+        return self.select.reads
+
+    def __call__(self, view: TokenView, k: int) -> Selection:
+        """As the selector inside."""
+        return self.select(view, k)
+
+
+def worded(plan: Plan, words: Words = "nouns") -> Plan:
+    """The plan, with some words of the question counting. Hugging Face engine only; it reads by the model's tokenizer.
+
+    Args:
+        plan: any whose selectors read the question's words, over images.
+        words: "nouns" (by spaCy, refused at attach where that is not installed), "content", or a function from the
+            question's text to (start, end) of each word that counts.
+    """
+    return each_cut(plan, lambda cut: Worded(cut.select, words))
