@@ -7,6 +7,8 @@ TORCH  ?= torch==2.13.0
 # The oldest transformers that is supported and tested. Keep in step with pyproject.toml.
 OLDEST ?= 5.17.0
 OUT    ?= out/demo
+# Where the instrument of pretrained parts is, if it has been built (instruments/smol/README.md).
+SMOL   ?= out/smol
 
 PY     := $(VENV)/bin/python
 OLD    := $(VENV)-oldest
@@ -24,7 +26,7 @@ export HF_HUB_OFFLINE  ?= 1
 .PHONY: help demo test test-newest test-oldest test-zoo test-lmms test-ui test-vllm test-vllm-core test-vllm-all docs check format clean
 
 help:
-	@echo "make demo    ask the small model that comes with the package, with fewer and fewer visual tokens"
+	@echo "make demo    ask the small model that comes with the package, with fewer and fewer visual tokens; and the instrument in $(SMOL), if built"
 	@echo "make test    the tests, on the newest transformers and on $(OLDEST)"
 	@echo "make test-zoo   the laws over every model type of the newest transformers (ten of them are in make test)"
 	@echo "make test-lmms  the lmms-eval tasks and model, in an environment of its own (gigabytes)"
@@ -37,6 +39,10 @@ help:
 
 demo: $(VENV)/.ready
 	$(VENV)/bin/foveate demo --out $(OUT)
+ifneq ($(wildcard $(SMOL)/config.json),)
+	$(VENV)/bin/foveate bench --model $(SMOL) --task instruments/smol/samples --limit 12 --method divprune \
+	  --keep 0.333 --no-cost --out $(OUT)/smol
+endif
 
 test: test-newest test-oldest
 

@@ -110,9 +110,9 @@ class Adaptation(Run):
         """Questions about training picture n."""
         return questions("train", n, r)[: self.given.questions]
 
-    def checked(self) -> tuple[Tensor, list[list[world.Question]]]:
-        """Features of the validation pictures, and questions about each."""
-        most = min(self.given.measure, VALIDATION)
+    def checked(self, split: str = "validation") -> tuple[Tensor, list[list[world.Question]]]:
+        """Features of the validation pictures, and questions about each; there are no unseen ones."""
+        most = min(self.given.measure, VALIDATION) if split == "validation" else 0
         asked = [questions("validation", n, world.chance("easy", n)) for n in range(most)]
         return seen("validation", VALIDATION, self.given.image_size)[:most], asked
 
@@ -127,7 +127,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ways = parser.add_subparsers(dest="way", required=True)
     ways.add_parser("train", parents=[given := options("")], add_help=False)
-    given.set_defaults(start=str(Path(__file__).parent), run=str(cache() / "easy"), names=0, scenes=12)
+    given.set_defaults(start=str(Path(__file__).parent), run=str(cache() / "easy"), names=0, naming=0, scenes=12)
     make = ways.add_parser("examples")
     make.add_argument("out", type=Path)
     make.add_argument("--split", default="test", choices=("validation", "test"))

@@ -43,7 +43,7 @@ def write(out: Path, name: str, drawn: Iterable[tuple[Image.Image, list[world.Qu
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
+    parser.add_argument("--split", default="test", choices=("train", "validation", "unseen", "test"))
     parser.add_argument("--scenes", type=int, default=125)
     parser.add_argument("--per-scene", type=int, default=8)
     parser.add_argument("--side", type=int, default=168)

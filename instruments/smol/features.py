@@ -7,6 +7,7 @@ Layers: 0 (patch and position embeddings: where), 8 and 12 (what). Stored as bf1
 """
 
 import argparse
+import hashlib
 import time
 from pathlib import Path
 
@@ -24,8 +25,9 @@ CHUNK = 100
 
 
 def folder(image_size: int) -> Path:
-    """Where the features of scenes of `image_size` pixels lie."""
-    return cache() / f"features-{image_size}"
+    """Where the features of scenes of `image_size` pixels lie, apart for each table of pictures."""
+    table = hashlib.sha256((Path(__file__).parent / "things.json").read_bytes()).hexdigest()
+    return cache() / f"features-{image_size}-{table[:8]}"
 
 
 def pixels(images: list) -> Tensor:
@@ -76,7 +78,7 @@ def load(split: str, image_size: int, most: int | None = None) -> Tensor:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("split", choices=("train", "validation", "test"))
+    parser.add_argument("split", choices=("train", "validation", "unseen", "test"))
     parser.add_argument("count", type=int)
     parser.add_argument("--image-size", type=int, default=168)
     parser.add_argument("--device", default="cpu")

@@ -5,10 +5,10 @@
     python -m instruments.smol.train --start instruments/smol --minutes 240       # the repository's, further
     python -m instruments.smol.train --minutes 10 --device cuda --image-size 336 --scenes 32   # a GPU, 576 tokens
 
-Stage 1 (`names`): the projector alone; a visual token is pulled towards the words for what it shows and for where it
-lies, both at once (sum). It plays the part of LLaVA's caption stage, costs no LLM, and is why places are learnt at
-all: DINOv2's patches say little about them. Stage 2: questions. The rate stays level and falls over the last two fifths
-of the run's minutes, so a run that went well can be taken further: give more minutes.
+Stage 1 (`names`): the projector alone learns to name (`naming.py`). It costs no LLM, and is why places are learnt at
+all: DINOv2's patches say little about them. Stage 2: questions, with the same lesson beside them. The rate stays level
+and falls over the last two fifths of the run's minutes: a run that went well can be taken further with more minutes.
+Each point of the learning curve has validation scenes of pictures that training shows and (`unseen`) of others.
 """
 
 import argparse
@@ -26,10 +26,12 @@ from transformers import AutoTokenizer
 
 from instruments.smol import features, world
 from instruments.smol.decoder import Decoder, Watch
+from instruments.smol.naming import Naming
 from instruments.smol.parts import cache
-from instruments.smol.pictures import things
 
 BEFORE, AFTER, END = "<|im_start|>user\n", "<|im_end|>\n<|im_start|>assistant\n", "<|im_end|>"
+TOGETHER = 48
+"""Scenes that one step of naming sees."""
 CAPS = {"what": 3, "where": 3, "relation": 12, "exist": 2, "kind": 2, "chart": 1}
 
 
@@ -120,29 +122,6 @@ def capped(asked: list[world.Question], most: int) -> list[world.Question]:
     return out[:most]
 
 
-def labelled(tokenizer, model: Decoder) -> tuple[dict[str, int], Tensor, Tensor]:
-    """Words for what a token may show (their row numbers and embeddings) and embeddings of the nine places."""
-    names = ["background", "chart", *(t.name for t in things()), *world.WORDS, *world.COLOURS]
-    names = list(dict.fromkeys(names))
-    embed = lambda text: model.embed[tokenizer(" " + text, add_special_tokens=False).input_ids].float().mean(0)  # noqa: E731
-    return (
-        {n: i for i, n in enumerate(names)},
-        torch.stack([*map(embed, names)]),
-        torch.stack([*map(embed, world.CELLS)]),
-    )
-
-
-def shown(placed: list[world.Placed], side: int, row: dict[str, int]) -> Tensor:
-    """For each token the row of the word for what it shows."""
-    out = torch.full((side * side,), row["background"])
-    for p in placed:
-        word = p.says if p.kind == "sign" else p.name
-        out[world.cells_of(p.box, side)] = row[word]
-        for colour, bar in p.bars:
-            out[world.cells_of(bar, side)] = row[colour]
-    return out
-
-
 class Run:
     """Everything a training run holds, and its folder."""
 
@@ -156,6 +135,8 @@ class Run:
         self.model = Decoder.from_folder(cache() / "llm", given.rank).to(given.device)
         self.projector = Projector(len(features.LAYERS) * 384, self.model.config.hidden_size).to(given.device)
         self.load()
+        self.naming = Naming(self.tokenizer, self.model, self.side)
+        self.targets = self.naming.targets(self.scenes) if given.naming or given.names else None
         self.parameters = {f"projector.{n}": p for n, p in self.projector.named_parameters()}
         self.parameters |= {f"lora.{n}": p for n, p in self.model.lora.named_parameters()}
         groups = [(given.projector_rate, "projector."), (given.rate, "lora.")]
@@ -172,12 +153,12 @@ class Run:
         """Questions about training scene n."""
         return capped(world.questions(self.scenes[n], r), self.given.questions)
 
-    def checked(self) -> tuple[Tensor, list[list[world.Question]]]:
-        """Features of the validation scenes, and questions about each."""
+    def checked(self, split: str = "validation") -> tuple[Tensor, list[list[world.Question]]]:
+        """Features of a split's scenes, and questions about each."""
         size, most = self.given.image_size, self.given.measure
-        known = features.load("validation", size, most)[:most]
-        placed = [world.layout("validation", n, size).placed for n in range(len(known))]
-        drawn = [world.questions(p, world.chance("asked", "validation", n)) for n, p in enumerate(placed)]
+        known = features.load(split, size, most)[:most]
+        placed = [world.layout(split, n, size).placed for n in range(len(known))]
+        drawn = [world.questions(p, world.chance("asked", split, n)) for n, p in enumerate(placed)]
         return known, [capped(of, 16) for of in drawn]
 
     def features(self, scenes: list[int]) -> Tensor:
@@ -191,46 +172,24 @@ class Run:
         self.projector.std.copy_(flat.std(0) + 1e-3)
 
     def name_stage(self, steps: int) -> None:
-        """Stage 1."""
+        """Stage 1: the projector alone."""
         self.standardise()
-        row, names_WD, cells_9D = (
-            t.to(self.given.device) if isinstance(t, Tensor) else t for t in labelled(self.tokenizer, self.model)
-        )
-        middle, length = self.model.embed[::7].float().mean(0), self.model.embed[::7].float().norm(dim=-1).mean()
-        names_WD, cells_9D = (F.normalize(t - middle, dim=-1) for t in (names_WD, cells_9D))
         with torch.no_grad():
-            self.projector.linear_2.weight *= length / 3
+            self.projector.linear_2.weight *= self.naming.length / 3
         optimizer = torch.optim.AdamW(self.projector.parameters(), lr=2e-3, weight_decay=0.01)
-        targets = torch.stack([shown(s, self.side, row) for s in self.scenes]).to(self.given.device)
-        third = torch.arange(self.side, device=self.given.device) * 3 // self.side
-        cells = (third[:, None] * 3 + third).flatten()
-        weight = torch.ones(len(names_WD), device=self.given.device)
-        weight[row["background"]] = 0.2
         r, held, start = random.Random(0), max(1, len(self.scenes) // 20), time.process_time()
         for step in range(steps):
             for group in optimizer.param_groups:
                 group["lr"] = 2e-3 * min(1, (step + 1) / 20) * max(0.05, 1 - step / steps)
-            at = [r.randrange(held, len(self.scenes)) for _ in range(24)]
-            last = step == steps - 1 or step % 50 == 49
-            for chosen, learn in ((at, True), (range(held), False)) if last else ((at, True),):
-                out = self.projector(self.features(list(chosen)))
-                unit = F.normalize(out - middle, dim=-1)
-                what, where = unit @ names_WD.T * 20, unit @ cells_9D.T * 20
-                target = targets[list(chosen)]
-                if learn:
-                    loss = F.cross_entropy(what.flatten(0, 1), target.flatten(), weight=weight)
-                    loss = loss + 0.5 * F.cross_entropy(where.flatten(0, 1), cells.repeat(len(target)))
-                    loss = loss + 0.2 * ((out - middle).norm(dim=-1) / length - 1).square().mean()
-                    optimizer.zero_grad()
-                    loss.backward()
-                    optimizer.step()
-                    continue
-                thing = (target != row["background"]) & (target < row[world.WORDS[0]])
-                word = target >= row[world.WORDS[0]]
-                hit, put = what.argmax(-1) == target, (where.argmax(-1) == cells).float().mean()
-                on = f"things {hit[thing].float().mean():.3f} words and bars {hit[word].float().mean():.3f}"
+            at = [r.randrange(held, len(self.scenes)) for _ in range(TOGETHER)]
+            loss = self.naming.loss(self.projector, self.features(at), self.targets[at])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            if step == steps - 1 or step % 50 == 49:
+                found = self.naming.scores(self.projector, self.features(list(range(held))), self.targets[:held])
                 spent = time.process_time() - start
-                print(f"names {step + 1} loss {loss:.3f} held out: {on} places {put:.3f} {spent:.0f} cpu s", flush=True)
+                print(f"names {step + 1} loss {loss:.3f} held out: {found} {spent:.0f} cpu s", flush=True)
 
     def save(self, minutes: float) -> None:
         """weights.safetensors (what the model is built from), optimizer.safetensors and run.json."""
@@ -280,12 +239,15 @@ class Run:
             asked = [self.asked(n, r) for n in at]
             found, labels = logits(self.model, self.projector(self.features(at)), self.words, asked)
             loss = F.cross_entropy(found, labels[labels != -100])
+            losses.append(loss.item())
+            if given.naming:
+                at = [r.randrange(len(self.train)) for _ in range(TOGETHER)]
+                loss = loss + given.naming * self.naming.loss(self.projector, self.features(at), self.targets[at])
             self.optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(list(self.parameters.values()), 1.0)
             self.optimizer.step()
             self.step += 1
-            losses.append(loss.item())
             if self.step % 10 == 0:
                 print(
                     f"{self.step} loss {sum(losses[-10:]) / 10:.3f} {minutes:.1f} min {time.process_time():.0f} cpu s",
@@ -299,8 +261,13 @@ class Run:
     def measure(self, minutes: float, loss: float) -> None:
         """A point of the learning curve on validation scenes, and a checkpoint."""
         scores = accuracy(self.model, self.projector, self.words, *self.checked())
-        self.curve.append({"step": self.step, "minutes": round(minutes, 1), "loss": round(loss, 4), **scores})
         print("  validation", scores, flush=True)
+        unseen, asked = self.checked("unseen")
+        if len(unseen):
+            found = accuracy(self.model, self.projector, self.words, unseen, asked)
+            print("  unseen pictures", found, flush=True)
+            scores["unseen"] = found
+        self.curve.append({"step": self.step, "minutes": round(minutes, 1), "loss": round(loss, 4), **scores})
         self.save(minutes)
 
 
@@ -342,6 +309,7 @@ def options(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--every", type=float, default=8, help="minutes between checkpoints")
     parser.add_argument("--measure", type=int, default=20, help="validation scenes a checkpoint is measured on")
     parser.add_argument("--names", type=int, default=400, help="steps of the first stage")
+    parser.add_argument("--naming", type=float, default=0.3, help="weight of the first stage's lesson in the second")
     parser.add_argument("--scenes", type=int, default=4)
     parser.add_argument("--questions", type=int, default=16)
     parser.add_argument("--rank", type=int, default=16)

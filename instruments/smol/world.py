@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 
 from instruments.smol import pictures
 
@@ -102,10 +102,37 @@ def chart(side: int, colours: Sequence[str], heights: Sequence[float]) -> Image.
     return plate
 
 
-def flipped(source: str, size: tuple[int, int], flip: bool) -> Image.Image:
-    """A cut-out at its size."""
-    plate = pictures.cutout(source).resize(size, Image.Resampling.LANCZOS)
+def flipped(source: str, size: tuple[int, int], flip: bool, look: random.Random | None = None) -> Image.Image:
+    """A cut-out at its size; with `look`, varied by its chance."""
+    plate = pictures.cutout(source)
+    if look is not None:
+        plate = varied(plate, look)
+    plate = plate.resize(size, Image.Resampling.LANCZOS)
     return plate.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip else plate
+
+
+def varied(plate: Image.Image, r: random.Random) -> Image.Image:
+    """Another look of a cut-out: part of a side gone, turned, other colours and light, a little blurred."""
+    if r.random() < 0.3:
+        w, h = plate.size
+        left, top, right, bottom = (r.choice((0.0, r.uniform(0, 0.2))) for _ in range(4))
+        plate = plate.crop((round(left * w), round(top * h), round((1 - right) * w), round((1 - bottom) * h)))
+    if r.random() < 0.6:
+        plate = plate.rotate(r.uniform(-20, 20), Image.Resampling.BICUBIC, expand=True)
+        plate = plate.crop(plate.getchannel("A").point(lambda a: 255 * (a > 40)).getbbox())
+    alpha, rgb = plate.getchannel("A"), plate.convert("RGB")
+    if r.random() < 0.3:
+        hue, saturation, value = rgb.convert("HSV").split()
+        turn = r.randint(-12, 12)
+        rgb = Image.merge("HSV", (hue.point(lambda v: (v + turn) % 256), saturation, value)).convert("RGB")
+    for enhance, least, most in (
+        (ImageEnhance.Color, 0.4, 1.4), (ImageEnhance.Brightness, 0.7, 1.3), (ImageEnhance.Contrast, 0.7, 1.3)
+    ):  # fmt: skip
+        rgb = enhance(rgb).enhance(r.uniform(least, most))
+    if r.random() < 0.2:
+        rgb = rgb.filter(ImageFilter.GaussianBlur(r.uniform(0.5, 2.5)))
+    rgb.putalpha(alpha)
+    return rgb
 
 
 @dataclass(frozen=True)
@@ -152,7 +179,8 @@ def layout(split: str, n: int, side: int) -> Layout:
             source = r.choice(by_name[name].pictures(split))
             size = pictures.cutout(source).size
             w, h = (max(6, round(v * longest / max(size))) for v in size)
-            draw = functools.partial(flipped, source, (w, h), r.random() < 0.5)
+            look = chance("look", n, cell) if split == "train" else None
+            draw = functools.partial(flipped, source, (w, h), r.random() < 0.5, look)
         jitter = 0.02 * side
         at = [side * (c + 0.5) / 3 + r.uniform(-jitter, jitter) for c in (cell % 3, cell // 3)]
         left, top = (round(min(max(c - s / 2, 0), side - s)) for c, s in zip(at, (w, h), strict=True))
@@ -165,6 +193,10 @@ def scene(split: str, n: int, side: int) -> tuple[Image.Image, list[Placed]]:
     """Picture (side x side RGB) and what is in it."""
     plan = layout(split, n, side)
     image = plan.ground.crop(plan.crop).resize((side, side), Image.Resampling.BICUBIC)
+    if split == "train":
+        look = chance("ground", n)
+        for enhance in (ImageEnhance.Color, ImageEnhance.Brightness, ImageEnhance.Contrast):
+            image = enhance(image).enhance(look.uniform(0.7, 1.3))
     for p, draw in plan.parts:
         plate = draw()
         image.paste(plate, (round(p.box[0] * side), round(p.box[1] * side)), plate)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 pytest.importorskip("matplotlib")
-from instruments.smol import build, decoder, easy, features, pictures, train, world
+from instruments.smol import build, bundles, decoder, easy, features, naming, pictures, train, world
 
 TEXT = dict(
     vocab_size=64, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
@@ -76,9 +78,75 @@ def test_half_of_the_names_keep_a_picture_for_the_test_split():
     things = pictures.things()
     held = [t for t in things if t.test]
     assert len(held) * 2 == len(things) and len({t.name for t in things}) == len(things)
-    for t in held:
-        assert not set(t.pictures("train")) & set(t.pictures("test"))
-        assert t.pictures("validation") == t.pictures("train")
+    for t in things:
+        shown = set(t.pictures("train"))
+        assert shown >= set(t.pictures("validation")) and len(shown) >= 7
+        assert not shown & set(t.unseen) and not shown & set(t.test) and not set(t.unseen) & set(t.test)
+        assert t.pictures("test") == (t.test or t.known) and t.pictures("unseen") == (t.unseen or t.known)
+
+
+def test_training_alone_varies_how_things_look(drawn, monkeypatch):
+    seen = []
+    monkeypatch.setattr(world, "varied", lambda plate, r: seen.append(r.random()) or plate)
+    for n in range(4):
+        world.scene("test", n, 96)
+    assert not seen
+    for n in range(4):
+        world.scene("train", n, 96)
+    assert len(set(seen)) == len(seen) > 3
+
+
+def test_a_varied_look_is_chance_alone_and_stays_a_cutout():
+    looks = [world.varied(disc("a"), world.chance(n)) for n in (0, 0, 1, 2, 3)]
+    assert looks[0].tobytes() == looks[1].tobytes()
+    assert all(v.mode == "RGBA" and v.getchannel("A").getbbox() for v in looks)
+    assert len({v.tobytes() for v in looks}) == 4
+
+
+def record(name_at, flags, *rest):
+    return struct.pack(">IH", name_at, flags) + struct.pack(">II", *rest) + bytes(8)
+
+
+def test_files_in_a_bundle():
+    names, at = b"", {}
+    for name in ("", "a", "b.svg", "c.png", "d.zst"):
+        at[name] = len(names)
+        names += struct.pack(">HI", len(name), 0) + name.encode("utf-16-be")
+    packed = zlib.compress(b"<svg/>")
+    blobs = [struct.pack(">I", len(b)) + b for b in (struct.pack(">I", 6) + packed, b"png", b"other")]
+    starts = [0, len(blobs[0]), len(blobs[0]) + len(blobs[1])]
+    tree = record(0, 2, 1, 1) + record(at["a"], 2, 3, 2)
+    tree += b"".join(
+        record(at[n], f, 0, s) for n, f, s in zip(("b.svg", "c.png", "d.zst"), (1, 0, 4), starts, strict=True)
+    )
+    data, head = b"".join(blobs), 20
+    offsets = head, head + len(tree), head + len(tree) + len(data)
+    made = b"qres" + struct.pack(">4I", 3, *offsets) + tree + data + names
+    assert dict(bundles.entries(made)) == {"/a/b.svg": b"<svg/>", "/a/c.png": b"png"}
+    with pytest.raises(ValueError, match="qres"):
+        next(bundles.entries(b"PK"))
+
+
+def test_the_naming_lesson_is_learnt():
+    made = lively(llama())
+    lesson = naming.Naming(Letters(), made, 6)
+    projector = train.Projector(3 * 8, 24)
+    placed = [
+        [world.Placed("cow", "animal", 0, (0.0, 0.0, 0.4, 0.4))],
+        [world.Placed("owl", "animal", 8, (0.6, 0.6, 1, 1))],
+    ]
+    target = lesson.targets(placed)
+    assert target[0, 0] == lesson.row["cow"] and target[0, -1] == lesson.row["background"]
+    torch.manual_seed(0)
+    seen = torch.randn(2, 3, 36, 8)
+    before, optimizer = lesson.scores(projector, seen, target), torch.optim.Adam(projector.parameters(), 1e-2)
+    for _ in range(150):
+        loss = lesson.loss(projector, seen, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    after = lesson.scores(projector, seen, target)
+    assert after["things"] > 90 > before["things"] and after["places"] > before["places"]
 
 
 def test_easy_vqa_is_asked_with_its_own_split(monkeypatch, tmp_path):
