@@ -18,9 +18,9 @@ EXTRAS = {
     "bench": ("scipy", "foveate bench: intervals and tests"),
     "search": ("optuna scipy", "foveate search: plans found on your examples"),
     "train": ("accelerate", "foveate train: learned selectors"),
-    "vision": ("torchvision", "the processors of some families, Qwen's among them"),
-    "fast": ("numba", "compiled loops for methods that choose one token at a time, on a CPU"),
-    "gpu": ("triton", "the same choices as kernels, on an NVIDIA GPU"),
+    "vision": ("torchvision", "processors of some families, Qwen's among them"),
+    "fast": ("numba", "compiled loops for greedy methods, on a CPU"),
+    "gpu": ("triton", "the same as kernels, on an NVIDIA GPU"),
     "ui": ("gradio", "foveate ui: a page to play on"),
     "vllm": ("vllm", "foveate serve: plans in vLLM"),
 }
@@ -36,23 +36,16 @@ def doctor(
     if as_json:
         show.as_json(found)
         return
-    page = show.console()
-    grid = show.table("", "", "")
-    grid.show_header = False
-    for column in grid.columns[1:]:
-        column.justify = "left"
-    for name, version in found["versions"].items():
-        grid.add_row(name, version or "[bold]missing[/bold]")
-    grid.add_section()
-    grid.add_row("device", found["device"])
-    grid.add_row("greedy loops", found["loops"])
-    grid.add_section()
+    lines = [(name, version or "[bold]missing[/bold]") for name, version in found["versions"].items()]
+    lines += [("", ""), ("device", found["device"]), ("greedy loops", found["loops"]), ("", "")]
     for name, extra in found["extras"].items():
-        state = "ready" if extra["ready"] else "[bold]missing[/bold]"
-        grid.add_row(
-            name, state, extra["brings"] + ("" if extra["ready"] else f"\n[dim]{escape(extra['install'])}[/dim]")
-        )
-    page.print(grid)
+        state = "ready  " if extra["ready"] else "[bold]missing[/bold]"
+        bring = "" if extra["ready"] else f": [dim]{escape(extra['install'])}[/dim]"
+        lines.append((name, f"{state}  {extra['brings']}{bring}"))
+    page = show.console()
+    for name, said in lines:
+        # A line each, however narrow the window: what is copied from here should not be broken.
+        page.print(f"{name:<13} {said}".rstrip(), soft_wrap=True, highlight=False)
 
 
 def examine() -> dict[str, Any]:
@@ -68,7 +61,7 @@ def examine() -> dict[str, Any]:
             "python": platform.python_version(),
             **{p: _version(p) for p in _PACKAGES},
         },
-        "device": f"cuda: {torch.cuda.get_device_name()}" if cuda else f"cpu, {torch.get_num_threads()} threads",
+        "device": f"cuda: {torch.cuda.get_device_name()}" if cuda else f"cpu, threads: {torch.get_num_threads()}",
         "loops": _loops(torch.device("cuda" if cuda else "cpu")),
         "extras": {
             name: {"ready": _there(modules), "brings": brings, "install": install(name)}
