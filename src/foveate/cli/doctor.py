@@ -21,6 +21,7 @@ EXTRAS = {
     "vision": ("torchvision", "processors of some families, Qwen's among them"),
     "fast": ("numba", "compiled loops for greedy methods, on a CPU"),
     "gpu": ("triton", "the same as kernels, on an NVIDIA GPU"),
+    "words": ("spacy", "nouns of the question, for methods that read those"),
     "ui": ("gradio", "foveate ui: a page to play on"),
     "vllm": ("vllm", "foveate serve: plans in vLLM"),
 }
