@@ -13,11 +13,13 @@ pytest.importorskip("triton")
 
 import foveate.ops.gpu.farthest
 import foveate.ops.gpu.rising
+import foveate.ops.gpu.suppress
 from foveate.errors import SignalError
 from foveate.ops import roads
 from foveate.ops.cosine import unit, whole
 from foveate.ops.gpu import ahead, similar
 from foveate.ops.residual import residual
+from foveate.ops.suppress import suppress
 
 from .scenes import features, starts, weights
 from .test_roads import KERNELS
@@ -32,14 +34,14 @@ SIZES = [(2, 19, 7), (1, 6, 6)]
 def launched(monkeypatch):
     """Kernels run on the CPU's tensors; and by the CPU's matrix, as a product of another shape rounds another way."""
     monkeypatch.setattr(roads, "_has_triton", lambda device: True)
-    for room in (foveate.ops.gpu.farthest, foveate.ops.gpu.rising):
+    for room in (foveate.ops.gpu.farthest, foveate.ops.gpu.rising, foveate.ops.gpu.suppress):
         monkeypatch.setattr(room, "matrix", lambda x_BND: torch.stack([whole(u) for u in unit(x_BND.cpu())]).to(DEVICE))
 
 
 @pytest.mark.parametrize(("b", "n", "k"), SIZES)
 @pytest.mark.parametrize("kind", ["normal", "copies"])
 @pytest.mark.parametrize("started", [False, True])
-@pytest.mark.parametrize("name", [n for n in KERNELS if n not in ("cover", "suppress", "coverage weighted")])
+@pytest.mark.parametrize("name", [n for n in KERNELS if n not in ("cover", "coverage weighted")])
 def test_kernels_pick_what_the_loops_pick(launched, name, started, kind, b, n, k):
     x, w = features(b * n, b, n, 48, kind), weights(b * n, b, n)
     start = starts(n, b, n, 3) if started else None
@@ -48,15 +50,16 @@ def test_kernels_pick_what_the_loops_pick(launched, name, started, kind, b, n, k
         expected = KERNELS[name](x, w, k, start)
     if not (kind == "copies" and "balance" in name):  # copies tie, and relevances summed in another order may tip them
         assert torch.equal(found, expected)
-    assert all(len(set(row)) == k for row in found.tolist()) or name == "residual"
+    assert all(len(set(row)) == k for row in found.tolist()) or name in ("residual", "suppress")
 
 
 def test_many_images_are_worked_on_some_at_a_time(launched, monkeypatch):
     x = features(0, 3, 9, 8).to(DEVICE)
-    whole_batch = [KERNELS[name](x, x[..., 0].abs(), 4, None) for name in ("farthest", "coverage", "residual")]
+    named = ("farthest", "coverage", "residual", "suppress")
+    whole_batch = [KERNELS[name](x, x[..., 0].abs(), 4, None) for name in named]
     monkeypatch.setattr(roads, "_ROOM", 8 * 9 * 9)
     assert len(roads.groups(x)) == 3
-    for name, expected in zip(("farthest", "coverage", "residual"), whole_batch, strict=True):
+    for name, expected in zip(named, whole_batch, strict=True):
         assert torch.equal(KERNELS[name](x, x[..., 0].abs(), 4, None), expected)
 
 
@@ -65,6 +68,24 @@ def test_residual_ends_where_the_rank_does(launched):
     found = residual(x.to(DEVICE), 7).cpu()
     with roads.plain_torch():
         assert torch.equal(found, residual(x, 7)) and (found[:, 4:] == -1).all()
+
+
+@pytest.mark.parametrize("soften", [None, "square", "linear"])
+@pytest.mark.parametrize("hard", [None, 0.3, "growing"])
+def test_suppression_of_every_kind(launched, soften, hard):
+    """Copies, equal scores, rows of a batch with starts of different length, and images where nobody is left."""
+    n, k = 13, 9
+    radius = torch.linspace(0.0, 1.5, k, dtype=torch.float64) if hard == "growing" else hard
+    many = [(8, "clusters")] if (soften, hard) == ("square", "growing") else []
+    for b, kind in ((1, "normal"), (2, "copies"), *many):
+        x = features(b, b, n, 48, kind).bfloat16()
+        w, start = (weights(b, b, n) * 4).round() / 4, starts(b, b, n, 3)
+        for given in (None, start):
+            found = suppress(x.to(DEVICE), w.to(DEVICE), k, radius, soften, given).cpu()
+            with roads.plain_torch():
+                assert torch.equal(found, suppress(x, w, k, radius, soften, given))
+    whole_batch = suppress(x.to(DEVICE), torch.full_like(w, -torch.inf).to(DEVICE), k).cpu()
+    assert (whole_batch == torch.arange(k)).all(), "the first of those that are open, whatever their score"
 
 
 @pytest.mark.parametrize("n", [5, 70])
@@ -100,7 +121,7 @@ def test_kernels_compile_for_three_generations_of_gpus():
     command = [sys.executable, "-m", "foveate.ops.gpu.ahead", "--arch", "80,89,90", "--tokens", "576"]
     done = subprocess.run(command, capture_output=True, text=True, env=plain)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert len(done.stdout.splitlines()) == 3 * 13
+    assert len(done.stdout.splitlines()) == 3 * 15
 
 
 def test_every_kernel_is_compiled_ahead():

@@ -9,7 +9,7 @@ from torch import Tensor
 from foveate.errors import PlanError
 from foveate.ops import falling
 from foveate.ops.cosine import ONE, Cosine, matrix_pays, steps, unit, whole
-from foveate.ops.roads import compiled, on_host
+from foveate.ops.roads import compiled, kernels, on_host
 from foveate.ops.start import check_start, given
 
 Soften = Literal["square", "linear"]
@@ -56,6 +56,10 @@ def suppress(
         )
     radius_BK = _radii(radius, b, k, x_BND)
     score_BN = score_BN.double()
+    if kernels(x_BND):
+        from foveate.ops.gpu.suppress import suppress as launch
+
+        return launch(x_BND, score_BN, k, radius_BK, soften, start_BS)
     if not on_host(x_BND):
         return _all_at_once(Cosine(x_BND), score_BN, k, radius_BK, soften, start_BS)
     out = []

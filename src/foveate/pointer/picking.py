@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from foveate.ops import roads
 from foveate.pointer import launch
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.config import Stopping
@@ -57,6 +58,10 @@ def walk(pointing: Pointing, c: Candidates, most: int, end: float | None = None)
     scene, memory_Bm = pointing.scene(c)
     if launch.serves(pointing, scene):
         return Walk(*launch.walk(pointing, scene, memory_Bm, most))
+    if roads.compiled(scene.score_BN):
+        return Walk(*launch.loop(pointing, scene, memory_Bm, most, end))
+    if scene.score_BN.device.type == "cpu" and not torch.compiler.is_compiling():
+        pointing, scene, memory_Bm = pointing.exact(scene, memory_Bm)
     b = len(scene.score_BN)
     row_B = torch.arange(b, device=scene.score_BN.device)
     covered_BN = torch.zeros_like(scene.score_BN)
@@ -69,9 +74,10 @@ def walk(pointing: Pointing, c: Candidates, most: int, end: float | None = None)
         picked_Bm = torch.zeros_like(memory_Bm)
         size = min(config.group, most - start)
         for place in range(size):
-            u_BN = pointing.covered(asked, covered_BN).masked_fill(taken_BN, -torch.inf)
+            u_BN = pointing.covered(asked, covered_BN).float().masked_fill(taken_BN, -torch.inf)
             best_B, pick_B = u_BN.max(1)
-            stops.append(pointing.stop(asked, best_B) if start and not place and config.stop != "none" else never_B)
+            best_B, may_stop = best_B.to(memory_Bm.dtype), start and not place and config.stop != "none"
+            stops.append(pointing.stop(asked, best_B) if may_stop else never_B)
             order.append(pick_B)
             taken_BN = taken_BN.scatter(1, pick_B.unsqueeze(1), True)
             covered_BN = pointing.cover(scene, covered_BN, scene.sight_BNd[row_B, pick_B])
@@ -79,4 +85,4 @@ def walk(pointing: Pointing, c: Candidates, most: int, end: float | None = None)
         memory_Bm = pointing.remember(memory_Bm, picked_Bm / size)
         if look and not bool(Walk(order[-1][:, None], torch.stack(stops, 1)).standing(config, end or 0.0)[:, -1].any()):
             break
-    return Walk(torch.stack(order, 1), torch.stack(stops, 1))
+    return Walk(torch.stack(order, 1), torch.stack(stops, 1).float())

@@ -4,7 +4,8 @@ The score of token i is `w.C_i + q.K_i - c * covered_i`: what it is worth by its
 much a token already picked covers it. The stop sees the best score that is left, so the count follows the content.
 """
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +17,11 @@ from foveate.pointer.encoder import Encoder
 
 _COVERAGE = 5.0
 """The weight that coverage begins with. It hardly moves in a few hundred updates, and picks repeat with less."""
-_HUSHED = 1e-4
+HUSHED = 1e-4
 """What is left of a token's worth where coverage decides: enough to choose among those that nothing covers."""
-_NEVER = -1e9
+NEVER = -1e9
+_STEPS = ("query", "memory")
+"""The parts that steps are made of."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Pointing(nn.Module):
         score_BN = self.score(state_BNm).squeeze(-1) + bonus
         real_BN = torch.ones_like(score_BN) if c.real_BN is None else c.real_BN.to(score_BN)
         if c.real_BN is not None:
-            score_BN = score_BN.masked_fill(~c.real_BN, _NEVER)
+            score_BN = score_BN.masked_fill(~c.real_BN, NEVER)
         mean_Bm = (state_BNm * real_BN.unsqueeze(-1)).sum(1) / real_BN.sum(1, keepdim=True)
         sight_BNd = z_BND[..., :0]
         if self.config.coverage:
@@ -92,7 +95,7 @@ class Pointing(nn.Module):
         base_BN = scene.score_BN + (scene.key_BNm @ q_Bm.unsqueeze(-1)).squeeze(-1)
         if self.config.lead < 1:
             led_B1 = (picked < scene.lead_B).unsqueeze(1)
-            base_BN = torch.where(led_B1 | (scene.score_BN <= _NEVER), base_BN, _HUSHED * base_BN)
+            base_BN = torch.where(led_B1 | (scene.score_BN <= NEVER), base_BN, HUSHED * base_BN)
         calm_B = q_Bm.new_zeros(len(q_Bm))
         if self.config.stop != "none":
             calm_B = q_Bm @ self.stop_key + self.stop_base
@@ -113,6 +116,15 @@ class Pointing(nn.Module):
         if not self.config.coverage:
             return covered_BN
         return torch.maximum(covered_BN, F.relu((scene.sight_BNd @ pick_Bd.unsqueeze(-1)).squeeze(-1)))
+
+    def exact(self, scene: Scene, memory_Bm: Tensor) -> tuple["Pointing", Scene, Tensor]:
+        """The steps, a scene and a state in float64, where the order of sums moves no pick; without the encoder."""
+        twin = copy.copy(self)
+        # Beside the module's own, which a copy shares.
+        twin._parameters = {name: p.double() for name, p in self.named_parameters(recurse=False)}  # type: ignore[misc]
+        twin._modules = {name: copy.deepcopy(getattr(self, name)).double() for name in _STEPS if name in self._modules}
+        wide = (getattr(scene, field.name).double() for field in fields(scene))
+        return twin, Scene(*wide), memory_Bm.double()
 
     def remember(self, memory_Bm: Tensor, picked_Bm: Tensor) -> Tensor:
         """The state after a step that picked tokens of this mean state."""

@@ -16,16 +16,18 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from foveate.ops.gpu import farthest, pointing, residual, rising, similar
+from foveate.ops.gpu import farthest, pointing, residual, rising, similar, suppress
 from foveate.ops.gpu.similar import warps
 
 _LONG = {"N": "i32", "K": "i32", "S": "i32", "T": "i32", "D": "i32", "cap": "i32"}
-_WALKED = ("score", "key", "sight", "given", "own", "begin", "stop", "time", "dials", "hold", "stops")
+_WALKED = ("score", "key", "sight", "given", "own", "begin", "stop", "time", "lead", "dials", "hold",
+           "stops")  # fmt: skip
 _POINTER = dict.fromkeys(_WALKED, "*fp32")
 _POINTERS = {
     "similar": "*i32", "near": "*i32", "near0": "*i32", "best": "*i32", "best0": "*i32", "risen": "*i32", "out": "*i32",
     "total": "*i64", "gain": "*i64", "gain0": "*i64", "start": "*i64", "order": "*i64",
     "product": "*fp32", "inverse": "*fp32",
+    "worth": "*fp64", "radius": "*fp64",
     "weight": "*fp64", "slack": "*fp64", "first": "*fp64", "second": "*fp64", "gram": "*fp64", "part": "*fp64",
     "tolerance": "*fp64", "x": "*bf16", "scaled": "*bf16", "bad": "*i32",
 }  # fmt: skip
@@ -45,6 +47,12 @@ def kernels(tokens: int) -> list[tuple[str, Any, dict[str, Any], int]]:
         (f"farthest{' weighted' * w}", farthest.walk, {"WEIGHTED": w, "BLOCK": block}, warps(block))
         for w in (False, True)
     ]
+    # Every line of it is in these two.
+    out += [
+        (f"suppress{' by radius' * hard}, way {way}", suppress.walk, {"WAY": way, "HARD": hard, "BLOCK": block},
+         warps(block))
+        for way, hard in ((1, False), (2, True))
+    ]  # fmt: skip
     for group, state in ((4, True), (1, True), (4, False)):
         constants = {"GROUP": group, "STATE": state, "HAZARD": state, "M": 128, "TILE": 8, "BLOCK": block}
         out.append((f"pointer, groups of {group}{', state' * state}", pointing.walk, constants, 2 * warps(block)))

@@ -14,15 +14,16 @@ def _sigmoid(x):
 
 
 @triton.jit
-def walk(score, key, sight, given, own, begin, stop, time, dials, hold, order, stops, N, T,
+def walk(score, key, sight, given, own, begin, stop, time, lead, dials, hold, order, stops, N, T,
          GROUP: tl.constexpr, STATE: tl.constexpr, HAZARD: tl.constexpr, M: tl.constexpr, TILE: tl.constexpr,
          BLOCK: tl.constexpr):  # fmt: skip
     """One image.
 
     score [N], its query's constant part in it; key [M, N], what the state asks of each token; sight [N, N], how far a
     token covers another; given [N, 3, M], what a token gives a GRU's gates, biases in it; own [3, M + 1, M], what the
-    state gives them, biases last; begin [M], the first state; stop [M], its weight for stopping; dials [3]: the weight
-    of coverage, the stop's constant part, the weight of the best score; hold: scratch [M].
+    state gives them, biases last; begin [M], the first state; stop [M], its weight for stopping; lead: after how many
+    picks coverage alone decides; dials [4]: the weight of coverage, the stop's constant part, the weight of the best
+    score, and that of worth once coverage decides; hold: scratch [M].
     """
     b, at, m, some = tl.program_id(0).to(tl.int64), tl.arange(0, BLOCK), tl.arange(0, M), tl.arange(0, TILE)
     real = at < N
@@ -30,6 +31,7 @@ def walk(score, key, sight, given, own, begin, stop, time, dials, hold, order, s
     left = tl.load(score + b * N + at, mask=real, other=float("-inf"))
     late = tl.load(time + b)
     cover, base, best_weight = tl.load(dials), tl.load(dials + 1), tl.load(dials + 2)
+    led, hushed = tl.load(lead + b), tl.load(dials + 3)
     h = tl.load(begin + b * M + m)
     covered, asked = tl.zeros([BLOCK], tl.float32), tl.zeros([BLOCK], tl.float32)
     r_own, z_own, n_own = tl.zeros([M], tl.float32), tl.zeros([M], tl.float32), tl.zeros([M], tl.float32)
@@ -53,10 +55,11 @@ def walk(score, key, sight, given, own, begin, stop, time, dials, hold, order, s
                     r_own += tl.sum(tl.load(gate) * part, 0)
                     z_own += tl.sum(tl.load(gate + (M + 1) * M) * part, 0)
                     n_own += tl.sum(tl.load(gate + 2 * (M + 1) * M) * part, 0)
+        worth = tl.where(t < led, 1.0, hushed)
         r_in, z_in, n_in = tl.zeros([M], tl.float32), tl.zeros([M], tl.float32), tl.zeros([M], tl.float32)
         for place in range(GROUP):
             if t + place < T:
-                u = left + asked - cover * covered
+                u = worth * (left + asked) - cover * covered
                 pick = tl.argmax(u, 0, tie_break_left=True).to(tl.int64)
                 logit = float("-inf")
                 if place == 0 and t > 0:
@@ -81,7 +84,8 @@ def walk(score, key, sight, given, own, begin, stop, time, dials, hold, order, s
 
 def launch(
     score_BN: Tensor, key_BmN: Tensor, sight_BNN: Tensor, given_BN3m: Tensor | None, own_3Mm: Tensor | None,
-    begin_Bm: Tensor, stop_m: Tensor | None, time_B: Tensor, dials_3: Tensor, most: int, group: int, hazard: bool,
+    begin_Bm: Tensor, stop_m: Tensor | None, time_B: Tensor, lead_B: Tensor, dials_4: Tensor, most: int, group: int,
+    hazard: bool,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Picks [B, T] and the stop's logit before each, -inf where none was asked.
 
@@ -94,8 +98,8 @@ def launch(
     given_BN3m, own_3Mm = (hold_Bm if x is None else x.contiguous() for x in (given_BN3m, own_3Mm))
     walk[(b,)](
         score_BN.contiguous(), key_BmN.contiguous(), sight_BNN.contiguous(), given_BN3m, own_3Mm,
-        begin_Bm.contiguous(), hold_Bm if stop_m is None else stop_m.contiguous(), time_B, dials_3, hold_Bm, order_BT,
-        stops_BT, n, most, GROUP=group, STATE=own_3Mm is not hold_Bm, HAZARD=hazard, M=begin_Bm.shape[1], TILE=8,
-        BLOCK=block, num_warps=2 * warps(block), enable_fp_fusion=False,
+        begin_Bm.contiguous(), hold_Bm if stop_m is None else stop_m.contiguous(), time_B, lead_B, dials_4, hold_Bm,
+        order_BT, stops_BT, n, most, GROUP=group, STATE=own_3Mm is not hold_Bm, HAZARD=hazard, M=begin_Bm.shape[1],
+        TILE=8, BLOCK=block, num_warps=2 * warps(block), enable_fp_fusion=False,
     )  # fmt: skip
     return order_BT, stops_BT if stop_m is not None else stops_BT.fill_(-torch.inf)
