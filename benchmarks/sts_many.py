@@ -10,7 +10,18 @@
     python benchmarks/sts_many.py test published --scenes 100
 
 `benchmarks/sts.py` has to have asked its ways before: differences are paired with the answers that it stored. Seeds are
-fixed. `--finish` ends training early, as the figures that are quoted did.
+fixed. `--finish` ends training early, as the figures that are quoted did. `test` then takes what the run was trained
+with (`--text`, `--config`, `--covering`), and `--undialled` asks at fixed counts. The runs of docs/methods/sts.md:
+
+    train coverage --finish 60 [--seed 1 --recipe seed=1 --name seed1]
+    train published --text 0                                                       # published-blind
+    train published --text 4 --begin out/sts/published-blind --steps 40 --recipe hottest=0.4 rate=5e-4 --config group=4
+        --name reads                                                               # and text=0.0 --name shut
+    train published --text 0 --covering --begin out/sts/published-blind --steps 40 --recipe hottest=0.4 rate=5e-4
+    train published --text 0 --steps 40 --config group=4 [causal=true] --recipe 'scored="last"'   # the ablations
+    look published --text 0 --validation 120 --undialled --counts 32 64
+    train coverage --begin out/sts/many --twice count --finish 60 --recipe hottest=0.4 rate=5e-4 calmest=0.1
+        --weight 25 --config lead=0.001736111 --name used                          # trained as it is used
 """
 
 from __future__ import annotations
@@ -128,6 +139,9 @@ def look(args: argparse.Namespace, model: Any) -> None:
         print(f"lead {lead}: {1000 * (time.process_time() - start) / val.size:.0f} ms of CPU an item", flush=True)
         for k in args.counts:
             fixed = val.answers(first(path.order_BT, [k] * val.size))
+            if args.undialled:
+                print(f"lead {lead}, {k} tokens: {short(fixed, val)}", flush=True)
+                continue
             try:
                 now = calibrated(selector, [(path, TOKENS)], k / TOKENS)
                 counts = path.standing(now.config, now.config.stop_bias).sum(1).tolist()
