@@ -71,7 +71,7 @@ class Anchored:
         n = hidden_BND.shape[1]
         check_k(k, n)
         order_BN = ranked(asked.relevance(view, self.text_tower, -1))
-        length_B = self._walk(Cosine(hidden_BND), order_BN, k)
+        length_B = self._walk(Cosine(hidden_BND, matrix=False), order_BN, k)
         most = int(length_B.max())
         head_BS = torch.arange(most, device=order_BN.device) < length_B[:, None]
         start_BS = order_BN[:, :most].masked_fill(~head_BS, -1)

@@ -23,7 +23,8 @@ def farthest(
     first is the token whose nearest other token is farthest, by weighted distance too; of several such (a pair of
     mutual nearest neighbours always ties), the one least like the image as a whole.
 
-    Memory is one N x N matrix an image, or O(N D) above `cosine.GRAM_LIMIT` tokens and where a start makes it needless.
+    Memory is one N x N matrix an image, or O(N) beside the features above `cosine.GRAM_LIMIT` tokens and where a start
+    makes it needless.
 
     Args:
         x_BND: features in any floating type; similarities are float32.
@@ -48,17 +49,29 @@ def farthest(
         return launch(x_BND, k, weight_BN, start_BS, cap, _TIE)
     if not on_host(x_BND):
         return _all_at_once(Cosine(x_BND), k, weight_BN, start_BS, cap)
-    # With a start, k rows of similarities are needed and not N.
-    small = cosine.matrix_pays(n, k, x_BND.shape[2]) if start_BS.shape[1] else n <= cosine.GRAM_LIMIT
-    matrix = small and compiled(x_BND)
+    pick = _few
+    if compiled(x_BND):
+        # The first token wants all pairs. With a start some pairs of k rows are looked at, each at 4 times the cost.
+        all_pairs = n <= cosine.GRAM_LIMIT and (not start_BS.shape[1] or 3 * k > n)
+        pick = _matrix if all_pairs else _lazy
     unit_BND, out = cosine.unit(x_BND), []
     for image, (unit_ND, start_S) in enumerate(zip(unit_BND, start_BS, strict=True)):
-        weight_N = None if weight_BN is None else weight_BN[image]
-        out.append((_compiled if matrix else _few)(unit_ND, k, weight_N, start_S, cap))
+        out.append(pick(unit_ND, k, None if weight_BN is None else weight_BN[image], start_S, cap))
     return torch.stack(out)
 
 
-def _compiled(unit_ND: Tensor, k: int, weight_N: Tensor | None, start_S: Tensor, cap: float) -> Tensor:
+def _lazy(unit_ND: Tensor, k: int, weight_N: Tensor | None, start_S: Tensor, cap: float) -> Tensor:
+    from foveate.ops.compiled import farthest as loops
+
+    if not len(start_S):
+        start_S = _lonely(*_isolation(unit_ND), weight_N)[None]
+    order_K = np.empty(k, np.int64)
+    weights = np.empty(0) if weight_N is None else weight_N.numpy()
+    loops.lazy(unit_ND.contiguous().numpy(), weights, start_S.numpy(), (1 - cap) * ONE, order_K)
+    return torch.from_numpy(order_K)
+
+
+def _matrix(unit_ND: Tensor, k: int, weight_N: Tensor | None, start_S: Tensor, cap: float) -> Tensor:
     from foveate.ops.compiled import farthest as loops
 
     n = len(unit_ND)
