@@ -6,9 +6,10 @@ import torch
 from foveate.errors import PlanError
 from foveate.methods.anchorprune import Anchored
 from foveate.methods.clse import evolution
-from foveate.methods.eadp import Dispersed, pointed, smoothed
+from foveate.methods.eadp import Dispersed, pointed
 from foveate.methods.gots import Spanning
 from foveate.methods.priortr import AgainstPrior
+from foveate.methods.smoothing import smoothed
 from foveate.methods.switches import Restored
 from foveate.ops.coverage import cover, coverage
 from foveate.ops.prior import against_prior

@@ -7,12 +7,11 @@ Tokens are ranked by relevance. The first `least` are anchored; the walk goes on
 whose cosine distance to all of those first ones exceeds tau, and stops at the `patience`-th of them, or at half of k.
 From the anchors on, farthest points weighted by [CLS] attention, distances capped at 1, fill up to k.
 
-Relevance is the negated similarity in the image-text space; without a text tower it is the cosine to the question's
-nearest word, not negated, as the authors have it for Qwen (see `asked`).
+Relevance is the negated similarity in the image-text space; without a text tower it is the cosine to the nearest word,
+not negated, as the authors have it for Qwen.
 
-Differences: distances to the anchors are those of the projected tokens, where the release's LLaVA path takes the
-features of the image-text space; farthest points go by the tower's features, or with by="hidden" by the projected
-tokens, its Qwen path. The paper gives `least` for some k only (5, 10, 20 of 32, 64, 128): here it is that share.
+Differences: distances to the anchors are those of the projected tokens; the release's LLaVA path has the image-text
+space's. The paper gives `least` for some k only (5, 10, 20 of 32, 64, 128): here it is that share.
 """
 
 from dataclasses import dataclass
@@ -94,23 +93,17 @@ class Anchored:
 
 
 def anchorprune(
-    keep: float | int,
-    least: float | int = 10 / 64,
-    tau: float = 0.2,
-    patience: int = 3,
-    by: Literal["encoder", "hidden"] = "encoder",
-    text_tower: str | None = None,
-) -> Plan:
+    keep: float | int, least: float | int = 10 / 64, tau: float = 0.2, patience: int = 3,
+    by: Literal["encoder", "hidden"] = "encoder", text_tower: str | None = None,
+) -> Plan:  # fmt: skip
     """AnchorPrune: tokens that answer to the question, then farthest points from them, before the LLM.
 
     Args:
         keep: a fraction (float) or a number (int) of tokens.
-        least: how many are anchored without a look: a share of the kept ones (float) or a number (int).
-        tau: the cosine distance from which on a token says something new.
-        patience: how many such tokens end the walk down the ranking.
-        by: what farthest points are measured on: the tower's features, as for LLaVA, or "hidden", the projected tokens,
-            as for Qwen.
-        text_tower: folder or hub id of the CLIP or SigLIP checkpoint of the model's vision tower; None compares with
-            the LLM's word embeddings.
+        least: as in `Anchored`, like tau and patience.
+        tau: see there.
+        patience: see there.
+        by: farthest points go by the tower's features, as for LLaVA, or "hidden", projected tokens, as for Qwen.
+        text_tower: folder or hub id of the CLIP or SigLIP checkpoint of the vision tower; None reads word embeddings.
     """
     return Plan((Cut("input", Anchored(least, tau, patience, by=by, text_tower=text_tower), keep),))

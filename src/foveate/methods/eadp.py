@@ -24,15 +24,15 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d, pad
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
+from foveate.methods.smoothing import smoothed
 from foveate.ops.coverage import coverage
 from foveate.ops.scale import minmax
 from foveate.ops.wording import word_cosines
 from foveate.plan import Plan
-from foveate.selection import Block, Selection, TokenView
+from foveate.selection import Selection, TokenView
 
 _TEMPERATURE = 0.01
 _EPS = 1e-6
@@ -92,27 +92,6 @@ def pointed(words_BTN: Tensor, share: float) -> Tensor:
     weight_BT = (-low_BT[:, :count] / _TEMPERATURE).softmax(-1)
     chosen_BTN = words_BTN.gather(1, index_BT[:, :count, None].expand(-1, -1, words_BTN.shape[2]))
     return (weight_BT[:, :, None] * chosen_BTN).sum(1)
-
-
-def smoothed(score_BN: Tensor, view: TokenView) -> Tensor:
-    """Scores under a 3 x 3 Gaussian of width 1, block by block; newline tokens keep theirs."""
-    if view.grid is None:
-        return score_BN
-    edge = torch.exp(-0.5 * torch.tensor([1.0, 0.0, 1.0], device=score_BN.device))
-    kernel_33 = edge[:, None] * edge / edge.sum() ** 2
-    out_BN = score_BN.clone()
-    for block in view.blocks():
-        here = slice(block.start, block.start + block.size)
-        plane_BRC = score_BN[:, here].unflatten(1, (block.rows, block.row_stride))[:, :, : block.columns]
-        mode = "reflect" if min(block.rows, block.columns) > 1 else "replicate"
-        soft_BRC = conv2d(pad(plane_BRC[:, None], (1, 1, 1, 1), mode), kernel_33[None, None])[:, 0]
-        out_BN[:, _cells(block, out_BN.device)] = soft_BRC.flatten(1)
-    return out_BN
-
-
-def _cells(block: Block, device: torch.device) -> Tensor:
-    row_R1 = torch.arange(block.rows, device=device)[:, None] * block.row_stride
-    return (block.start + row_R1 + torch.arange(block.columns, device=device)).flatten()
 
 
 def eadp(

@@ -18,14 +18,14 @@ Differences:
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
+from foveate.methods.tiles import shown, tiles_of
 from foveate.ops.shares import shared_out
 from foveate.ops.topk import check_k, head_mask, ranked
 from foveate.plan import Plan
-from foveate.selection import Block, Selection, TokenView
+from foveate.selection import Selection, TokenView
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,12 @@ class ByTiles:
         regular = view.grid is not None and isinstance(view.grid[0], int)
         if regular or len(blocks) < 2 or covered < n or k == 1:
             return Selection.top(attn_BN, k)
-        thumb, tile_N, tiles = _tiles(blocks, n, attn_BN.device)
+        thumb, tile_N, tiles = tiles_of(blocks, n, attn_BN.device)
         size = thumb.size
         mine = min(int(self.alpha * k), size) if self.as_released else max(int(self.alpha * k), k - (n - size))
         mine = min(mine, size)
         mark_BS = head_mask(first_BN[:, :size], torch.full((b,), int(size * (1 - self.alpha)), device=attn_BN.device))
-        region_S = self._regions(thumb, blocks, tiles, attn_BN.device)
+        region_S = shown(thumb, blocks, tiles, attn_BN.device, bands=self.as_released)
         share_BT = torch.zeros(b, tiles, device=attn_BN.device).index_add_(1, region_S, mark_BS.float())
         room_T = torch.bincount(tile_N, minlength=tiles)
         if self.as_released:
@@ -83,33 +83,6 @@ class ByTiles:
             here_M = (tile_N == t).nonzero()[:, 0]
             rest_BN[:, here_M] = ranked(attn_BN[:, size + here_M]).argsort(1) < quota_BT[:, t : t + 1]
         return Selection(torch.cat((keep_BN, rest_BN), 1))
-
-    def _regions(self, thumb: Block, blocks: tuple[Block, ...], tiles: int, device: torch.device) -> Tensor:
-        """The tile that each cell of the thumbnail shows."""
-        cell_S = torch.arange(thumb.size, device=device)
-        across = _layout(thumb, blocks[1])[1] if len(blocks) == 2 else 0
-        if self.as_released or not across:
-            return cell_S * tiles // thumb.size
-        row_S, column_S = cell_S // thumb.columns, cell_S % thumb.columns
-        return row_S * (tiles // across) // thumb.rows * across + column_S * across // thumb.columns
-
-
-def _layout(thumb: Block, tiled: Block) -> tuple[int, int]:
-    """Rows and columns of tiles in a tiled block."""
-    return max(1, round(tiled.rows / thumb.rows)), max(1, round(tiled.columns / thumb.columns))
-
-
-def _tiles(blocks: tuple[Block, ...], n: int, device: torch.device) -> tuple[Block, Tensor, int]:
-    """The thumbnail, the tile of each token behind it, and how many tiles there are."""
-    thumb, *others = blocks
-    if len(others) > 1:
-        parts = [torch.full((x.size,), i, device=device) for i, x in enumerate(others)]
-        return thumb, torch.cat(parts), len(others)
-    tiled = others[0]
-    down, across = _layout(thumb, tiled)
-    row_R1 = torch.arange(tiled.rows, device=device)[:, None] * down // tiled.rows
-    column_C = (torch.arange(tiled.row_stride, device=device).clamp(max=tiled.columns - 1)) * across // tiled.columns
-    return thumb, (row_R1 * across + column_C).flatten(), down * across
 
 
 def hired(keep: float | int, alpha: float = 0.5, as_released: bool = False) -> Plan:

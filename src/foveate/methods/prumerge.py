@@ -8,14 +8,10 @@ Each kept token becomes itself plus the sum of a_j x_j over the `neighbours` oth
 one token more holds the sum of a_j x_j of all that were dropped. The weights a are the [CLS] attention and, as in the
 paper's formula and the code, not normalised. PruMerge+ adds evenly spaced tokens to the outliers.
 
-Differences:
-
-- Counts and quartiles are each image's own; the release takes them over the whole batch (stored case q4).
-- `keep` caps the count, the extra token included. The extra token takes the place of the most attended dropped one;
-  rows stay in image order, where the release has them by falling attention and the extra one last.
-- The release reads the attention of the last tower layer with its heads joined; here it is the family's [CLS] signal.
-- The release's plus fails without outliers, above a third of the tokens and off 576 tokens; here the step is at least
-  1 and runs over what there is.
+Differences: counts and quartiles are each image's own; the release takes them over the batch (stored case q4). `keep`
+caps the count, the extra token included, which takes the place of the most attended dropped one; the release has it
+last. The release reads the last tower layer with heads joined; here it is the family's [CLS] signal. Its plus fails
+without outliers, above a third of the tokens and off 576; here the step is at least 1 and runs over what there is.
 """
 
 from dataclasses import dataclass
@@ -26,8 +22,8 @@ from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
-from foveate.ops.cosine import check_finite, unit
-from foveate.ops.merging import slots
+from foveate.ops.cosine import check_finite
+from foveate.ops.merging import with_likes
 from foveate.ops.topk import check_k, head_mask, outliers, ranked
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
@@ -78,10 +74,8 @@ class PruMerge:
             chosen_BN = head_mask(attn_BN, found_B)
         else:
             chosen_BN = head_mask(attn_BN, torch.full_like(found_B, most))
-        if k == 1:
-            return self._merged(attn_BN, keys_BNC, chosen_BN, None)
-        extra_B1 = attn_BN.masked_fill(chosen_BN, -torch.inf).argmax(1, keepdim=True)
-        return self._merged(attn_BN, keys_BNC, chosen_BN, extra_B1)
+        extra_B1 = attn_BN.masked_fill(chosen_BN, -torch.inf).argmax(1, keepdim=True) if k > 1 else None
+        return Selection(*with_likes(attn_BN, keys_BNC, chosen_BN, extra_B1, self.neighbours))
 
     def _spread(self, attn_BN: Tensor, found_B: Tensor, most: int) -> Tensor:
         """The outliers and, in steps, tokens between them; those that exceed the count go from the end."""
@@ -95,33 +89,6 @@ class PruMerge:
         rank_BN = torch.where(outlier_BN, order_BN, torch.where(extra_BN, n + place_N, 2 * n + order_BN))
         counts_B = (outlier_BN | extra_BN).sum(1).clamp(max=most) if self.adaptive else torch.full_like(found_B, most)
         return head_mask(-rank_BN, counts_B)
-
-    def _merged(self, attn_BN: Tensor, keys_BNC: Tensor, chosen_BN: Tensor, extra_B1: Tensor | None) -> Selection:
-        b, n = chosen_BN.shape
-        keep_BN = chosen_BN if extra_B1 is None else chosen_BN.scatter(1, extra_B1, True)
-        mix_BKN = torch.zeros(b, int(keep_BN.sum(1).max()), n, device=attn_BN.device)
-        # Images that keep fewer repeat their last token in the rows that nobody reads.
-        picked_BK = ranked(keep_BN.float())[:, : mix_BKN.shape[1]]
-        likes_BKM = _nearest(keys_BNC, picked_BK, min(self.neighbours, n - 1))
-        weight_BKN = attn_BN[:, None].expand_as(mix_BKN)
-        mix_BKN.scatter_(2, likes_BKM, weight_BKN.gather(2, likes_BKM)).scatter_(2, picked_BK[:, :, None], 1.0)
-        if extra_B1 is not None:
-            rest_B1N = attn_BN.masked_fill(chosen_BN, 0)[:, None]
-            at_B1 = slots(keep_BN).gather(1, extra_B1)
-            mix_BKN.scatter_(1, at_B1[:, :, None].expand(-1, -1, n), rest_B1N)
-        return Selection(keep_BN, mix_BKN)
-
-
-def _nearest(keys_BNC: Tensor, picked_BK: Tensor, m: int) -> Tensor:
-    """The m other tokens of most similar key, of equal ones the lower index: [B, K, m]."""
-    unit_BNC, n = unit(keys_BNC), keys_BNC.shape[1]
-    picked_BKC = unit_BNC.gather(1, picked_BK[:, :, None].expand(-1, -1, unit_BNC.shape[2]))
-    with torch.autocast(unit_BNC.device.type, enabled=False):
-        like_BKN = picked_BKC @ unit_BNC.mT
-    # Whole steps of 2^-30 with the index below them: no two are equal, so no sort has to be stable.
-    key_BKN = (like_BKN.double() * 2.0**30).round().long() * n - torch.arange(n, device=picked_BK.device)
-    key_BKN.scatter_(2, picked_BK[:, :, None], torch.iinfo(torch.long).min)
-    return key_BKN.topk(m).indices
 
 
 def prumerge(

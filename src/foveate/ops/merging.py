@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from foveate.ops.cosine import Cosine
+from foveate.ops.cosine import Cosine, unit
+from foveate.ops.topk import ranked
 
 
 def slots(keep_BN: Tensor) -> Tensor:
@@ -64,3 +65,41 @@ def nearest_kept(x_BND: Tensor, keep_BN: Tensor, at_BN: Tensor | None = None) ->
     own_N = torch.arange(keep_BN.shape[1], device=keep_BN.device)
     home_BN = torch.where(keep_BN, own_N, torch.cat(home, 1))
     return home_BN, torch.where(keep_BN, 1.0, torch.cat(best, 1))
+
+
+def nearest_others(keys_BNC: Tensor, picked_BK: Tensor, m: int) -> Tensor:
+    """The m other tokens of most similar key, of equal ones the lower index: [B, K, m]."""
+    unit_BNC, n = unit(keys_BNC), keys_BNC.shape[1]
+    picked_BKC = unit_BNC.gather(1, picked_BK[:, :, None].expand(-1, -1, unit_BNC.shape[2]))
+    with torch.autocast(unit_BNC.device.type, enabled=False):
+        like_BKN = picked_BKC @ unit_BNC.mT
+    # Whole steps of 2^-30 with the index below them: no two are equal, so no sort has to be stable.
+    key_BKN = (like_BKN.double() * 2.0**30).round().long() * n - torch.arange(n, device=picked_BK.device)
+    key_BKN.scatter_(2, picked_BK[:, :, None], torch.iinfo(torch.long).min)
+    return key_BKN.topk(m).indices
+
+
+def with_likes(
+    weight_BN: Tensor, keys_BNC: Tensor, chosen_BN: Tensor, rest_B1: Tensor | None, m: int
+) -> tuple[Tensor, Tensor]:
+    """What stays [B, N], and its weights [B, K, N]: chosen tokens with their likes added, and one for the others.
+
+    Args:
+        weight_BN: by which tokens are added to others; a chosen one has itself at 1.
+        keys_BNC: what likeness is measured on.
+        chosen_BN: the chosen ones.
+        rest_B1: the token in whose place the sum of all that are not chosen goes; None: they are lost.
+        m: how many likes each gets.
+    """
+    b, n = chosen_BN.shape
+    keep_BN = chosen_BN if rest_B1 is None else chosen_BN.scatter(1, rest_B1, True)
+    mix_BKN = torch.zeros(b, int(keep_BN.sum(1).max()), n, device=weight_BN.device)
+    # Images that keep fewer repeat their last token in the rows that nobody reads.
+    picked_BK = ranked(keep_BN.float())[:, : mix_BKN.shape[1]]
+    likes_BKM = nearest_others(keys_BNC, picked_BK, min(m, n - 1))
+    weight_BKN = weight_BN[:, None].expand_as(mix_BKN)
+    mix_BKN.scatter_(2, likes_BKM, weight_BKN.gather(2, likes_BKM)).scatter_(2, picked_BK[:, :, None], 1.0)
+    if rest_B1 is not None:
+        rest_B1N = weight_BN.masked_fill(chosen_BN, 0)[:, None]
+        mix_BKN.scatter_(1, slots(keep_BN).gather(1, rest_B1)[:, :, None].expand(-1, -1, n), rest_B1N)
+    return keep_BN, mix_BKN
