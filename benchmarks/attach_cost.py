@@ -1,16 +1,19 @@
 """What attaching costs the host: CPU time of a prefill and of a decoded token, in 32 layers so narrow that it shows.
 
-    python benchmarks/attach_cost.py [--repeats 15] [--out benchmarks/results]
+    python benchmarks/attach_cost.py [--repeats 40] [--out benchmarks/results]
 
-A prompt of 576 visual tokens and 40 words. "plain" is the model alone; keep=1.0 and an input cut that drops one token
-leave it the same work, so what they add to a prefill is attaching (and choosing at even steps). A decoded token is
-compared with the plain model's after the same prompt; psigmoid cuts before nearly every layer. Ways take turns within
-each repeat; ratios are within repeats; medians with quartiles.
+A prompt of 576 visual tokens and 40 words. keep=1.0 and an input cut that drops one token leave a prefill the same
+work, so what they add to the plain model's is attaching (and choosing at even steps). A decoded token is compared with
+one of a plain model whose cache holds the same entries, so that nothing differs but the host's work; psigmoid cuts
+before nearly every layer. Two models of the same weights take turns at every token, and change roles with every repeat.
+CPU time of the thread; ratios are within repeats; medians with the sign test's 95 % interval, and quartiles. "entered"
+is how many Python functions one token enters, a count.
 """
 
 import argparse
 import json
 import statistics
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -20,14 +23,15 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
+from transformers import CLIPVisionConfig, DynamicCache, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 from foveate import Plan, attach, files
+from foveate.bench.load import interval
 from foveate.cut import Cut
 from foveate.methods import method
 from foveate.methods.uniform import Uniform
 
-IMAGE, DEPTH, TEXT, TOKENS = 110, 32, 40, 8
+IMAGE, DEPTH, TEXT, TOKENS = 110, 32, 40, 12
 
 
 def build() -> Any:
@@ -51,46 +55,92 @@ def ways() -> Iterator[tuple[str, Plan | None]]:
     yield "psigmoid to half", method("psigmoid", keep=0.5)
 
 
+def stock(cache: Any, config: Any) -> DynamicCache:
+    """A plain cache of the same entries."""
+    plain = DynamicCache(config=config)
+    for i, layer in enumerate(cache.layers):
+        plain.update(layer.keys.clone(), layer.values.clone(), i)
+    return plain
+
+
+def timed(call: Any) -> tuple[float, Any]:
+    """CPU milliseconds, and what came back."""
+    start = time.thread_time()
+    out = call()
+    return (time.thread_time() - start) * 1e3, out
+
+
+class Decoding:
+    """A prompt's cache, and the tokens after it."""
+
+    def __init__(self, model: Any, cache: Any) -> None:
+        self.model, self.cache = model, cache
+        self.mask = torch.ones(1, cache.get_seq_length(), dtype=torch.long)
+
+    def __call__(self) -> None:
+        self.mask = torch.cat((self.mask, torch.ones_like(self.mask[:, :1])), 1)
+        ids = torch.full((1, 1), 5)
+        self.model(input_ids=ids, attention_mask=self.mask, past_key_values=self.cache, logits_to_keep=1)
+
+    def entered(self) -> int:
+        """Python functions that one token enters."""
+        calls = 0
+
+        def note(_frame: Any, event: str, _argument: Any) -> None:
+            nonlocal calls
+            calls += event == "call"
+
+        sys.setprofile(note)
+        self()
+        sys.setprofile(None)
+        return calls
+
+
 @torch.no_grad()
-def once(model: Any, inputs: dict[str, Any], plan: Plan | None) -> tuple[float, float]:
-    """CPU milliseconds of a prefill and of a decoded token."""
-    with nullcontext() if plan is None else attach(model, plan):
-        start = time.process_time()
-        out = model(**inputs, use_cache=True, logits_to_keep=1)
-        prefill = time.process_time() - start
-        cache, mask = out.past_key_values, inputs["attention_mask"]
-        ids = out.logits[:, -1:].argmax(-1)
-        spent = []
-        for _ in range(TOKENS):
-            mask = torch.cat((mask, torch.ones_like(mask[:, :1])), 1)
-            start = time.process_time()
-            model(input_ids=ids, attention_mask=mask, past_key_values=cache, logits_to_keep=1)
-            spent.append(time.process_time() - start)
-    return prefill * 1e3, statistics.median(spent) * 1e3
+def once(one: Any, other: Any, inputs: dict[str, Any], plan: Plan | None) -> dict[str, float]:
+    """What the first model takes with a plan attached over what the other takes without."""
+    with nullcontext() if plan is None else attach(one, plan):
+        pruned, out = timed(lambda: one(**inputs, use_cache=True, logits_to_keep=1))
+        plain, _ = timed(lambda: other(**inputs, use_cache=True, logits_to_keep=1))
+        mine = Decoding(one, out.past_key_values)
+        theirs = Decoding(other, stock(out.past_key_values, other.config.text_config))
+        spent: dict[Any, list[float]] = {mine: [], theirs: []}
+        for token in range(TOKENS):
+            for way in (mine, theirs) if token % 2 else (theirs, mine):
+                spent[way].append(timed(way)[0])
+        mine_ms, theirs_ms = (statistics.median(spent[way][2:]) for way in (mine, theirs))
+        return {
+            "prefill, ms": pruned, "prefill / plain": pruned / plain, "token, ms": mine_ms,
+            "token / plain": mine_ms / theirs_ms, "entered": mine.entered(), "entered, plain": theirs.entered(),
+        }  # fmt: skip
 
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--repeats", type=int, default=40)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(words)
     torch.set_num_threads(1)
-    model = build()
+    models = [build(), build()]
     ids = torch.tensor([[1, *range(3, 3 + TEXT // 2), *[IMAGE] * 576, *range(30, 30 + TEXT - TEXT // 2)]])
     inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "pixel_values": torch.randn(1, 3, 336, 336)}
-    spent: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    found: dict[str, list[dict[str, float]]] = defaultdict(list)
     plans = dict(ways())
-    for _ in range(args.repeats + 1):
+    for turn in range(args.repeats + 1):
         for name, plan in plans.items():
-            spent[name].append(once(model, inputs, plan))
+            one = once(models[turn % 2], models[1 - turn % 2], inputs, plan)
+            if turn:
+                found[name].append(one)
     rows = {}
-    for name, found in spent.items():
-        pairs = list(zip(found[1:], spent["plain"][1:], strict=True))
-        row = {f"{what}, ms": statistics.median(f[i] for f, _ in pairs) for i, what in enumerate(("prefill", "token"))}
-        for i, what in enumerate(("prefill", "token")):
-            row[f"{what} / plain"] = statistics.quantiles([f[i] / p[i] for f, p in pairs], n=4)
-        rows[name] = row
-        print(name, {k: [round(x, 3) for x in v] if isinstance(v, list) else round(v, 2) for k, v in row.items()})
+    for name, turns in found.items():
+        rows[name] = {}
+        for what in turns[0]:
+            values = sorted(turn[what] for turn in turns)
+            rows[name][what] = statistics.median(values)
+            if what.endswith("/ plain"):
+                rows[name][f"{what}, 95 %"] = interval(values)
+                rows[name][f"{what}, quartiles"] = statistics.quantiles(values, n=4)
+        print(name, json.dumps(rows[name], default=float))
     if args.out is not None:
         about = {"torch": torch.__version__, "transformers": transformers.__version__, "repeats": args.repeats}
         files.write(args.out / "attach_cost.json", (json.dumps(about | {"rows": rows}, indent=1) + "\n").encode())

@@ -1,13 +1,16 @@
 """The greedy kernels on a CPU: compiled, as torch loops, and as the papers' loops are written. Picks compared, ratios.
 
-    python benchmarks/kernel_speed.py [--cases 576x64,576x128,2880x320] [--large 20000x2000] [--width 256] [--out DIR]
+    python benchmarks/kernel_speed.py [--cases 576x64,576x128,2880x320] [--large 20000x2000] [--walks 576x64]
+        [--width 256] [--out DIR]
 
 One thread, CPU seconds of the process, median of several runs, all in one run. "loop" is the time apart from the
 similarity matrix, which is made once and handed in; "matrix" is that; "whole" is a call from the features on. "torch"
 is the loop that serves without numba. "paper" recomputes what the paper's loop recomputes: the distances to all picked
 tokens, every gain, every residual row. The large case is measured against the loops as they were, without a matrix
-above 8192 tokens. Features are a random walk over a grid: neighbours are alike, as in a picture. Rows
-that the file holds are not measured again.
+above 8192 tokens. Walks are those of learned selectors, apart from their encoders ("scene"): the shipped one's
+compiled, as torch's loop, and as that loop was in float32; of the published recipe, which is torch's loop alone, what
+its matrix products take by themselves. Features are a random walk over a grid: neighbours are alike, as in a picture.
+Rows that the file holds are not measured again.
 """
 
 import argparse
@@ -29,6 +32,9 @@ from torch import Tensor
 
 from foveate import files
 from foveate.ops import balance, cosine, coverage, farthest, residual, roads, suppress
+from foveate.pointer import PointerSelector, StepwiseConfig, StepwiseSelector
+from foveate.pointer.candidates import Candidates
+from foveate.pointer.pointing import Pointing
 
 Call = Callable[[Tensor, Tensor, int], Tensor]
 KERNELS: dict[str, Call] = {
@@ -39,6 +45,9 @@ KERNELS: dict[str, Call] = {
     "residual": lambda x, w, k: residual.residual(x, k),
     "suppress": lambda x, w, k: suppress.suppress(x, w, k, soften="square"),
 }
+
+
+PARTS = ("cases", "large", "walks")
 
 
 def inputs(n: int, width: int) -> tuple[Tensor, Tensor]:
@@ -151,6 +160,45 @@ def large(n: int, k: int, width: int, known: set[str]) -> Iterator[dict[str, Any
                "same": len(set(picks[0].tolist()) & set(expected[0].tolist())) / k}  # fmt: skip
 
 
+def walks(n: int, k: int, repeats: int, known: set[str]) -> Iterator[dict[str, Any]]:
+    g = torch.Generator().manual_seed(n)
+    if "shipped" not in known:
+        ours = PointerSelector.from_pretrained("tiny")
+        x_BND = torch.randn(1, n, ours.config.features, generator=g) * ours.encoder.std_D + ours.encoder.mean_D
+        c = Candidates(x_BND)
+        known_scene = ours.pointing.scene(c)
+        scene, _ = timed(lambda: ours.pointing.scene(c), repeats)
+        with mock.patch.object(Pointing, "scene", lambda *_: known_scene):
+            walk = lambda: ours._walk(c, k, None).order_BT  # noqa: E731
+            loop, picks = timed(walk, repeats)
+            plain, plain_picks = timed(walk, repeats, roads.plain_torch)
+            with mock.patch.object(Pointing, "exact", lambda _, *scene: (_, *scene)):
+                before, before_picks = timed(walk, repeats, roads.plain_torch)
+        yield {"walk": "shipped", "n": n, "k": k, "loop_ms": loop, "torch_ms": plain, "float32_ms": before,
+               "scene_ms": scene, "same_as_torch": torch.equal(picks, plain_picks),
+               "same_as_float32": torch.equal(picks, before_picks)}  # fmt: skip
+    for width in (256, 1024):
+        if f"published, {width} wide" in known:
+            continue
+        torch.manual_seed(0)
+        published = StepwiseSelector(StepwiseConfig(width, 0, k / n)).eval()
+        c = Candidates(torch.randn(1, n, width, generator=g))
+        scene, _ = timed(lambda published=published, c=c: published.pointer.scene(c), repeats)
+        whole, _ = timed(lambda published=published, c=c: published._walk(c, k, None), repeats)
+        # A round's own: two square ones, and the keys of the memory.
+        square, keys, row = torch.randn(2, width, width), torch.randn(n + 1, width), torch.randn(width)
+        known_DD3 = torch.randn(width, 3 * width)
+
+        def products(square=square, keys=keys, row=row, known_DD3=known_DD3) -> None:
+            torch.cat((keys, row[None])) @ known_DD3
+            for _ in range(k):
+                square[0] @ row, square[1] @ row, keys @ row
+
+        least, _ = timed(products, repeats)
+        yield {"walk": f"published, {width} wide", "n": n, "k": k, "torch_ms": whole - scene, "products_ms": least,
+               "scene_ms": scene}  # fmt: skip
+
+
 def sizes(text: str) -> list[tuple[int, int]]:
     return [(int(n), int(k)) for n, k in (c.split("x") for c in text.split(",") if c)]
 
@@ -160,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", default="576x64,576x128,2880x320")
     parser.add_argument("--large", default="20000x2000")
+    parser.add_argument("--walks", default="576x64")
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
@@ -172,13 +221,17 @@ def main() -> None:
     data: dict[str, Any] = {"command": "python benchmarks/kernel_speed.py", "torch": torch.__version__}
     data |= {"width": args.width, "machine": platform.machine()}
     old = json.loads(path.read_text()) if path.exists() else {}
-    kept = {part: old[part] if old and {k: old.get(k) for k in data} == data else [] for part in ("cases", "large")}
+    kept = {part: old.get(part, []) if old and {k: old.get(k) for k in data} == data else [] for part in PARTS}
     data |= kept
-    for part, wanted in (("cases", args.cases), ("large", args.large)):
-        for n, k in sizes(wanted):
-            known = {r["kernel"] for r in data[part] if (r["n"], r["k"]) == (n, k)}
-            rows = case(n, k, args.width, args.repeats, known) if part == "cases" else large(n, k, args.width, known)
-            for row in rows:
+    for part in PARTS:
+        for n, k in sizes(getattr(args, part)):
+            known = {r.get("kernel", r.get("walk")) for r in data[part] if (r["n"], r["k"]) == (n, k)}
+            make = {
+                "cases": lambda n=n, k=k, known=known: case(n, k, args.width, args.repeats, known),
+                "large": lambda n=n, k=k, known=known: large(n, k, args.width, known),
+                "walks": lambda n=n, k=k, known=known: walks(n, k, args.repeats, known),
+            }
+            for row in make[part]():
                 data[part].append(row)
                 files.write(path, (json.dumps(data, indent=1) + "\n").encode())
     show(data)
@@ -198,6 +251,8 @@ def show(data: dict[str, Any]) -> None:
         table.add_row(r["kernel"], str(r["n"]), str(r["k"]), f"{loop:.0f}", f"{before:.0f}", f"{before / loop:.0f}x",
                       "", "", f"{r['pairs_ms']:.0f}", f"{r['whole_ms']:.0f}", f"{r['same']:.3f}")  # fmt: skip
     Console(width=150).print(table)
+    for r in data["walks"]:
+        Console(width=150).print({k: round(v, 2) if isinstance(v, float) else v for k, v in r.items()})
 
 
 if __name__ == "__main__":

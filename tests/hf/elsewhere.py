@@ -75,6 +75,11 @@ def test_a_prefill_waits_once_for_ids_and_once_a_cut_for_adaptive_choices(plan):
     assert not waits
 
 
+@pytest.mark.parametrize("plan", ["scope", "mmtok", "eadp"])
+def test_coverage_that_no_kernel_serves_waits_no_more_often(plan):
+    assert added("llava", method(plan, keep=0.5))[1] == {"to host": 1}
+
+
 def test_ragged_prompts_wait_no_more_often():
     launches, waits = added("llava", method("uniform", keep=0.5), rows=3)
     assert waits == {"to host": 1}

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import foveate.ops.cosine as cosine
-from foveate.ops import roads
+from foveate.ops import roads, steady
 from foveate.ops.balance import balance
 from foveate.ops.coverage import cover, coverage
 from foveate.ops.farthest import farthest
@@ -88,6 +88,21 @@ def test_where_no_matrix_fits_the_picks_are_the_same_and_a_line_says_what_it_cos
         assert torch.equal(KERNELS[name](x, w, 20, None), whole)
     needed = name not in ("cover", "balance of two")
     assert [str(w.message).startswith("coverage of 60 tokens") for w in said] == [True] * needed
+
+
+@pytest.mark.parametrize("name", [name for name in KERNELS if "cover" in name])
+@pytest.mark.parametrize("kind", KINDS[:3])
+@pytest.mark.parametrize("room", [1 << 26, 2 * 37 * 48])
+def test_computing_every_gain_at_every_pick_picks_the_same(monkeypatch, name, kind, room):
+    """As on a device that is waited for; a few images at a time too."""
+    x, w, start = features(4, 3, 37, 48, kind), weights(4, 3, 37), starts(4, 3, 37, 3)
+    expected = [KERNELS[name](x, w, 30, s) for s in (None, start)]
+    monkeypatch.setattr(steady, "serves", lambda like, n, r: True)
+    monkeypatch.setattr(steady, "_MOST", room)
+    for s, order in zip((None, start), expected, strict=True):
+        found = KERNELS[name](x, w, 30, s)
+        # Copies tie, and weighted sums in another order may tip them.
+        assert torch.equal(found, order) or (kind == "copies" and "weighted" in name)
 
 
 def test_memory_decides():

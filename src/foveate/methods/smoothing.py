@@ -11,7 +11,7 @@ def smoothed(score_BN: Tensor, view: TokenView) -> Tensor:
     """Scores under a 3 x 3 Gaussian of width 1, block by block; newline tokens keep theirs."""
     if view.grid is None:
         return score_BN
-    edge = torch.exp(-0.5 * torch.tensor([1.0, 0.0, 1.0], device=score_BN.device))
+    edge = torch.exp(-0.5 * torch.arange(-1.0, 2.0, device=score_BN.device).square())
     kernel_33 = edge[:, None] * edge / edge.sum() ** 2
     out_BN = score_BN.clone()
     for block in view.blocks():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import PlanError
+from foveate.ops import steady
 from foveate.ops.cosine import ONE, Cosine, all_pairs, unit, whole
 from foveate.ops.doubts import insist_finite
 from foveate.ops.roads import compiled, kernels
@@ -32,8 +33,9 @@ def coverage(
     Each step takes the open token i of largest bonus(i) + value(i) * sum over all j of w(j) * max(0, s(i, j) - m(j)).
     Compiled, gains are kept up to date in whole numbers, which rounds nothing. With weights, and in torch, the greedy
     is lazy (Minoux 1978): a gain only ever falls, so a token whose old gain is below another's present one need not be
-    looked at. Either way the picks are those of the full recomputation. It reads all N x N similarities; where they do
-    not fit in memory rows are computed as they are needed, and a warning says so.
+    looked at; off the CPU, where looking is waiting, all gains are computed at every pick. Either way the picks are
+    those of the full recomputation. It reads all N x N similarities; where they do not fit in memory rows are computed
+    as they are needed, and a warning says so.
 
     Args:
         x_BND: features in any floating type; similarities are float32, sums float64.
@@ -59,6 +61,11 @@ def coverage(
         from foveate.ops.gpu.rising import rising
 
         return rising(x_BND, k, "coverage", value_BN, bonus_BN, (1.0, 1.0, 1.0), start_BS, floor)
+    if steady.serves(x_BND, n, n):
+        cosine = Cosine(x_BND)
+        all_BNN = torch.cat([cosine.rows(index_BM) for index_BM in cosine.chunks()], 1)
+        weights = [None if w is None else w.double() for w in (weight_BN, value_BN, bonus_BN)]
+        return steady.steady(all_BNN, round(floor * ONE) / ONE, k, start_BS, *weights)
     fast, matrix = compiled(x_BND), all_pairs(x_BND, 1)
     out = []
     for image, (unit_ND, start_S) in enumerate(zip(unit(x_BND), start_BS, strict=True)):
@@ -83,8 +90,12 @@ def cover(
     floor: float = 0.0,
 ) -> Tensor:
     """`coverage` of any R things by N tokens: matrix[r, i] says how far token i covers thing r (MMTok)."""
-    b, _, n = matrix_BRN.shape
+    b, r, n = matrix_BRN.shape
     start_BS = check_start(start_BS, b, n, k)
+    if steady.serves(matrix_BRN, n, r):
+        insist_finite(matrix_BRN, _holed)
+        weights = [None if w is None else w.double() for w in (weight_BR, value_BN, bonus_BN)]
+        return steady.steady(matrix_BRN.mT, floor, k, start_BS, *weights)
     out = []
     for image, matrix_RN in enumerate(matrix_BRN):
         matrix_NR = matrix_RN.double().mT.contiguous()
