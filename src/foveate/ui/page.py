@@ -14,8 +14,9 @@ _SHOWN = ("divprune", "tops", "sms", "psigmoid", "sts")
 _STYLE = """
 .gradio-container {max-width: 1200px !important; width: 100% !important; margin: 0 auto !important}
 .answers {overflow-x: auto}
-.answers table {width: 100%; border-collapse: collapse}
+.answers table {width: 100%; border-collapse: collapse; border: 0 !important}
 .answers :is(th, td) {text-align: left; padding: 6px !important; border: 0 !important}
+@media (max-width: 480px) {.answers table {font-size: 14px} .answers :is(th, td) {padding: 6px 3px !important}}
 .answers tr {border-bottom: 1px solid var(--border-color-primary)}
 .answers :is(th, td):nth-child(n + 3) {text-align: right}
 """
@@ -60,7 +61,11 @@ def build(engine: hf.Engine, folder: Path) -> Any:
             inside = html.escape(planning.tradeoff(where), quote=True)
         except FoveateError as e:
             raise said(e) from None
-        return f'<iframe title="charts" style="width:100%;height:80vh;border:0" srcdoc="{inside}"></iframe>'
+        # As high as what is in it, once that is there.
+        fit = "this.style.height = this.contentDocument.documentElement.scrollHeight + 'px'"
+        return (
+            f'<iframe title="charts" style="width:100%;height:80vh;border:0" onload="{fit}" srcdoc="{inside}"></iframe>'
+        )
 
     def plan(examples: str, loss: float, trials: float, bar: Any = waiting) -> tuple[str, str]:
         done, batches, last = 0, 0, "asking with all tokens first"
@@ -120,7 +125,7 @@ def build(engine: hf.Engine, folder: Path) -> Any:
             trials = gr.Slider(6, 200, 40, step=1, label="Plans to try")
             search = gr.Button("Find a plan", variant="primary")
             claim = gr.Textbox(label="What it promises", lines=3, interactive=False)
-            file = gr.File(label="Plan file")
+            file = gr.File(label="Plan file", height=110)
             search.click(plan, [examples, loss, trials], [claim, file], show_progress_on=[claim])
     return page
 
