@@ -106,7 +106,7 @@ def corrected(found: list[Row]) -> dict[tuple[str, str, str], float]:
 
 
 def points(pair: Paired) -> str:
-    return f"{100 * pair.difference:.1f} ({100 * pair.low:.1f} to {100 * pair.high:.1f})"
+    return f"{100 * pair.difference:.1f} ({100 * pair.low:.1f}..{100 * pair.high:.1f})"
 
 
 def page(data: dict[str, Any], found: list[Row]) -> str:
@@ -118,38 +118,36 @@ def page(data: dict[str, Any], found: list[Row]) -> str:
     some = f" ({min(n):,} for some)" if len(n) > 1 else ""
     lines = [
         "# What the methods are worth", "",
-        "Made by `python benchmarks/catalogue.py` and `python benchmarks/catalogue_tables.py`; the answers are",
-        "in `benchmarks/results/catalogue.json`. The embedded model ([instrument.md](../instrument.md)),",
+        "`python benchmarks/catalogue.py && python benchmarks/catalogue_tables.py`, from",
+        "`benchmarks/results/catalogue.json`. The embedded model ([instrument.md](../instrument.md)),",
         f"{max(n):,} test questions{some}, four a scene, the decoder in bfloat16:",
-        f"**{100 * full.right:.1f} % right with all 576 tokens ({100 * low:.1f} to {100 * high:.1f})**.",
-        "Intervals are 95 %; differences and p are paired, p after Holm's correction over the ways of one keep",
-        "(`<` is .001). One toy world and one checkpoint: leads, not laws.", "",
-        "*Budget*: mean share of the tokens that a decoder layer sees. *Prefill* and *choosing*: CPU time over the",
-        "prefill of all tokens, on cores that had other work (a decoder of 256 channels: beside a 7B model choosing",
-        "costs next to nothing).",
-        "*Front*: nothing as fast answers more; prefills of one budget differ by a hundredth, which is noise.", "",
+        f"**{100 * full.right:.1f} % right with all 576 tokens ({100 * low:.1f}..{100 * high:.1f})**.",
+        "In brackets 95 % intervals; differences are paired and in points, p after Holm's correction over one keep",
+        "(`<` is .001). *lost*: all tokens minus this. *budget*: mean share of the tokens that a layer sees, %.",
+        "*prefill*, *choosing*: CPU time over the prefill of all tokens, on cores that had other work (a decoder 256",
+        "wide: beside a 7B model choosing costs next to nothing). *front*: nothing as fast answers more; prefills of",
+        "one budget differ by a hundredth, which is noise. One toy world, one checkpoint: leads, not laws.", "",
         "![Accuracy against time](catalogue-front.png)",
     ]  # fmt: skip
     for keep in ORDER:
         lines += [
             "", f"## keep = {keep}", "",
-            "| method | right, % | lost against all tokens, points | against `divprune` | p | against `uniform`, p "
-            "| budget | prefill | choosing | front |",
-            "|---|---|---|---|---|---|---|---|---|---|",
+            "|method|right, %|lost|against `divprune`, p|against `uniform`, p|budget|prefill|choosing|front|",
+            "|---|---|---|---|---|---|---|---|---|",
         ]  # fmt: skip
         for i in sorted((i for i, r in enumerate(found) if r.keep == keep), key=lambda i: -found[i].right):
             r = found[i]
             low, high = interval(r.scores)
             rivals = [
-                f"{100 * r.against['divprune'][0]:+.1f} | {short(p[r.name, keep, 'divprune'])}"
-                if "divprune" in r.against else "|",
+                f"{100 * r.against['divprune'][0]:+.1f}, {short(p[r.name, keep, 'divprune'])}"
+                if "divprune" in r.against else "",
                 f"{100 * r.against['uniform'][0]:+.1f}, {short(p[r.name, keep, 'uniform'])}"
                 if "uniform" in r.against else "",
             ]  # fmt: skip
             lines.append(
-                f"| {named(r.name)} | {100 * r.right:.1f} ({100 * low:.1f} to {100 * high:.1f}) | {points(r.lost)} | "
-                f"{' | '.join(rivals)} | {100 * r.budget:.1f} % | {r.prefill:.2f} | {r.choosing:.3f} | "
-                f"{'yes' if i in fast else ''} |"
+                f"|{named(r.name)}|{100 * r.right:.1f} ({100 * low:.1f}..{100 * high:.1f})|{points(r.lost)}|"
+                f"{'|'.join(rivals)}|{100 * r.budget:.1f}|{r.prefill:.2f}|{r.choosing:.3f}|"
+                f"{'yes' if i in fast else ''}|"
             )
     refused = {c: v["refused"] for c, v in data["cells"].items() if "refused" in v}
     if refused:

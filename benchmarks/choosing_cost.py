@@ -80,7 +80,7 @@ CASES: dict[str, Case] = {
 }
 
 
-LONG = ("gots", "cdpruner", "resprune")
+LONG = ("gots", "cdpruner", "resprune", "divprune", "anchorprune", "crisp", "visionzip", "dart")
 
 
 def timed(call: Callable[[], object], repeats: int) -> tuple[float, object]:

@@ -51,9 +51,8 @@ def farthest(
         return _all_at_once(Cosine(x_BND), k, weight_BN, start_BS, cap)
     pick = _few
     if compiled(x_BND):
-        # The first token wants all pairs. With a start some pairs of k rows are looked at, each at 4 times the cost.
-        all_pairs = n <= cosine.GRAM_LIMIT and (not start_BS.shape[1] or 3 * k > n)
-        pick = _matrix if all_pairs else _lazy
+        # Of k rows the walk looks at some pairs, each at 4 times the cost of one in a matrix.
+        pick = _matrix if n <= cosine.GRAM_LIMIT and 3 * k > n else _lazy
     unit_BND, out = cosine.unit(x_BND), []
     for image, (unit_ND, start_S) in enumerate(zip(unit_BND, start_BS, strict=True)):
         out.append(pick(unit_ND, k, None if weight_BN is None else weight_BN[image], start_S, cap))
@@ -64,7 +63,10 @@ def _lazy(unit_ND: Tensor, k: int, weight_N: Tensor | None, start_S: Tensor, cap
     from foveate.ops.compiled import farthest as loops
 
     if not len(start_S):
-        start_S = _lonely(*_isolation(unit_ND), weight_N)[None]
+        first = _alone(unit_ND, weight_N)
+        if first is None and len(unit_ND) <= cosine.GRAM_LIMIT:
+            return _matrix(unit_ND, k, weight_N, start_S, cap)
+        start_S = (_lonely(*_isolation(unit_ND), weight_N) if first is None else first)[None]
     order_K = np.empty(k, np.int64)
     weights = np.empty(0) if weight_N is None else weight_N.numpy()
     loops.lazy(unit_ND.contiguous().numpy(), weights, start_S.numpy(), (1 - cap) * ONE, order_K)
@@ -126,6 +128,34 @@ def _isolation(unit_ND: Tensor) -> tuple[Tensor, Tensor]:
         near_N[start:stop] = torch.maximum(near_N[start:stop], part_RM.amax(1))
         near_N[start:] = torch.maximum(near_N[start:], part_RM.amax(0))
     return near_N, total_N
+
+
+def _alone(unit_ND: Tensor, weight_N: Tensor | None) -> Tensor | None:
+    """The first pick, from the rows of those that may be it; None where an eighth or so of all rows did not tell.
+
+    How near a token's neighbours in the image are bounds how far its nearest other token is.
+    """
+    n = len(unit_ND)
+    near_N, total_N = torch.full((n,), -2.0), torch.zeros(n, dtype=torch.float64)
+    beside_M = cosine.steps((unit_ND[1:] * unit_ND[:-1]).sum(1)).div_(ONE)
+    near_N[1:], near_N[:-1] = beside_M, torch.maximum(near_N[:-1], beside_M)
+    known_N = torch.zeros(n, dtype=torch.bool)
+    slack = _TIE if weight_N is None else _TIE * float(weight_N.max())
+    rows = max(16, n // 64)
+    for _ in range(9):
+        far_N = 1 - near_N.double() if weight_N is None else weight_N * (1 - near_N.double())
+        waits_N = far_N.masked_fill(known_N, -torch.inf)
+        if float(waits_N.max()) < float(far_N.masked_fill(~known_N, -torch.inf).max()) - slack:
+            return _lonely(near_N.masked_fill(~known_N, 3.0), total_N, weight_N)
+        index_R = waits_N.topk(min(rows, n)).indices
+        rows_RN = cosine.steps(cosine.product(unit_ND[index_R], unit_ND.mT)).div_(ONE)
+        rows_RN.scatter_(1, index_R[:, None], 1.0)
+        total_N[index_R] = rows_RN.sum(1, dtype=torch.float64)
+        rows_RN.scatter_(1, index_R[:, None], -2.0)
+        near_N = torch.maximum(near_N, rows_RN.amax(0))
+        near_N[index_R] = torch.maximum(near_N[index_R], rows_RN.amax(1))
+        known_N[index_R] = True
+    return None
 
 
 def _lonely(near_N: Tensor, total_N: Tensor, weight_N: Tensor | None) -> Tensor:
