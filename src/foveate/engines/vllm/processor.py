@@ -73,19 +73,8 @@ class Pruned:
             return order
         self.check(order.plan)
         if images and "text_BTD" in order.plan.reads:
-            order = replace(
-                order, question=settings.question_ids(self.written(ids), self.images, self.special, self.tail)
-            )
+            order = replace(order, question=settings.question_ids(ids, self.images, self.special, self.tail))
         return order
-
-    def written(self, ids: Sequence[int]) -> list[int]:
-        """The prompt as the model reads it: InternVL's processor sets marks around an image, which count as text."""
-        own = self.info.get_hf_processor()
-        marks = [getattr(own, f"{side}_image_token", None) for side in ("start", "end")]
-        if None in marks:
-            return list(ids)
-        start, end = own.tokenizer.convert_tokens_to_ids(marks)
-        return [j for i in ids for j in ((start, i, end) if i in self.images else (i,))]
 
     def check(self, plan: Plan) -> None:
         """Refuse what this engine, or this model, cannot do.
