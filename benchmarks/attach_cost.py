@@ -1,6 +1,6 @@
 """What attaching costs the host: CPU time of a prefill and of a decoded token, in 32 layers so narrow that it shows.
 
-    python benchmarks/attach_cost.py [--repeats 40] [--out benchmarks/results]
+    python benchmarks/attach_cost.py [--repeats 16] [--out benchmarks/results]
 
 A prompt of 576 visual tokens and 40 words. keep=1.0 and an input cut that drops one token leave a prefill the same
 work, so what they add to the plain model's is attaching (and choosing at even steps). A decoded token is compared with
@@ -31,7 +31,7 @@ from foveate.cut import Cut
 from foveate.methods import method
 from foveate.methods.uniform import Uniform
 
-IMAGE, DEPTH, TEXT, TOKENS = 110, 32, 40, 12
+IMAGE, DEPTH, TEXT, TOKENS = 110, 32, 40, 42
 
 
 def build() -> Any:
@@ -97,11 +97,14 @@ class Decoding:
 
 
 @torch.no_grad()
-def once(one: Any, other: Any, inputs: dict[str, Any], plan: Plan | None) -> dict[str, float]:
-    """What the first model takes with a plan attached over what the other takes without."""
+def once(models: list[Any], turn: int, inputs: dict[str, Any], plan: Plan | None) -> dict[str, float]:
+    """What one model takes with a plan attached over what the other takes without; who is first takes turns too."""
+    one, other = models[turn % 2], models[1 - turn % 2]
     with nullcontext() if plan is None else attach(one, plan):
-        pruned, out = timed(lambda: one(**inputs, use_cache=True, logits_to_keep=1))
-        plain, _ = timed(lambda: other(**inputs, use_cache=True, logits_to_keep=1))
+        prefill = {}
+        for model in (one, other) if turn // 2 % 2 else (other, one):
+            prefill[model] = timed(lambda model=model: model(**inputs, use_cache=True, logits_to_keep=1))
+        (pruned, out), (plain, _) = prefill[one], prefill[other]
         mine = Decoding(one, out.past_key_values)
         theirs = Decoding(other, stock(out.past_key_values, other.config.text_config))
         spent: dict[Any, list[float]] = {mine: [], theirs: []}
@@ -117,7 +120,7 @@ def once(one: Any, other: Any, inputs: dict[str, Any], plan: Plan | None) -> dic
 
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=40)
+    parser.add_argument("--repeats", type=int, default=16)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args(words)
     torch.set_num_threads(1)
@@ -128,7 +131,7 @@ def main(words: list[str] | None = None) -> None:
     plans = dict(ways())
     for turn in range(args.repeats + 1):
         for name, plan in plans.items():
-            one = once(models[turn % 2], models[1 - turn % 2], inputs, plan)
+            one = once(models, turn, inputs, plan)
             if turn:
                 found[name].append(one)
     rows = {}

@@ -11,7 +11,7 @@ from foveate.errors import PlanError
 from foveate.ops import steady
 from foveate.ops.cosine import ONE, Cosine, all_pairs, unit, whole
 from foveate.ops.doubts import insist_finite
-from foveate.ops.roads import compiled, kernels
+from foveate.ops.roads import compiled, groups, kernels
 from foveate.ops.start import check_start
 
 _AT_ONCE = 32
@@ -62,10 +62,13 @@ def coverage(
 
         return rising(x_BND, k, "coverage", value_BN, bonus_BN, (1.0, 1.0, 1.0), start_BS, floor)
     if steady.serves(x_BND, n, n):
-        cosine = Cosine(x_BND)
-        all_BNN = torch.cat([cosine.rows(index_BM) for index_BM in cosine.chunks()], 1)
-        weights = [None if w is None else w.double() for w in (weight_BN, value_BN, bonus_BN)]
-        return steady.steady(all_BNN, round(floor * ONE) / ONE, k, start_BS, *weights)
+        found = []
+        for some in groups(x_BND):
+            cosine = Cosine(x_BND[some])
+            all_INN = torch.cat([cosine.rows(index_IM) for index_IM in cosine.chunks()], 1)
+            weights = [None if w is None else w[some].double() for w in (weight_BN, value_BN, bonus_BN)]
+            found.append(steady.steady(all_INN, round(floor * ONE) / ONE, k, start_BS[some], *weights))
+        return torch.cat(found)
     fast, matrix = compiled(x_BND), all_pairs(x_BND, 1)
     out = []
     for image, (unit_ND, start_S) in enumerate(zip(unit(x_BND), start_BS, strict=True)):
