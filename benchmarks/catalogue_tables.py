@@ -25,6 +25,7 @@ from foveate.bench.statistics import Paired, compare, holm, interval, mcnemar
 from instrument import unpack
 
 CHUNK = 100
+COSTS = Path(__file__).parent / "results" / "choosing_cost.json"
 ORDER = ("22.2%", "11.1%", "5.6%")
 RIVALS = ("divprune", "uniform")
 SHOWN = {"random", "uniform", "fastv", "pyramiddrop", "sparsevlm", "dart", "priortr", "clse", "feather", "psigmoid",
@@ -149,10 +150,27 @@ def page(data: dict[str, Any], found: list[Row]) -> str:
                 f"{'|'.join(rivals)}|{100 * r.budget:.1f}|{r.prefill:.2f}|{r.choosing:.3f}|"
                 f"{'yes' if i in fast else ''}|"
             )
+    lines += costs(json.loads(COSTS.read_text()))
     refused = {c: v["refused"] for c, v in data["cells"].items() if "refused" in v}
     if refused:
         lines += ["", "Not possible:", "", *(f"- {named(c)}: {why}" for c, why in refused.items())]
     return "\n".join(lines) + "\n"
+
+
+def costs(data: dict[str, Any]) -> list[str]:
+    """What choosing costs beside each paper's loop."""
+    lines = [
+        "", "## Choosing, beside each paper's loop", "",
+        "`python benchmarks/choosing_cost.py`: 2,880 tokens, 320 kept, 1,024 wide, one thread; CPU time, and peak",
+        "memory in MiB above the start (of a process of its own: what numba loads is in it). *at 32,768*: tokens 64",
+        "wide, 64 kept; a matrix of all pairs would be 4,096.", "",
+        "|method|seconds|times faster|MiB|loop's MiB|at 32,768|", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    whole = lambda v, name: f"{v[name]:.0f}" if name in v else ""  # noqa: E731
+    for name, v in sorted(data.items(), key=lambda item: -item[1]["times"]):
+        sizes = "|".join(whole(v, field) for field in ("mib", "plain_mib", "long_mib"))
+        lines.append(f"|`{name}`|{v['seconds']:.3f}|{v['times']:.1f}|{sizes}|")
+    return lines
 
 
 def named(name: str) -> str:

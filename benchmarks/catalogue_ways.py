@@ -14,7 +14,6 @@ from foveate import Plan, tiny
 from foveate.methods import METHODS
 from foveate.methods.sized import sized
 from foveate.methods.switches import merged, restored
-from foveate.methods.worded import worded
 from foveate.tiny.processing import build_tokenizer
 
 KEEPS = {"11.1%": 1 / 9, "22.2%": 2 / 9, "5.6%": 1 / 18}
@@ -49,11 +48,8 @@ def variants(model: Any) -> dict[str, Make]:
         "divprune, restored and sized": lambda b: sized(restored(METHODS["divprune"](KEEPS[b]))),
         "divprune, RESTORE": lambda b: sized(restored(METHODS["divprune"](KEEPS[b])), distance=True),
         "fastervlm, merged and sized": lambda b: sized(merged(METHODS["fastervlm"](KEEPS[b]))),
-        "uniform, merged and sized": lambda b: sized(merged(METHODS["uniform"](KEEPS[b]))),
         "gots, merged and sized": lambda b: sized(merged(METHODS["gots"](KEEPS[b]))),
         "resprune, merged and sized": lambda b: sized(merged(METHODS["resprune"](KEEPS[b]))),
-        "resprune, content words": lambda b: worded(METHODS["resprune"](KEEPS[b]), "content"),
-        "mmtok, content words": lambda b: worded(METHODS["mmtok"](KEEPS[b]), "content"),
         "fastervlm, merged": lambda b: merged(METHODS["fastervlm"](KEEPS[b])),
     }
     return known | {f"{n}, CLIP's text": _default(n, text_tower=clip) for n in IN_CLIP}

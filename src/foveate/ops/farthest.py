@@ -141,7 +141,7 @@ def _alone(unit_ND: Tensor, weight_N: Tensor | None) -> Tensor | None:
     near_N[1:], near_N[:-1] = beside_M, torch.maximum(near_N[:-1], beside_M)
     known_N = torch.zeros(n, dtype=torch.bool)
     slack = _TIE if weight_N is None else _TIE * float(weight_N.max())
-    rows = max(16, n // 64)
+    rows = max(16, min(n // 64, 4 * cosine.CHUNK // n))
     for _ in range(9):
         far_N = 1 - near_N.double() if weight_N is None else weight_N * (1 - near_N.double())
         waits_N = far_N.masked_fill(known_N, -torch.inf)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from foveate.errors import SignalError
+from foveate.ops.doubts import all_finite
 from foveate.selection import TokenView
 
 
@@ -34,7 +35,7 @@ class Candidates:
                 f"this selector was trained on tokens of width {features}, but this model's are {tokens_BND.shape[-1]} "
                 "wide; train one for this model (foveate train sts) and name its folder: sts(keep, path=...)"
             )
-        if not torch.isfinite(tokens_BND).all():
+        if not all_finite(tokens_BND):
             raise SignalError("tokens hold NaN or infinity, so none can be pointed at; check for overflow")
         return cls(tokens_BND, text_BTD=view.need("text_BTD").float() if text else None)
 
