@@ -7,7 +7,8 @@ work, so what they add to the plain model's is attaching (and choosing at even s
 one of a plain model whose cache holds the same entries, so that nothing differs but the host's work; psigmoid cuts
 before nearly every layer. Two models of the same weights take turns at every token, and change roles with every repeat.
 CPU time of the thread; ratios are within repeats; medians with the sign test's 95 % interval, and quartiles. "entered"
-is how many Python functions one token enters, a count.
+is how many Python functions one token enters, a count; "in hooks" is the time spent in what is attached, with the
+clock's own.
 """
 
 import argparse
@@ -20,6 +21,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import transformers
@@ -28,6 +30,7 @@ from transformers import CLIPVisionConfig, DynamicCache, LlamaConfig, LlavaConfi
 from foveate import Plan, attach, files
 from foveate.bench.load import interval
 from foveate.cut import Cut
+from foveate.hf import hooks
 from foveate.methods import method
 from foveate.methods.uniform import Uniform
 
@@ -118,6 +121,31 @@ def once(models: list[Any], turn: int, inputs: dict[str, Any], plan: Plan | None
         }  # fmt: skip
 
 
+@torch.no_grad()
+def in_hooks(model: Any, inputs: dict[str, Any], plan: Plan) -> float:
+    """CPU milliseconds of a token that are spent in hooks, median."""
+    spent: list[float] = []
+
+    def watched(hook: Any, inside: bool = False, make: Any = hooks.unseen) -> Any:
+        made = make(hook, inside)
+
+        def around(*args: Any, **kwargs: Any) -> Any:
+            took, out = timed(lambda: made(*args, **kwargs))
+            spent.append(took)
+            return out
+
+        return around
+
+    with mock.patch.object(hooks, "unseen", watched), attach(model, plan):
+        decode = Decoding(model, model(**inputs, use_cache=True, logits_to_keep=1).past_key_values)
+        tokens = []
+        for _ in range(TOKENS):
+            spent.clear()
+            decode()
+            tokens.append(sum(spent))
+    return statistics.median(tokens[2:])
+
+
 def main(words: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=16)
@@ -143,6 +171,8 @@ def main(words: list[str] | None = None) -> None:
             if what.endswith("/ plain"):
                 rows[name][f"{what}, 95 %"] = interval(values)
                 rows[name][f"{what}, quartiles"] = statistics.quantiles(values, n=4)
+        if (plan := plans[name]) is not None:
+            rows[name]["in hooks, ms"] = in_hooks(models[0], inputs, plan)
         print(name, json.dumps(rows[name], default=float))
     if args.out is not None:
         about = {"torch": torch.__version__, "transformers": transformers.__version__, "repeats": args.repeats}
