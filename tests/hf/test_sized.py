@@ -20,7 +20,7 @@ from foveate.servable import servable
 from laws.test_laws import STEPS, generate, mixed, places
 from masked import SIZES, masked
 from reference.cases import Case
-from zoo import DEPTH, NAMES, QWEN, Row, batch, shared
+from zoo import DEPTH, NAMES, QWEN, Row, batch, build, shared
 from zoo import SIZES as PICTURES
 
 
@@ -254,6 +254,21 @@ def test_the_decay_is_the_published_one():
     config = SimpleNamespace(rope_parameters={"mrope_section": [16, 24, 24]})
     decay = (16 + 24) / 64 * case["decay"] + 24 / 64
     assert_close(nearness(axes, rotary, config)[:, 0], (2 - decay).log(), rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision(dtype):
+    """The mask is of the states' type, whatever that is, and says the same to its rounding."""
+    b = mixed("llava")
+    whole = shared("llava")
+    half = build("llava").to(dtype)
+    cuts = tuple(Cut(c.at, Sized(c.select.select, True), c.keep) for c in PLANS["often"].cuts)
+    twice, told = Plan(cuts, positions="original"), []
+    for model, inputs in ((whole, b.inputs), (half, b.inputs | {"pixel_values": b.inputs["pixel_values"].to(dtype)})):
+        with torch.no_grad(), attach(model, twice):
+            told.append(model(**inputs).logits.float()[b.inputs["attention_mask"].bool()])
+    assert bool(told[1].isfinite().all())
+    assert (told[0] - told[1]).abs().max() < 0.1 * told[0].abs().max()
 
 
 def test_every_token_counts_once():
