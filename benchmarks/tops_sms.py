@@ -6,7 +6,8 @@
     python benchmarks/tops_sms_tables.py          # then: tables and figures for docs/methods
 
 TOPS is asked as it comes, and as validation scenes would have it: its normalisation, transform and raters, what SMS
-does inside the LLM and its c are chosen there and quoted on the test split. Plans whose mean budget a method cannot
+does inside the LLM and its c are chosen there and quoted on the test split. Criteria one by one are asked under the
+chosen normalisation and transform. Plans whose mean budget a method cannot
 meet are recorded with the reason. What was asked already is read from --work, so a run that was stopped goes on; so is
 what --out holds of the same questions and model under the very same plan. Positions are those of the unpruned prompt
 throughout (the paper of TOPS renumbers them: that is a way of its own here).
@@ -135,7 +136,7 @@ def ask_tops(test: Results, depth: int, chosen: dict[str, Any]) -> None:
         test.add("fastv", share, lambda share=share: fastv(share, depth))
         test.add("pyramiddrop", share, lambda keep=keep: still(METHODS["pyramiddrop"](keep, depth=depth)))
         for name, (beta, alpha, lam) in CRITERIA.items():
-            weights = {"beta": beta, "alpha": alpha, "lam": lam}
+            weights = {"beta": beta, "alpha": alpha, "lam": lam} | {k: chosen[k] for k in ("normalise", "transform")}
             test.add(f"tops I, {name}", share, tops(share, depth, stages=1, **weights))
         for normalise, transform in VARIANTS:
             options = {"normalise": normalise, "transform": transform}
