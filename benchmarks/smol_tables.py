@@ -67,8 +67,9 @@ def curve(data: dict[str, Any]) -> str:
     rows = []
     for c in data["curve"]:
         of = [f"{c[k]:.0f}" if k in c else "" for k in KINDS]
-        rows.append([str(c["step"]), str(c["minutes"]), f"{c['loss']:.2f}", str(c["mean"]), *of])
-    return table(["step", "minutes", "loss", "mean of kinds", *KINDS], rows)
+        unseen = str(c["unseen"]["mean"]) if "unseen" in c else ""
+        rows.append([str(c["step"]), str(c["minutes"]), f"{c['loss']:.2f}", str(c["mean"]), *of, unseen])
+    return table(["step", "minutes", "loss", "mean of kinds", *KINDS, "unseen pictures"], rows)
 
 
 def layers(data: dict[str, Any]) -> str:

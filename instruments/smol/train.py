@@ -122,6 +122,14 @@ def capped(asked: list[world.Question], most: int) -> list[world.Question]:
     return out[:most]
 
 
+def held(split: str, image_size: int, most: int) -> tuple[Tensor, list[list[world.Question]]]:
+    """Features of a split's scenes, and questions about each."""
+    known = features.load(split, image_size, most)[:most]
+    placed = [world.layout(split, n, image_size).placed for n in range(len(known))]
+    drawn = [world.questions(p, world.chance("asked", split, n)) for n, p in enumerate(placed)]
+    return known, [capped(of, 16) for of in drawn]
+
+
 class Run:
     """Everything a training run holds, and its folder."""
 
@@ -155,11 +163,7 @@ class Run:
 
     def checked(self, split: str = "validation") -> tuple[Tensor, list[list[world.Question]]]:
         """Features of a split's scenes, and questions about each."""
-        size, most = self.given.image_size, self.given.measure
-        known = features.load(split, size, most)[:most]
-        placed = [world.layout(split, n, size).placed for n in range(len(known))]
-        drawn = [world.questions(p, world.chance("asked", split, n)) for n, p in enumerate(placed)]
-        return known, [capped(of, 16) for of in drawn]
+        return held(split, self.given.image_size, self.given.measure)
 
     def features(self, scenes: list[int]) -> Tensor:
         """Training features of some scenes."""

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 pytest.importorskip("matplotlib")
-from instruments.smol import build, bundles, decoder, easy, features, naming, pictures, train, world
+from instruments.smol import build, bundles, decoder, easy, features, mix, naming, pictures, train, world
 
 TEXT = dict(
     vocab_size=64, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
@@ -246,6 +247,16 @@ def test_the_built_model_is_what_was_trained():
     prefix = torch.cat([made.embed[torch.tensor([[3, 4]])], visual], 1)
     states = made(prefix, made.embed[text][:, None], torch.arange(6)[None], torch.tensor([6]))
     assert_close(found, (states @ made.embed.T)[:, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_weights_between_two_checkpoints(tmp_path):
+    for name, value in (("start", 1.0), ("run", 3.0)):
+        (tmp_path / name).mkdir()
+        save_file({"lora.a": torch.full((2, 3), value)}, tmp_path / name / "weights.safetensors")
+    (tmp_path / "run" / "run.json").write_text('{"step": 7}')
+    mix.mixed(tmp_path / "start", tmp_path / "run", 0.25, tmp_path / "out")
+    assert_close(load_file(tmp_path / "out" / "weights.safetensors")["lora.a"], torch.full((2, 3), 1.5))
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == {"step": 7, "share": 0.25}
 
 
 def test_position_embeddings_resampled_to_their_own_grid_stay():
