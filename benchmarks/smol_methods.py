@@ -38,6 +38,8 @@ LAYERED = {"12.5%": 1 / 8} | SHARES
 SLOPES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 CRITERIA = {"R": (1, 0, 0), "D": (0, 1, 0), "C": (0, 0, 1), "R+D": (1, 0.5, 0), "R+C": (1, 0, 0.5), "D+C": (0, 1, 1)}
 VARIANTS = [(n, t) for n in ("mean", "minmax") for t in ("none", "rank")]
+ALONE = ("tops", "tops I", "divprune", "fastervlm", "sms", "sms I", "ground truth")
+"""Compared with all tokens."""
 RANDOMS = 3
 CAP, TOLERANCE = 0.9, 0.02
 
@@ -221,10 +223,11 @@ def pairs(t: Table) -> None:
     for share in SHARES:
         wanted += [(f"{a} {share}", f"{b} {share}") for a, b in (
             ("psigmoid", "fastv"), ("psigmoid", "flat behind layer 0"), ("tops", "tops I"), ("tops", "tops II"),
-            ("sms", "sms I"), ("tops I", "fastervlm"), ("tops I", "divprune"), ("divprune", "random, seed 0"),
-            ("ground truth", "random, seed 0"), *[("tops I", f"tops I, {c}") for c in CRITERIA],
+            ("sms", "sms I"), ("tops I", "fastervlm"), ("tops I", "divprune"), ("tops I", "sms I"),
+            ("divprune", "fastervlm"), ("divprune", "random, seed 0"), ("ground truth", "random, seed 0"),
+            *[("tops I", f"tops I, {c}") for c in CRITERIA],
         )]  # fmt: skip
-        wanted += [(f"{a} {share}", "full 100%") for a in ("tops", "tops I", "sms", "sms I", "ground truth")]
+        wanted += [(f"{a} {share}", "full 100%") for a in ALONE]
     t.data["pairs"] = {f"{a} - {b}": found for a, b in wanted if (found := t.against(a, b))}
     files.write(t.file, (json.dumps(t.data, indent=1) + "\n").encode())
 

@@ -113,6 +113,7 @@ SECTIONS = {
     "kinds": ("smol.json", kinds),
     "methods": ("smol.json", methods),
     "pairs": ("smol.json", pairs),
+    "before": ("smol_622.json", methods),
     "layers": ("smol_layers.json", layers),
 }
 

@@ -260,7 +260,8 @@ class Run:
             if time.time() - saved > 60 * given.every:
                 self.measure(minutes, sum(losses[-30:]) / len(losses[-30:]))
                 saved = time.time()
-        self.measure(given.minutes, sum(losses[-30:]) / max(1, len(losses[-30:])))
+        if not self.curve or self.curve[-1]["step"] < self.step:
+            self.measure(given.minutes, sum(losses[-30:]) / max(1, len(losses[-30:])))
 
     def measure(self, minutes: float, loss: float) -> None:
         """A point of the learning curve on validation scenes, and a checkpoint."""
