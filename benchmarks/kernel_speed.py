@@ -8,9 +8,9 @@ similarity matrix, which is made once and handed in; "matrix" is that; "whole" i
 is the loop that serves without numba. "paper" recomputes what the paper's loop recomputes: the distances to all picked
 tokens, every gain, every residual row. The large case is measured against the loops as they were, without a matrix
 above 8192 tokens. Walks are those of learned selectors, apart from their encoders ("scene"): the shipped one's
-compiled, as torch's loop, and as that loop was in float32; of the published recipe, which is torch's loop alone, what
-its matrix products take by themselves. Features are a random walk over a grid: neighbours are alike, as in a picture.
-Rows that the file holds are not measured again.
+compiled, as torch's loop, and as that loop was in float32, on the instrument's test pictures for what is picked; of
+the published recipe, which is torch's loop alone, what its matrix products take by themselves. Features are a random
+walk over a grid: neighbours are alike, as in a picture. Rows that the file holds are not measured again.
 """
 
 import argparse
@@ -30,11 +30,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from foveate import files
+from foveate import files, tiny
 from foveate.ops import balance, cosine, coverage, farthest, residual, roads, suppress
 from foveate.pointer import PointerSelector, StepwiseConfig, StepwiseSelector
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.pointing import Pointing
+from foveate.tiny.examples import examples
 
 Call = Callable[[Tensor, Tensor, int], Tensor]
 KERNELS: dict[str, Call] = {
@@ -160,6 +161,30 @@ def large(n: int, k: int, width: int, known: set[str]) -> Iterator[dict[str, Any
                "same": len(set(picks[0].tolist()) & set(expected[0].tolist())) / k}  # fmt: skip
 
 
+def in_float32() -> Any:
+    """The walk's steps as they were."""
+    return mock.patch.object(Pointing, "exact", lambda steps, *scene: (steps, *scene))
+
+
+def pictures(count: int) -> dict[str, Any]:
+    """On the instrument's test pictures: all tokens picked by each road, and the sets kept along the dial."""
+    (model, processor), ours = tiny.load(), PointerSelector.from_pretrained("tiny")
+    same, moved = 0, 0
+    for example in examples(range(count), questions=1):
+        pixels = processor.image_processor(example.images[0], return_tensors="pt")["pixel_values"]
+        c = Candidates(model.get_image_features(pixels).pooler_output[0][None].float())
+        n = c.tokens_BND.shape[1]
+        compiled = ours._walk(c, n, None)
+        with roads.plain_torch():
+            same += torch.equal(compiled.order_BT, ours._walk(c, n, None).order_BT)
+            with in_float32():
+                before = ours._walk(c, n, None)
+        for _, bias in ours.config.dial:
+            one, other = (walk.mask(walk.standing(ours.config, bias), n) for walk in (compiled, before))
+            moved += not torch.equal(one, other)
+    return {"pictures": count, "same_as_torch": same, "sets": count * len(ours.config.dial), "moved": moved}
+
+
 def walks(n: int, k: int, repeats: int, known: set[str]) -> Iterator[dict[str, Any]]:
     g = torch.Generator().manual_seed(n)
     if "shipped" not in known:
@@ -172,11 +197,13 @@ def walks(n: int, k: int, repeats: int, known: set[str]) -> Iterator[dict[str, A
             walk = lambda: ours._walk(c, k, None).order_BT  # noqa: E731
             loop, picks = timed(walk, repeats)
             plain, plain_picks = timed(walk, repeats, roads.plain_torch)
-            with mock.patch.object(Pointing, "exact", lambda _, *scene: (_, *scene)):
+            with in_float32():
                 before, before_picks = timed(walk, repeats, roads.plain_torch)
         yield {"walk": "shipped", "n": n, "k": k, "loop_ms": loop, "torch_ms": plain, "float32_ms": before,
                "scene_ms": scene, "same_as_torch": torch.equal(picks, plain_picks),
                "same_as_float32": torch.equal(picks, before_picks)}  # fmt: skip
+    if "shipped, on test pictures" not in known:
+        yield {"walk": "shipped, on test pictures", "n": n, "k": k} | pictures(40)
     for width in (256, 1024):
         if f"published, {width} wide" in known:
             continue
