@@ -3,6 +3,9 @@
 .venv-vllm/bin/python benchmarks/serving.py                  measure, about half an hour on two cores, and print
 .venv-vllm/bin/python benchmarks/serving.py --only-print     print what was measured
 .venv-vllm/bin/python benchmarks/serving.py --add load.json  pool the rounds of another such run with it, and print
+
+serving_all.json: what keeping everything costs, in rounds so small that other work on the machine meets both servers:
+the same command with --keep 16 --concurrency 4 --pairs 40 --per-round 8.
 """
 
 import argparse
