@@ -14,6 +14,7 @@ if not Path("/dev/nvidia0").exists():
 import hypothesis
 import pytest
 import torch
+from hypothesis.internal.conjecture import providers
 from transformers.utils import logging
 
 torch.set_num_threads(1)
@@ -22,7 +23,11 @@ logging.set_verbosity_error()
 # The same examples on every run: a new one is looked for on purpose, with HYPOTHESIS_PROFILE=search.
 hypothesis.settings.register_profile("same", derandomize=True, database=None)
 hypothesis.settings.register_profile("search", derandomize=False)
-hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
+PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "same")
+hypothesis.settings.load_profile(PROFILE)
+if PROFILE == "same" and hasattr(providers, "is_local_module_file"):
+    # It draws constants of all code imported so far as well, so that the order of test files would decide. No setting.
+    providers.is_local_module_file = lambda path: False
 
 
 @pytest.fixture(autouse=True)

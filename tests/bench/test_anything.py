@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from foveate.bench import asking, run
@@ -39,6 +39,7 @@ quick = settings(
 
 @quick
 @given(st.sampled_from(PLACES), ANY)
+@example(("samples", "t", "ways", "full", "scores"), [None, 10**400])
 def test_any_results_compare_or_are_named(tmp_path: Path, place: tuple[str | int, ...], value: object) -> None:
     data = json.loads(json.dumps(GOOD))
     *way, last = place

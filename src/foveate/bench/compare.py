@@ -24,7 +24,7 @@ def compare(a: Path, b: Path) -> dict[str, Any]:
     one, two = read(a), read(b)
     try:
         return _compare(a, b, one, two)
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
+    except (ArithmeticError, AttributeError, IndexError, KeyError, TypeError, ValueError) as e:
         if isinstance(e, FoveateError):
             raise
         raise FoveateError(
