@@ -11,7 +11,7 @@ from typing import Any
 from foveate.engines.vllm.settings import KEY, read
 from foveate.errors import ModelError
 
-TESTED = ("0.32.",)
+TESTED = ("0.32.", "0.33.")
 """vLLM releases, by how their numbers begin."""
 MODELS = {
     "InternVLForConditionalGeneration": "InternVL",
@@ -85,7 +85,7 @@ def check_version() -> None:
     if not found.startswith(TESTED):
         raise ModelError(
             f"a plan is set, but this is vLLM {found}, and Foveate was tested with {', '.join(t + 'x' for t in TESTED)}"
-            "; install that one (pip install 'vllm==0.32.*'), or take the plan out of --hf-overrides"
+            "; install that one (pip install 'vllm>=0.32,<0.34'), or take the plan out of --hf-overrides"
         )
 
 
