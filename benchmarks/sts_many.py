@@ -18,7 +18,8 @@ with (`--text`, `--config`, `--covering`), and `--undialled` asks at fixed count
     train published --text 4 --begin out/sts/published-blind --steps 40 --recipe hottest=0.4 rate=5e-4 --config group=4
         --name reads                                                               # and text=0.0 --name shut
     train published --text 0 --covering --begin out/sts/published-blind --steps 40 --recipe hottest=0.4 rate=5e-4
-    train published --text 0 --steps 40 --config group=4 [causal=true] --recipe 'scored="last"'   # the ablations
+    train published --text 0 --steps 40 --config group=4 [causal=true] --recipe R [--seed 1]      # the ablations; R is
+        'scored="last"', 'scored="sum"', beta=1.0 or 0.6 or 0.3, 'spread=[0.025,1.5]', 'spread=[0.1,6.0]', seed=1
     look published --text 0 --validation 120 --undialled --counts 32 64
     train coverage --begin out/sts/many --twice count --finish 60 --recipe hottest=0.4 rate=5e-4 calmest=0.1
         --weight 25 --config lead=0.001736111 --name used                          # trained as it is used
