@@ -79,8 +79,8 @@ def test_the_site_has_every_page():
 
 
 NAMES = (
-    r"Qwen2 to 3\.5-VL|Gemma 3 and 4|Mistral 3|GLM-4V|Llama 4|transformers 5\.24|vLLM 0\.32 and 0\.33|Qwen2-0\.5B|0\.5B shape"
-    r"|Apache-2\.0|batch 1,"
+    r"Qwen2 to 3\.5-VL|Gemma 3 and 4|Mistral 3|GLM-4V|Llama 4|transformers 5\.24|vLLM 0\.32 and 0\.33"
+    r"|Qwen2-0\.5B|0\.5B shape|Apache-2\.0|batch 1,"
 )
 """Names and settings of the front page that have digits in them."""
 
