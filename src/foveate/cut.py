@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Literal, SupportsFloat, SupportsInt
+from typing import Any, Literal, SupportsFloat, SupportsInt
 
 from foveate.errors import PlanError, short
 from foveate.ops.apportion import share
@@ -122,6 +122,11 @@ class Cut:
     def weighs(self) -> bool:
         """Whether the selector says what the images of a prompt are worth beside each other."""
         return hasattr(self.select, "image_weights")
+
+    @property
+    def words(self) -> Any:
+        """Which words of the question count, as `foveate.words` has it; None: all."""
+        return getattr(self.select, "text_words", None)
 
     @property
     def sized(self) -> bool:

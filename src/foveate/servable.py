@@ -34,7 +34,7 @@ def check_servable(plan: Plan) -> None:
             f"{type(cut.select).__name__} divides a total by what a prompt's images are worth beside each other, and a "
             f"server counts an image's tokens before it has seen it; {way}"
         )
-    if getattr(cut.select, "text_words", None) is not None:
+    if cut.words is not None:
         raise PlanError(
             "worded(...) reads the question by its tokenizer, which is not where a server chooses; leave it out"
         )

@@ -29,19 +29,26 @@ whose why will with would yes you your yours answer describe question using
 _FUNCTION = frozenset(_LISTED.split())
 
 
+def check_words(words: Words) -> None:
+    """Refuse what is neither a rule nor a function.
+
+    Raises:
+        PlanError: it is not.
+    """
+    if not callable(words) and words not in RULES:
+        raise PlanError(f"words is {short(repr(words))}; it must be one of {', '.join(RULES)}, or a function of a text")
+
+
 def rule(words: Words) -> Callable[[str], Spans]:
     """The function that a rule's name stands for, or the given one, held to its word.
 
     Raises:
         PlanError: no such rule, or what it needs is not installed.
     """
+    check_words(words)
     if callable(words):
         return lambda text: _checked(words(text), text, words)
-    if words == "content":
-        return content
-    if words == "nouns":
-        return _nouns(_parser())
-    raise PlanError(f"words is {short(repr(words))}; it must be one of {', '.join(RULES)}, or a function of a text")
+    return content if words == "content" else _nouns(_parser())
 
 
 def content(text: str) -> Spans:

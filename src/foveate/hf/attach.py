@@ -57,7 +57,7 @@ class Attachment:
         check_plan(plan, self.family, self.base, self.lm)
         asked = {getattr(c.select, "text_tower", None) for c in plan.cuts if "relevance_BN" in c.select.reads}
         self.towers = {name: text_tower.load(name, model, tokenizer) for name in asked if name}
-        said = {words for c in plan.cuts if (words := getattr(c.select, "text_words", None)) is not None}
+        said = {c.words for c in plan.cuts if c.words is not None}
         self.words = {words: text_tower.Counting(words, text_tower.reader(model, tokenizer)) for words in said}
         self.tail = getattr(model.config, "template_tail", self.family.tail) if tail is None else tail
         if isinstance(self.tail, bool) or not isinstance(self.tail, int) or self.tail < 1:

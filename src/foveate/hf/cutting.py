@@ -94,8 +94,8 @@ class Cutting(Shortening):
         @cache
         def text(row: int) -> Tensor:
             place = prompt.question_BL[row].nonzero().flatten()
-            if (words := getattr(cut.select, "text_words", None)) is not None:
-                place = place[self.words[words](self._ids(cut)[row][place])]
+            if cut.words is not None:
+                place = place[self.words[cut.words](self._ids(cut)[row][place])]
             return rows_of(step.embeds, row, place)
 
         @cache

@@ -72,7 +72,7 @@ def words(attachment: Any, kind: Kind, tokens: Sequence[int]) -> list[Tensor]:
             f"the selector reads the question at the encoder, but {sum(tokens)} visual tokens are encoded for "
             f"{len(row_of)} placeholders, so no image's prompt is known; {_WAY}"
         )
-    rule = attachment.words.get(getattr(attachment.encoder_cut.select, "text_words", None))
+    rule = attachment.words.get(attachment.encoder_cut.words)
     table, out, start = attachment.base.get_input_embeddings(), [], 0
     # Weights that are elsewhere come when they are asked for, and bring what they are asked to where they go.
     device = ids_BL.device if table.weight.is_meta else table.weight.device

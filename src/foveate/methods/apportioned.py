@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
@@ -26,7 +27,7 @@ from foveate.errors import PlanError
 from foveate.methods.switches import Wrapper, each_cut
 from foveate.ops.wording import word_cosines
 from foveate.plan import Plan
-from foveate.selection import Selection, TokenView
+from foveate.selection import TokenView
 
 _READS = {"change": {"hidden_BND", "input_BND"}, "words": {"hidden_BND", "text_BTD"}}
 
@@ -74,7 +75,8 @@ class Apportioned(Wrapper):
             views: of one image each.
             keep: the share of the prompt's tokens that stays.
         """
-        worth = [float(self._worth(view)) for view in views]
+        # Waited for once, where it is on a device.
+        worth = torch.stack([self._worth(view) for view in views]).tolist()
         mean = sum(worth) / len(worth)
         return [min(self.high, max(self.low, keep + self.alpha * (x - mean))) for x in worth]
 
@@ -83,10 +85,6 @@ class Apportioned(Wrapper):
         if self.by == "change":
             return 1 - cosine_similarity(hidden_BND, view.need("input_BND").float(), dim=-1).mean()
         return word_cosines(hidden_BND, view.need("text_BTD")).amax(1).mean()
-
-    def __call__(self, view: TokenView, k: int) -> Selection:
-        """As the selector inside."""
-        return self.select(view, k)
 
 
 def apportioned(

@@ -39,11 +39,6 @@ class Sized(Wrapper):
 
     sized: ClassVar[bool] = True
 
-    @property
-    def reads(self) -> frozenset[str]:
-        """As the selector inside."""
-        return self.select.reads
-
     def __call__(self, view: TokenView, k: int) -> Selection:
         """As the selector inside, which has to merge.
 

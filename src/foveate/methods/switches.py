@@ -34,7 +34,7 @@ _ASKED = ("attention", "text_tower", "text_words", "sized", "distance", "image_w
 
 @dataclass(frozen=True)
 class Wrapper:
-    """A selector around another."""
+    """A selector around another, which reads and answers as that one where nothing else is said."""
 
     select: Selector
 
@@ -48,6 +48,15 @@ class Wrapper:
         if name in _ASKED and "select" in self.__dict__:
             return getattr(self.select, name)
         raise AttributeError(name)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """As the selector inside."""
+        return self.select.reads
+
+    def __call__(self, view: TokenView, k: int) -> Selection:
+        """As the selector inside."""
+        return self.select(view, k)
 
     def _plain(self, view: TokenView, k: int) -> Selection:
         answer = self.select(view, k)

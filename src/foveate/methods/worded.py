@@ -9,14 +9,12 @@ no word counts, all do: ResPrune's paper then weighs all tokens alike. Papers th
 out of the prompt first (ResPrune prices that at a point) know the benchmark; a function can do the same.
 """
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from foveate.errors import PlanError
 from foveate.methods.switches import Wrapper, each_cut
 from foveate.plan import Plan
-from foveate.selection import Selection, TokenView
-from foveate.words import RULES, Words
+from foveate.words import Words, check_words
 
 
 @dataclass(frozen=True)
@@ -28,22 +26,12 @@ class Worded(Wrapper):
         text_words: which words count: "nouns", "content", or a function (no plan file can hold that).
     """
 
-    text_words: str | Callable[[str], Sequence[tuple[int, int]]] = "nouns"
+    text_words: Words = "nouns"
 
     def __post_init__(self) -> None:
         if "text_BTD" not in self.select.reads:
             raise PlanError(f"{type(self.select).__name__} reads no words of the question; leave worded(...) out")
-        if not callable(self.text_words) and self.text_words not in RULES:
-            raise PlanError(f"words is {self.text_words!r}; it must be one of {', '.join(RULES)}, or a function")
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """As the selector inside."""
-        return self.select.reads
-
-    def __call__(self, view: TokenView, k: int) -> Selection:
-        """As the selector inside."""
-        return self.select(view, k)
+        check_words(self.text_words)
 
 
 def worded(plan: Plan, words: Words = "nouns") -> Plan:

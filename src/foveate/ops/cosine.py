@@ -126,9 +126,15 @@ class Cosine:
             if x_BND.device.type == "cpu":
                 gram_BNN = torch.stack([whole(unit_ND) for unit_ND in self.unit_BND]).float().div_(ONE)
             else:
-                every_BN = torch.arange(x_BND.shape[1], device=x_BND.device).expand(self.shape)
-                gram_BNN = self._rows(self.unit_BND, every_BN)
+                gram_BNN = self.every()
             self._gram_MN = gram_BNN.flatten(0, 1)
+
+    def every(self) -> Tensor:
+        """All similarities [B, N, N]. Not to be written to: where they were made, it is these."""
+        if self._gram_MN is not None:
+            return self._gram_MN.unflatten(0, self.shape)
+        every_BN = torch.arange(self.shape[1], device=self.unit_BND.device).expand(self.shape)
+        return self._rows(self.unit_BND, every_BN)
 
     def rows(self, index_BM: Tensor) -> Tensor:
         """Similarities [B, M, N] of M tokens of each image to all N. A new tensor."""

@@ -64,10 +64,10 @@ def coverage(
     if steady.serves(x_BND, n, n):
         found = []
         for some in groups(x_BND):
-            cosine = Cosine(x_BND[some])
-            all_INN = torch.cat([cosine.rows(index_IM) for index_IM in cosine.chunks()], 1)
             weights = [None if w is None else w[some].double() for w in (weight_BN, value_BN, bonus_BN)]
-            found.append(steady.steady(all_INN, round(floor * ONE) / ONE, k, start_BS[some], *weights))
+            found.append(
+                steady.steady(Cosine(x_BND[some]).every(), round(floor * ONE) / ONE, k, start_BS[some], *weights)
+            )
         return torch.cat(found)
     fast, matrix = compiled(x_BND), all_pairs(x_BND, 1)
     out = []
