@@ -8,6 +8,7 @@ import functools
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from foveate import errors
 from foveate.engines.vllm.settings import KEY, read
 from foveate.errors import ModelError
 
@@ -85,7 +86,7 @@ def check_version() -> None:
     if not found.startswith(TESTED):
         raise ModelError(
             f"a plan is set, but this is vLLM {found}, and Foveate was tested with {', '.join(t + 'x' for t in TESTED)}"
-            "; install that one (pip install 'vllm>=0.32,<0.34'), or take the plan out of --hf-overrides"
+            f"; install that one ({errors.install('vllm')}), or take the plan out of --hf-overrides"
         )
 
 
