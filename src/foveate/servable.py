@@ -4,9 +4,6 @@ from foveate.errors import PlanError, SignalError
 from foveate.fields import ENCODER_FIELDS, check_reads
 from foveate.plan import Plan
 
-SERVED_FIELDS = ENCODER_FIELDS - {"first_attn_BN"}
-"""What is known of an image where its embeddings are made: what its tower's end shows, and the prompt's words."""
-
 
 def check_servable(plan: Plan) -> None:
     """Refuse a plan that a serving engine cannot carry out, saying why.
@@ -47,7 +44,7 @@ def check_servable(plan: Plan) -> None:
             'positions="contiguous" would move every token after the image; a served plan keeps the original ones: '
             'leave positions unset, or "original"'
         )
-    if unknown := frozenset(cut.select.reads) - SERVED_FIELDS:
+    if unknown := frozenset(cut.select.reads) - ENCODER_FIELDS:
         raise SignalError(
             f"{type(cut.select).__name__} reads {', '.join(sorted(unknown))}, which a server does not see; {way}"
         )

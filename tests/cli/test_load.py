@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from foveate import methods
 from foveate.bench import statistics
 from foveate.cli import app, load
-from foveate.cli.load import _line
+from foveate.cli.load import _line, shared
 
 run = CliRunner(env={"COLUMNS": "160"}).invoke
 WORDS = ["bench", "--engine", "vllm", "--keep", "64", "--pairs", "1", "--per-round", "2", "--concurrency", "1,4"]
@@ -45,6 +45,13 @@ def test_methods_and_plan_files_are_measured_and_baselines_are_not(seen: list[An
 def test_what_no_server_can_be_asked_is_refused(seen: list[Any], tmp_path: Path, words: list[str], why: str) -> None:
     out = run(app, [*WORDS, *words, "--out", str(tmp_path)])
     assert out.exit_code == 2 and why in out.stderr and not seen, out.stderr
+
+
+def test_two_servers_share_the_memory_unless_they_are_told_what_to_take() -> None:
+    (share,) = shared([])
+    assert share.startswith("--gpu-memory-utilization=") and float(share.partition("=")[2]) < 0.5
+    for said in (["--gpu-memory-utilization", "0.3"], ["--kv_cache_memory_bytes=9"]):
+        assert shared(said) == said
 
 
 def test_a_line_leaves_out_what_was_not_measured() -> None:

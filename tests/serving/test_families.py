@@ -21,7 +21,7 @@ from little import NAMES
 
 pytestmark = pytest.mark.skipif(NAME not in NAMES, reason=f"FOVEATE_MODEL is none of {', '.join(NAMES)}")
 SIZES = [(64, 48), (32, 32), (40, 96)]
-PLANS = {"divprune": 0.3, "fastervlm": 0.3, "cdpruner": 6, "all": 1.0}
+PLANS = {"divprune": 0.3, "fastervlm": 0.3, "hired": 0.3, "cdpruner": 6, "all": 1.0}
 
 
 @pytest.fixture(scope="module")

@@ -100,6 +100,13 @@ def test_what_the_server_says_instead_is_passed_on(server):
         Served("http://127.0.0.1:9", "m").answer([Example("0", (), "q", ("a",))])
 
 
+def test_a_server_that_dies_is_told_from_one_that_was_never_there(monkeypatch):
+    monkeypatch.setattr(launch, "up", lambda *_: True)
+    monkeypatch.setattr(launch.sys, "executable", "false")
+    with pytest.raises(ModelError, match=r"vLLM ended by itself \(1\)"), launch.serving("m", None) as (address, _):
+        Served(address, "m").answer([Example("0", (), "q", ("a",))])
+
+
 def test_vllms_own_options_are_passed_on_and_overrides_joined(monkeypatch):
     monkeypatch.setattr(hook, "vllm_version", lambda: "0.32.1")
     words = launch.command("m", {"image_tokens": 9}, ["--port", "9", "--hf-overrides", '{"a": 1}', "--seed=0"])

@@ -185,7 +185,7 @@ def test_versions_and_models_are_refused_only_by_name(monkeypatch):
     with pytest.raises(ModelError, match=r"this is vLLM 9\.9.*tested with 0\.32"):
         check_version()
     monkeypatch.setattr(hook, "vllm_version", lambda: None)
-    with pytest.raises(ModelError, match=r"not installed here; pip install 'foveate\[vllm\]'"):
+    with pytest.raises(ModelError, match="not installed here; pip install "):
         check_version()
 
 

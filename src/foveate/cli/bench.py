@@ -65,7 +65,8 @@ def bench(
     pairs: Annotated[int, typer.Option(min=1, metavar="N", help="vllm: rounds of each.")] = 7,
     per_round: Annotated[int, typer.Option(min=1, metavar="N", help="vllm: questions in a round.")] = 12,
     vllm: Annotated[
-        list[str] | None, typer.Option(metavar="OPTION", help="Passed on to vLLM, such as --vllm=--dtype=float32.")
+        list[str] | None,
+        typer.Option(metavar="OPTION", help="Passed on to both servers: --vllm=--dtype=float32."),
     ] = None,
     compare: Annotated[
         tuple[str, str], typer.Option(metavar="A B", help="Set two finished benchmarks side by side instead.")

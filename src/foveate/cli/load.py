@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 STOCK, ALL = "stock", "keep=all"
 FILE = "load.json"
+MEMORY = ("--gpu-memory-utilization", "--kv-cache-memory-bytes")
+SHARE = 0.4
+"""Of the memory, for each of two servers side by side: vLLM gives one nearly all of it."""
 UNITS = {"requests_s": "requests/s", "first_s": "s to first token", "tokens_s": "tokens/s", "cpu_s": "CPU s a request"}
 
 
@@ -58,7 +61,7 @@ def load(
     found: dict[str, Any] = {}
     with ExitStack() as stack:
         (plain, first), (pruning, second) = (
-            stack.enter_context(launch.serving(source, settings, options)) for settings in (None, "all")
+            stack.enter_context(launch.serving(source, settings, shared(options))) for settings in (None, "all")
         )
         stock, ours = Served(plain, source, plans=False), Served(pruning, source)
         taken = partial(launch.processor_seconds, second)
@@ -86,6 +89,12 @@ def load(
             f"  {name}: " + (f"at least stock from concurrency {clients} on" if clients else "never above stock")
         )
     page.print(f"\nNumbers: {out / FILE}")
+
+
+def shared(options: Sequence[str]) -> list[str]:
+    """vLLM's options with half of the memory for each of the two servers, unless they say what it gets."""
+    said = any(word.partition("=")[0].replace("_", "-") in MEMORY for word in options)
+    return [*options, *([] if said else [f"{MEMORY[0]}={SHARE}"])]
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -48,9 +48,9 @@ class Qwen2VLGeometry(Geometry):
         """There is none."""
         return False
 
-    def full_block(self, base: Any) -> int:
-        """The last block with attention over the whole frame."""
-        return -1
+    def full_block(self, base: Any, first: bool = False) -> int:
+        """The last block with attention over the whole frame, or the first."""
+        return 0 if first else -1
 
     def places(self, unit: Unit) -> Tensor:
         """Frame, row and column of each cell."""
@@ -79,9 +79,9 @@ class Qwen25VLGeometry(Qwen2VLGeometry):
         )
         return super().pack(base, kind, call, rows_RC[upload(window_index.argsort(), rows_RC.device)], newline)
 
-    def full_block(self, base: Any) -> int:
+    def full_block(self, base: Any, first: bool = False) -> int:
         """Window blocks see a part of the frame only."""
-        return max(base.visual.fullatt_block_indexes)
+        return (min if first else max)(base.visual.fullatt_block_indexes)
 
 
 class Qwen3VLGeometry(Qwen2VLGeometry):

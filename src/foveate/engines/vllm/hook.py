@@ -82,7 +82,7 @@ def check_version() -> None:
     """
     found = vllm_version()
     if found is None:
-        raise ModelError("vLLM is not installed here; pip install 'foveate[vllm]'")
+        raise ModelError(f"vLLM is not installed here; {errors.install('vllm')}")
     if not found.startswith(TESTED):
         raise ModelError(
             f"a plan is set, but this is vLLM {found}, and Foveate was tested with {', '.join(t + 'x' for t in TESTED)}"

@@ -12,7 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from PIL import Image
@@ -67,7 +67,7 @@ def serving(source: str, settings: Any, extra: Sequence[str] = ()) -> Iterator[t
         extra: vLLM's own options.
 
     Raises:
-        ModelError: it ended before it answered.
+        ModelError: it ended before it answered, or before the block did.
     """
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
@@ -77,12 +77,24 @@ def serving(source: str, settings: Any, extra: Sequence[str] = ()) -> Iterator[t
     words = stock if settings is None else command(source, settings, options)
     with tempfile.TemporaryFile() as log:
         server = subprocess.Popen(words, stdout=log, stderr=log)
+
+        def last_words() -> str:
+            log.seek(0)
+            return log.read()[-2000:].decode(errors="replace")
+
         try:
             url = f"http://127.0.0.1:{port}"
             if not up(server, url):
-                log.seek(0)
-                raise ModelError(f"vLLM did not start: {log.read()[-2000:].decode(errors='replace')}")
-            yield url, server.pid
+                raise ModelError(f"vLLM did not start: {last_words()}")
+            try:
+                yield url, server.pid
+            except FoveateError as error:
+                # An engine that dies takes its front end with it, some seconds later.
+                with suppress(subprocess.TimeoutExpired):
+                    server.wait(10)
+                if server.poll() is None:
+                    raise
+                raise ModelError(f"vLLM ended by itself ({server.returncode}): {last_words()}") from error
         finally:
             server.terminate()
             server.wait()

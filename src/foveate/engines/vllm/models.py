@@ -48,9 +48,9 @@ class OneAxis(Foveated):
         """One after another."""
         return torch.arange(len(input_tokens)).expand(3, -1)
 
-    def recorder(self, reads: frozenset[str]) -> Recorder:
-        """The last layer of the tower: vLLM builds it up to the feature layer and no further."""
-        layer, config = self.vision_tower.vision_model.encoder.layers[-1], self.config.vision_config
+    def recorder(self, reads: frozenset[str], first: bool = False) -> Recorder:
+        """The last layer of the tower, which vLLM builds up to the feature layer and no further, or the first."""
+        layer, config = self.vision_tower.vision_model.encoder.layers[0 if first else -1], self.config.vision_config
         cls, cells = self.geometry.has_cls(self), partial(square_cells, merge=1)
         return Recorder(reads, layer.self_attn, layer, config.num_attention_heads, cls, cells)
 
@@ -70,12 +70,13 @@ class Tiled(OneAxis):
         side = self.geometry.patches(self)
         mine = [len(p) * side for p in call["pixel_values"]]
         real = [n * side for n in self.geometry.tiles(self, call)]
-        rows = recorder.rows
 
-        def without_padding(x: Tensor) -> Tensor:
+        def without_padding(rows: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
             return torch.cat([part[:n] for part, n in zip(rows(x).split(mine), real, strict=True)])
 
-        recorder.rows = without_padding
+        for one in (recorder, recorder.first):
+            if one:
+                one.rows = partial(without_padding, one.rows)
         return super().signals(recorder, call, units)
 
 
@@ -89,11 +90,12 @@ class Qwen(Foveated):
         positions, _ = super(Foveated, self).get_mrope_input_positions(input_tokens, mm_features)  # type: ignore[misc]
         return positions
 
-    def recorder(self, reads: frozenset[str]) -> Recorder:
-        """The last block that sees the whole frame; for features what the merger norms, since blocks call no hooks."""
+    def recorder(self, reads: frozenset[str], first: bool = False) -> Recorder:
+        """The last block that sees the whole frame, or the first one; for features what the merger norms, since blocks
+        call no hooks."""
         visual, config = self.visual, self.config.vision_config
         cells = partial(consecutive_cells, merge=visual.spatial_merge_size**2)
-        attention = visual.blocks[self.geometry.full_block(self)].attn
+        attention = visual.blocks[self.geometry.full_block(self, first)].attn
         norm = visual.merger.norm if hasattr(visual.merger, "norm") else visual.merger.ln_q
         return Recorder(reads, attention, norm, config.num_heads, False, cells, into=True)
 
@@ -156,8 +158,8 @@ class InternVL(OneAxis, interns1.InternS1ForConditionalGeneration, SupportsMRoPE
         tiles = self.geometry.units(self, "image", {"pixel_values": torch.empty(sum(counts))})
         return [join([tiles.pop(0) for _ in range(n)]) for n in counts]
 
-    def recorder(self, reads: frozenset[str]) -> Recorder:
-        """The last layer."""
-        layer, config = self.vision_tower.encoder.layer[-1], self.config.vision_config
+    def recorder(self, reads: frozenset[str], first: bool = False) -> Recorder:
+        """The last layer, or the first."""
+        layer, config = self.vision_tower.encoder.layer[0 if first else -1], self.config.vision_config
         cells = partial(square_cells, merge=self.geometry.merge(self))
         return Recorder(reads, layer.attention, layer, config.num_attention_heads, True, cells)

@@ -5,6 +5,7 @@ That is where queries and keys are read, as many heads as this rank has; scores 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -40,6 +41,8 @@ class Recorder:
     ) -> None:
         self.reads, self.attention, self.last, self.total = reads, attention, last, total
         self.cls, self.rows, self.into = cls, rows, into
+        self.first: Recorder | None = None
+        """One of the tower's first layer, where that is read too."""
         self.seen: dict[str, Any] = {}
 
     def hooks(self) -> list[Any]:
@@ -50,7 +53,7 @@ class Recorder:
             out.append(self.attention.register_forward_pre_hook(self._enter, with_kwargs=True))
         if self.reads & {"encoder_BNC", "hidden_BND", "cls_cos_BN"}:
             out.append(self.last.register_forward_hook(self._output))
-        return out
+        return out + (self.first.hooks() if self.first else [])
 
     def signals(self) -> TowerSignals:
         """What was seen, row by row."""
@@ -66,7 +69,8 @@ class Recorder:
             segments=(lambda: self.seen["segments"].tolist()) if packed else None,
             reduce=mean_over_ranks if inner.num_heads < self.total else lambda x: x,
         )
-        return tower_signals(layer, self.reads)
+        found = tower_signals(layer, self.reads)
+        return replace(found, cls_first=self.first.signals().cls_attn) if self.first else found
 
     def _attend(self, _module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         given = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs

@@ -74,7 +74,7 @@ class Foveated:
         call = {name: torch.as_tensor(v) if name.endswith("thw") else v for name, v in kwargs.items()}
         units = self.units(call)
         reads = frozenset[str]().union(*(wanted(o) for o in orders))
-        recorder = self.recorder(reads) if reads else None
+        recorder = self._recorder(reads)
         with ExitStack() as stack:
             for hook in recorder.hooks() if recorder else ():
                 stack.callback(hook.remove)
@@ -171,9 +171,15 @@ class Foveated:
         """One unit an image: its tokens, and where they lie."""
         return self.geometry.units(self, "image", call)
 
-    def recorder(self, reads: frozenset[str]) -> Recorder:
-        """A recorder of the tower, for one encoder call."""
+    def recorder(self, reads: frozenset[str], first: bool = False) -> Recorder:
+        """A recorder of the tower's last layer or of its first, for one encoder call."""
         raise NotImplementedError
+
+    def _recorder(self, reads: frozenset[str]) -> Recorder | None:
+        found = self.recorder(reads) if reads else None
+        if found and "first_attn_BN" in reads:
+            found.first = self.recorder(frozenset({"cls_attn_BN"}), first=True)
+        return found
 
     # -- positions
 

@@ -35,5 +35,5 @@ class Qwen2VL(Qwen2VLGeometry, Family):
         """Projections of the last block that sees the whole frame, or of the first."""
         tower = base.visual
         module = import_module(type(tower).__module__)
-        block = tower.blocks[min(getattr(tower, "fullatt_block_indexes", [0])) if first else self.full_block(base)]
+        block = tower.blocks[self.full_block(base, first)]
         return PackedTap(reads, block, self.merge(base) ** 2, module.apply_rotary_pos_emb_vision, tower.blocks[-1])
