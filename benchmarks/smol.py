@@ -1,17 +1,19 @@
 """Held-out questions of the instrument of pretrained parts, asked under any plan: what the smol scripts share.
 
 Plans that cut once, at the input and without reading the text, are asked with the picture shared between a scene's
-questions (`instruments.smol.decoder`); all others through `attach` and `generate`, eight questions at a time. Both read
-whole answers, greedily, in bfloat16. What a plan came to is kept in a file named by all that it depends on, so that a
-run that was stopped goes on where it was.
+questions (`instruments.smol.decoder`); all others through the search's evaluator. Both force the right answer behind
+its prompt, in bfloat16: greedy decoding says it just when each of its tokens, its end among them, is the likeliest.
+What a plan came to on each `STRETCH` of scenes is kept in a file named by all that it depends on: a run that was
+stopped goes on where it was, and a larger one asks only what is new.
 """
 
 import copy
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -24,14 +26,15 @@ from foveate.data import Example
 from foveate.data import load as load_examples
 from foveate.engines.hf import load
 from foveate.engines.prompting import prepare_batch
-from foveate.engines.score import answer_prompt, prepare_examples
 from foveate.plan import Cut, Plan
+from foveate.search.evaluator import FLOOR, WHOLE, Evaluator
+from foveate.search.outcome import Outcome as Scores
 from foveate.selection import Selection, TokenView
 from instruments.smol import world
 from instruments.smol.decoder import Decoder, Watch
 from instruments.smol.train import Words, logits, right
 
-BATCH, LONGEST, TOGETHER = 8, 5, 4
+BATCH, TOGETHER, STRETCH = 16, 4, 10
 _BLIND = frozenset({"hidden_BND", "grid", "cls_attn_BN", "cls_cos_BN", "encoder_BNC", "keys_BNC"})
 
 
@@ -42,6 +45,10 @@ class Outcome:
     right: list[bool]
     budget: list[float] = field(default_factory=list)
     """Mean visual tokens per layer."""
+    likelihood: list[float] = field(default_factory=list)
+    """As the search's metric of that name, where it was asked."""
+    flops: list[float] = field(default_factory=list)
+    """What is left of the visual tokens' operations, where it was asked."""
 
     @property
     def percent(self) -> float:
@@ -67,6 +74,31 @@ class Scene:
     examples: list[Example]
     questions: list[world.Question]
     view: TokenView
+
+
+class Marker(Evaluator):
+    """Right or wrong instead of likelihoods."""
+
+    def _ask_full(self) -> Scores:
+        """Nobody asks: it would cost as much as a plan."""
+        return Scores((), 1.0, 1.0)
+
+    def mark(self, plan: Plan, tokens: int) -> Outcome:
+        """What a plan comes to; costs are means over the examples."""
+        plan, n = plan.at_depth(self.depth), len(self.examples)
+        said, values = [False] * n, [0.0] * n
+        budgets: list[float] = []
+        flops: list[float] = []
+        for batch, forced in zip(self.batches, self.forced, strict=True):
+            logits_BTV, report = self._forward(batch, forced, plan, 1)
+            want, asked = forced.want_BT.clamp(min=0), forced.want_BT >= 0
+            hits = ((logits_BTV.argmax(-1) == want) | ~asked).all(1).tolist()
+            p = logits_BTV.softmax(-1).gather(2, want[..., None])[..., 0]
+            nats = (((1 - FLOOR) * p + FLOOR).log().where(asked, 0.0).sum(1) / forced.lengths_B).tolist()
+            for number, hit, value in zip(batch.numbers, hits, nats, strict=True):
+                said[number], values[number] = hit, value
+            self._costs(batch, report, budgets, flops)
+        return Outcome(said, [fmean(budgets or [1.0]) * tokens] * n, values, [fmean(flops or [1.0])] * n)
 
 
 class Loaded:
@@ -102,11 +134,16 @@ class Bench:
             self.scenes.append(Scene(group, asked, self.look(group[0])))
         self.tokens = self.scenes[0].view.shape[1]
         self.side = round(self.tokens**0.5)
+        self.markers: dict[str, Marker] = {}
 
     def first(self, scenes: int) -> "Bench":
         """The same, of the first scenes alone."""
+        return self.part(0, scenes)
+
+    def part(self, start: int, stop: int) -> "Bench":
+        """The same, of some scenes alone."""
         other = copy.copy(self)
-        other.scenes = self.scenes[:scenes]
+        other.scenes = self.scenes[start:stop]
         other.examples = [e for s in other.scenes for e in s.examples]
         return other
 
@@ -130,13 +167,21 @@ class Bench:
         Raises:
             PlanError: the plan does not fit the model.
         """
-        return self.kept([plan.to_json() if plan else None], lambda: self._ask(name, plan))
+        return self.joined([plan.to_json() if plan else None], lambda part: part._ask(name, plan))
+
+    def forced(self, plan: Plan = WHOLE) -> Outcome:
+        """The same with likelihoods and operations, by the evaluator whatever the plan."""
+        return self.joined(["forced", plan.to_json()], lambda part: part._forced(plan))
+
+    def joined(self, note: list[Any], make: Callable[["Bench"], Outcome]) -> Outcome:
+        """One outcome of those of every stretch of scenes."""
+        parts = [self.part(i, i + STRETCH) for i in range(0, len(self.scenes), STRETCH)]
+        found = [asdict(p.kept(note, lambda p=p: make(p))) for p in parts]
+        return Outcome(**{k: [x for f in found for x in f[k]] for k in found[0]})
 
     def kept(self, note: list[Any], make: Any) -> Outcome:
         """An outcome, worked out once."""
-        name = hashlib.sha256(
-            json.dumps([*self.key, len(self.scenes), len(self.examples), *note]).encode()
-        ).hexdigest()[:24]
+        name = hashlib.sha256(json.dumps([*self.key, [e.id for e in self.examples], *note]).encode()).hexdigest()[:24]
         file = self.work / f"{name}.json"
         if not file.is_file():
             files.write(file, json.dumps(asdict(make())).encode())
@@ -154,13 +199,12 @@ class Bench:
             cut = plan.cuts[0]
             answers = [cut.select(s.view.only(cut.select.reads), cut.count(self.tokens)) for s in self.scenes]
             return self.masks(name, [a.keep_BN[0] for a in answers], [a.mix_BKN for a in answers])
-        said: list[bool] = []
-        budget: list[float] = []
-        for part in over([self.examples[i : i + BATCH] for i in range(0, len(self.examples), BATCH)], name):
-            scored = answer_prompt(self.engine, prepare_examples(self.engine, part), plan, LONGEST)
-            said += [s.text == e.answers[0] for s, e in zip(scored, part, strict=True)]
-            budget += [s.budget for s in scored]
-        return Outcome(said, budget)
+        return self._forced(plan)
+
+    def _forced(self, plan: Plan) -> Outcome:
+        if (first := self.examples[0].id) not in self.markers:
+            self.markers[first] = Marker(self.engine, self.examples, "likelihood", BATCH, memory=0.0)
+        return self.markers[first].mark(plan, self.tokens)
 
     def masks(self, name: str, keep: Sequence[Tensor], mixes: Sequence[Tensor | None] | None = None) -> Outcome:
         """One mask of visual tokens a scene."""

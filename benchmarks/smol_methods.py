@@ -1,15 +1,15 @@
 """Every method on the instrument of pretrained parts, paired over the same held-out questions at equal mean budgets.
 
     python benchmarks/smol_methods.py --model OUT --data TEST --val VALIDATION [--questions 1000] [--slow-scenes 38]
-    python benchmarks/smol_methods.py --part input|tops|sms|inside|gsearch   # a part alone, from and into the same file
+    python benchmarks/smol_methods.py --part input tops sms inside   # some parts alone, from and into the same file
 
 OUT: `python -m instruments.smol.build OUT`. TEST, VALIDATION: `python -m instruments.smol.examples DIR --split ...`.
 
 Methods that cut at the input without reading the question are asked all --questions; those that work inside the LLM,
 or read the question, those of the first --slow-scenes (compared with others on the questions that both were asked).
-Choices (TOPS's normalisation and transform, SMS's c, P-Sigmoid's slope, G-Search's schedule) are made on validation
-questions. Positions are those of the unpruned prompt. What cannot meet a budget is written down with the
-reason.
+Choices (TOPS's normalisation and transform, SMS's c, P-Sigmoid's slope) are made on validation questions; plans that
+`foveate search` finds are judged by `smol_search.py`. Positions are those of the unpruned prompt. What cannot meet a
+budget is written down with the reason.
 """
 
 import argparse
@@ -23,10 +23,9 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from foveate import Attention, Cut, FoveateError, Plan, files
+from foveate import FoveateError, Plan, files
 from foveate.bench.statistics import compare, interval
 from foveate.methods import METHODS
-from foveate.methods.fastv import TextAttention
 from foveate.methods.layerwise import layerwise
 from foveate.plan import as_dict
 from foveate.search import calibrate
@@ -109,30 +108,39 @@ def at_input(t: Table) -> None:
             t.add(name, share, lambda name=name, keep=keep: still(METHODS[name](keep)))
 
 
+def scale(t: Table) -> dict[str, Any]:
+    """How TOPS makes its criteria comparable: what validation likes best, over all budgets."""
+    if "tops" not in t.data["chosen"]:
+        found = {}
+        for normalise, transform in VARIANTS:
+            options = {"normalise": normalise, "transform": transform}
+            plans = [still(METHODS["tops"](k, depth=t.depth, stages=1, **options)) for k in SHARES.values()]
+            found[normalise, transform] = fmean(t.val.ask(f"validation: {options}", p).percent for p in plans)
+        normalise, transform = max(found, key=lambda k: found[k])
+        noted = {", ".join(k): round(v, 1) for k, v in found.items()}
+        t.data["chosen"]["tops"] = {"normalise": normalise, "transform": transform, "validation": noted}
+    return {k: t.data["chosen"]["tops"][k] for k in ("normalise", "transform")}
+
+
 def tops(t: Table) -> None:
-    """Stage I with its criteria, both stages, stage II alone; scale chosen on validation."""
+    """Stage I, both stages, both with the second at the last third of the layers, stage II alone."""
+    ways: dict[str, dict[str, Any]] = {
+        "tops I": {"stages": 1}, "tops": {}, "tops, late": {"layers": (2 * t.depth // 3, t.depth - 4)},
+        "tops II": {"stages": 2, "layers": (1, t.depth // 3)},
+    }  # fmt: skip
+    for name, options in ways.items():
+        for share, keep in SHARES.items():
+            make = lambda k=keep, o=options: still(METHODS["tops"](k, depth=t.depth, **scale(t), **o))  # noqa: E731
+            t.add(name, share, make, slow=name != "tops I")
 
-    def plan(keep: float, **options: Any) -> Plan:
-        return still(METHODS["tops"](keep, depth=t.depth, **options))
 
-    found = {}
-    for normalise, transform in VARIANTS:
-        options = {"normalise": normalise, "transform": transform}
-        found[normalise, transform] = fmean(
-            t.val.ask(f"validation: tops I {options}", plan(keep, stages=1, **options)).percent
-            for keep in SHARES.values()
-        )
-    normalise, transform = max(found, key=lambda k: found[k])
-    scale = {"normalise": normalise, "transform": transform}
-    t.data["chosen"]["tops"] = scale | {"validation": {", ".join(k): round(v, 1) for k, v in found.items()}}
+def criteria(t: Table) -> None:
+    """TOPS's first stage by one or two of its criteria."""
     for share, keep in SHARES.items():
-        t.add("tops I", share, lambda keep=keep: plan(keep, stages=1, **scale))
         for name, (beta, alpha, lam) in CRITERIA.items():
-            weights = {"beta": beta, "alpha": alpha, "lam": lam}
-            t.add(f"tops I, {name}", share, lambda keep=keep, w=weights: plan(keep, stages=1, **scale, **w))
-    for share, keep in SHARES.items():
-        t.add("tops", share, lambda keep=keep: plan(keep, **scale), slow=True)
-        t.add("tops II", share, lambda keep=keep: plan(keep, stages=2, layers=(1, t.depth // 3), **scale), slow=True)
+            weights = {"beta": beta, "alpha": alpha, "lam": lam, "stages": 1}
+            make = lambda k=keep, w=weights: still(METHODS["tops"](k, depth=t.depth, **scale(t), **w))  # noqa: E731
+            t.add(f"tops I, {name}", share, make)
 
 
 def sms(t: Table) -> None:
@@ -167,6 +175,8 @@ def held(t: Table, plan: Plan) -> list[int]:
 def sloped(t: Table, share: str, keep: float) -> Plan:
     """P-Sigmoid with the slope that validation likes best."""
     plans = {s: METHODS["psigmoid"](keep, slope=s, depth=t.depth, tokens=t.tokens) for s in SLOPES}
+    if (known := t.data["chosen"].get(f"psigmoid {share}")) is not None:
+        return plans[known["slope"]]
     found = {s: scheduled(t, held(t, p)) for s, p in plans.items()}
     best = max(found, key=lambda s: found[s])
     t.data["chosen"][f"psigmoid {share}"] = {
@@ -176,8 +186,15 @@ def sloped(t: Table, share: str, keep: float) -> Plan:
     return plans[best]
 
 
+def own(t: Table, share: str, keep: float) -> Plan:
+    """The same slope, ranked by what the question's words attend to in the layer itself, as our search does."""
+    ranking = {"raters": "text", "attention": "own"}
+    slope = t.data["chosen"][f"psigmoid {share}"]["slope"]
+    return METHODS["psigmoid"](keep, slope=slope, depth=t.depth, tokens=t.tokens, **ranking)
+
+
 def inside(t: Table) -> None:
-    """FastV, PyramidDrop, P-Sigmoid, a flat schedule."""
+    """FastV, PyramidDrop, P-Sigmoid with either ranking, a flat schedule."""
     for share, keep in LAYERED.items():
         for layer in (2, 1):
             rest = (keep * t.depth - layer) / (t.depth - layer)
@@ -186,43 +203,19 @@ def inside(t: Table) -> None:
                 break
         t.add("pyramiddrop", share, lambda k=keep: still(METHODS["pyramiddrop"](k, depth=t.depth)), slow=True)
         t.add("psigmoid", share, lambda k=keep, at=share: sloped(t, at, k), slow=True)
+        t.add("psigmoid, own", share, lambda k=keep, at=share: own(t, at, k), slow=True)
         flat = (keep * t.depth - 1) / (t.depth - 1)
         t.add("flat behind layer 0", share, lambda f=flat: layerwise([1.0, *[f] * (t.depth - 1)]), slow=True)
 
 
-def gsearch(t: Table) -> None:
-    """G-Search in the paper's form: two layers left whole, then layer by layer the fewest that validation answers need.
-
-    Ranked by the last prompt token's attention in the layer before. From layer 2 on, each stride of layers takes the
-    smallest count of a falling grid whose validation accuracy, everything above fixed, stays within the tolerance;
-    searched with `Schedule`, then asked as a real plan.
-    """
-    grid = [t.tokens * s // 16 for s in (16, 12, 8, 6, 4, 3, 2, 1, 0)]
-    stride, allowed = 4, t.args.points
-    keeps = [t.tokens] * t.depth
-    full, story = scheduled(t, keeps), []
-    for start in range(2, t.depth, stride):
-        for count in (c for c in grid if c < keeps[start]):
-            trial = [*keeps[:start], *[count] * (t.depth - start)]
-            got = scheduled(t, trial)
-            story.append({"layer": start, "count": count, "percent": round(got, 1)})
-            if got < full - allowed:
-                break
-            keeps = trial
-    t.data["chosen"]["gsearch"] = {"counts": keeps, "full": round(full, 1), "tolerance": allowed, "story": story}
-    if min(keeps) < t.tokens:
-        rate = TextAttention(Attention("last", "previous"))
-        cuts = [Cut(i, rate, keeps[i]) for i in range(1, t.depth) if keeps[i] < keeps[i - 1]]
-        t.add("gsearch", "searched", lambda: Plan(tuple(cuts), positions="original"), slow=True)
-
-
 def pairs(t: Table) -> None:
     """The comparisons that the papers' claims are about."""
-    wanted = [("gsearch searched", "full 100%")]
-    wanted += [("psigmoid 12.5%", f"{b} 12.5%") for b in ("fastv", "flat behind layer 0", "pyramiddrop")]
+    wanted = [("psigmoid 12.5%", f"{b} 12.5%") for b in ("fastv", "flat behind layer 0", "pyramiddrop")]
+    wanted += [("psigmoid, own 12.5%", "psigmoid 12.5%"), ("psigmoid, own 12.5%", "fastv 12.5%")]
     for share in SHARES:
         wanted += [(f"{a} {share}", f"{b} {share}") for a, b in (
-            ("psigmoid", "fastv"), ("psigmoid", "flat behind layer 0"), ("tops", "tops I"), ("tops", "tops II"),
+            ("psigmoid", "fastv"), ("psigmoid", "flat behind layer 0"), ("psigmoid, own", "psigmoid"),
+            ("tops", "tops I"), ("tops", "tops II"), ("tops, late", "tops I"), ("tops, late", "tops"),
             ("sms", "sms I"), ("tops I", "fastervlm"), ("tops I", "divprune"), ("tops I", "sms I"),
             ("divprune", "fastervlm"), ("divprune", "random, seed 0"), ("ground truth", "random, seed 0"),
             *[("tops I", f"tops I, {c}") for c in CRITERIA],
@@ -232,7 +225,7 @@ def pairs(t: Table) -> None:
     files.write(t.file, (json.dumps(t.data, indent=1) + "\n").encode())
 
 
-PARTS = {"controls": controls, "input": at_input, "tops": tops, "sms": sms, "inside": inside, "gsearch": gsearch}
+PARTS = {"controls": controls, "input": at_input, "tops": tops, "criteria": criteria, "sms": sms, "inside": inside}
 
 
 def main() -> None:
@@ -243,15 +236,14 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=1000)
     parser.add_argument("--slow-scenes", type=int, default=38, help="for methods inside the LLM")
     parser.add_argument("--choose", type=int, default=160, help="validation questions")
-    parser.add_argument("--points", type=float, default=1.0, help="what G-Search may lose on validation")
-    parser.add_argument("--part", default="all", choices=["all", "pairs", *PARTS])
+    parser.add_argument("--part", default=list(PARTS), nargs="*", choices=PARTS, help="none: the comparisons alone")
     parser.add_argument("--work", type=Path, default=Path("out/smol"))
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "smol.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
     table = Table(args)
     for name, part in PARTS.items():
-        if args.part in ("all", name):
+        if name in args.part:
             part(table)
     pairs(table)
 

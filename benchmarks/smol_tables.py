@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from foveate.bench.statistics import compare, interval
 from instruments.smol.world import KINDS
 
 ROOT = Path(__file__).parent.parent
@@ -53,13 +54,67 @@ def kinds(data: dict[str, Any]) -> str:
     return table(["", "all", *KINDS], rows)
 
 
+def difference(p: dict[str, Any]) -> str:
+    """Points with their interval and McNemar's p."""
+    return f"{100 * p['difference']:+.1f} ({100 * p['low']:+.1f} to {100 * p['high']:+.1f}), {p['p']:.2g}"
+
+
 def pairs(data: dict[str, Any]) -> str:
-    """Paired differences in points."""
-    rows = []
+    """Paired differences in points, a row a pair of methods."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
     for name, p in data.get("pairs", {}).items():
-        interval = f"{100 * p['low']:+.1f} to {100 * p['high']:+.1f}"
-        rows.append([name, f"{100 * p['difference']:+.1f}", interval, f"{p['p']:.2g}", str(p["questions"])])
-    return table(["first - second", "points", "95 % interval", "p", "questions"], rows)
+        first, second = name.split(" - ")
+        method, share = first.rsplit(" ", 1)
+        found.setdefault(f"{method} - {second.rsplit(' ', 1)[0]}", {})[share] = p
+    rows = []
+    for name, of in found.items():
+        asked = sorted({p["questions"] for p in of.values()})
+        rows.append([name, *(difference(of[s]) if s in of else "" for s in SHARES), " or ".join(map(str, asked))])
+    return table(["first - second", *SHARES, "questions"], rows)
+
+
+def searched(data: dict[str, Any]) -> str:
+    """What searches found, promised and came to."""
+    rows = []
+    for name, row in data.items():
+        test, held, of = row["test"], row["held out"], row["counts"]
+        steps = [f"{c} from {i}" for i, c in enumerate(of) if not i or c != of[i - 1]]
+        unit = (lambda x: f"{x:.3f}") if row["metric"] == "likelihood" else (lambda x: f"{100 * x:.1f} points")
+        # A schedule with a step a layer is no use in a cell: its ends say what it is.
+        said = ", ".join(steps) if len(steps) < 7 else f"{steps[0]}, ..., {steps[-1]}"
+        kept = "yes" if test["within"] else "no"
+        lost = f"{unit(test['loss'])} ± {unit(test['error'])}"
+        rows.append([
+            name, str(row["searched on"]), said, unit(row["search loss"]), unit(held["upper"]), lost, kept,
+            difference(test["points"]), f"{test['flops']:.0%}",
+        ])  # fmt: skip
+    head = [
+        "plan",
+        "searched on",
+        "tokens from layer",
+        "loss there",
+        "promised",
+        "test loss",
+        "kept",
+        "points",
+        "operations",
+    ]
+    return table(head, rows)
+
+
+def probe(data: dict[str, Any]) -> str:
+    """A linear classifier's names at every picture size."""
+    first, rows = next(iter(data.values())), []
+    for size, of in data.items():
+        cells = []
+        for split in ("validation", "unseen"):
+            hits, base = ([float(c) for c in x[split]["hits"]] for x in (of, first))
+            low, high = interval(hits)
+            cells.append(f"{of[split]['percent']:.1f} ({100 * low:.0f} to {100 * high:.0f})")
+        cells.append("" if of is first else difference(compare(hits, base).to_dict()))
+        rows.append([size, str((int(size) // 14) ** 2), *cells])
+    against = f"unseen against {next(iter(data))}"
+    return table(["pixels", "tokens", "pictures of training", "unseen pictures", against], rows)
 
 
 def curve(data: dict[str, Any]) -> str:
@@ -113,7 +168,8 @@ SECTIONS = {
     "kinds": ("smol.json", kinds),
     "methods": ("smol.json", methods),
     "pairs": ("smol.json", pairs),
-    "before": ("smol_622.json", methods),
+    "searched": ("smol_search.json", searched),
+    "probe": ("smol_probe.json", probe),
     "layers": ("smol_layers.json", layers),
 }
 

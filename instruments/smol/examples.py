@@ -1,6 +1,6 @@
 """Held-out questions as PNGs and one JSONL file, which `foveate bench` and the scripts in benchmarks/ read.
 
-    python -m instruments.smol.examples OUT [--split test] [--scenes 125] [--per-scene 8]
+    python -m instruments.smol.examples OUT [--split test] [--first 0] [--scenes 125] [--per-scene 8]
 
 A scene gives at most `per-scene` questions: one of each kind it has first, then more. Boxes are in units of the
 picture's side.
@@ -44,10 +44,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
     parser.add_argument("--split", default="test", choices=("train", "validation", "unseen", "test"))
+    parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--scenes", type=int, default=125)
     parser.add_argument("--per-scene", type=int, default=8)
     parser.add_argument("--side", type=int, default=168)
     given = parser.parse_args()
-    split, side = given.split, given.side
-    drawn = ((world.scene(split, n, side)[0], chosen(split, n, side, given.per_scene)) for n in range(given.scenes))
+    split, side, numbers = given.split, given.side, range(given.first, given.first + given.scenes)
+    drawn = ((world.scene(split, n, side)[0], chosen(split, n, side, given.per_scene)) for n in numbers)
     write(given.out, split, drawn)

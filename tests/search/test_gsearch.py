@@ -84,6 +84,15 @@ def test_a_stride_leaves_layers_as_the_one_before():
         searched(DEPTH, 0)
 
 
+def test_layers_that_are_left_whole_are_neither_searched_nor_cut():
+    world = World([576, 100, 50, 40, 30, 20, 10, 5])
+    found = gsearch(world, DEPTH, searched(DEPTH, whole=2), lambda share: 1e-9, TOKENS)
+    assert found[:2] == (1.0, 1.0) and found[2] < 1 and min(layer for layer, _ in world.asked) == 2
+    for words in (dict(whole=DEPTH), dict(whole=0), dict(first=True, whole=2)):
+        with pytest.raises(FoveateError, match="whole"):
+            searched(DEPTH, **words)
+
+
 def test_the_grid_runs_from_none_to_all():
     for tokens in (1, 5, 36, 576, 2880):
         shares = grid(tokens)

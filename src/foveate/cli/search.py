@@ -101,6 +101,7 @@ def gsearch(
     tolerance: Annotated[float | None, typer.Option(help="Loss allowed: a share of answers, or nats a token.")] = None,
     how: Annotated[str, typer.Option(help="grid (halving) or bayes (the paper's).")] = "grid",
     stride: Annotated[int, typer.Option(min=1, help="Search every so many layers.")] = 1,
+    whole: Annotated[int, typer.Option(min=1, help="Layers at the start that see everything; the paper's: 2.")] = 1,
     first: First = "full", raters: Raters = "text", attention: By = "own", trials: Trials = 12,
     study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16, memory: Memory = 2.0,
     device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32, as_json: Json = False,
@@ -120,13 +121,13 @@ def gsearch(
             promise.check_tolerance(allowed, examples)
         elif not allowed > 0:
             raise FoveateError(f"the tolerance is {allowed}; give nats a token above 0, such as 0.02")
-        searched(depth, stride, first != "full")
+        searched(depth, stride, first != "full", whole)
         ranking.plan([1.0] * depth)
 
-    settings = {"tolerance": tolerance, "how": how, "stride": stride, **asdict(ranking),
+    settings = {"tolerance": tolerance, "how": how, "stride": stride, "whole": whole, **asdict(ranking),
                 "trials": trials if how == "bayes" else None}  # fmt: skip
     _search("gsearch", Common.of(ctx), settings, check, lambda s: schedules.find_schedule(
-        s, tolerance, how, stride, ranking, effort  # type: ignore[arg-type]
+        s, tolerance, how, stride, ranking, effort, whole  # type: ignore[arg-type]
     ))  # fmt: skip
 
 

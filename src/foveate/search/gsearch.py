@@ -30,15 +30,26 @@ def grid(tokens: int) -> list[float]:
     return [c / tokens for c in counts if c < tokens] + [1.0]
 
 
-def searched(depth: int, stride: int = 1, first: bool = False) -> list[int]:
+def searched(depth: int, stride: int = 1, first: bool = False, whole: int = 1) -> list[int]:
     """The layers whose count is searched; those between have the count of the one before.
 
+    Args:
+        depth: decoder layers.
+        stride: every so many.
+        first: the first layer is searched too; else
+        whole: so many layers see everything (the paper's form: 2).
+
     Raises:
-        FoveateError: a stride of which no layer is left.
+        FoveateError: a stride of which no layer is left, or layers left whole where the first is searched.
     """
-    start = 0 if first else 1
+    if whole < 1 or (first and whole > 1):
+        raise FoveateError(f'whole is {whole}; it must be at least 1, and 1 unless first is "full"')
+    start = 0 if first else whole
     if stride < 1 or start >= depth:
-        raise FoveateError(f"stride is {stride} for {depth} layers; it must be at least 1, and the model 2 layers deep")
+        raise FoveateError(
+            f"stride is {stride} and {start} of {depth} layers are left whole; the stride must be at least 1, and a "
+            "layer be left"
+        )
     return list(range(start, depth, stride))
 
 

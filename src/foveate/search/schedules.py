@@ -56,6 +56,7 @@ def find_schedule(
     stride: int = 1,
     ranking: Ranking = Ranking(),
     effort: Effort = Effort(),
+    whole: int = 1,
 ) -> Plan:
     """G-Search: the fewest tokens each layer needs.
 
@@ -66,13 +67,16 @@ def find_schedule(
         stride: search every so many layers.
         ranking: what the tokens are ranked by.
         effort: trials a layer, if `how` is "bayes"; width and seed as in `gsearch`.
+        whole: layers at the start that see everything; the paper's form is 2, ranked by `Ranking("full", "last",
+            "previous")`.
 
     Raises:
-        FoveateError: the data cannot resolve the tolerance.
+        FoveateError: a stride or a number of whole layers that leaves none to search, or data that cannot resolve the
+            tolerance.
     """
     tolerance = TOLERANCE[session.metric] if tolerance is None else tolerance
     tokens = session.facts().tokens
-    layers = searched(session.depth, stride, ranking.first != "full")
+    layers = searched(session.depth, stride, ranking.first != "full", whole)
     resolved = _resolution(session, tolerance, ranking)
 
     def losses(schedules: Sequence[tuple[float, ...]], layer: int) -> list[float]:
@@ -84,8 +88,8 @@ def find_schedule(
         effort.trials, seed=effort.seed,
     )  # fmt: skip
     settings = {
-        "by": "G-Search", "how": how, "tolerance": tolerance, "stride": stride, **asdict(ranking), "seed": effort.seed,
-        "schedule": list(keeps),
+        "by": "G-Search", "how": how, "tolerance": tolerance, "stride": stride, "whole": whole, **asdict(ranking),
+        "seed": effort.seed, "schedule": list(keeps),
     }  # fmt: skip
     return session.evidence(ranking.plan(keeps), settings)
 
