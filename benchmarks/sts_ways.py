@@ -14,8 +14,7 @@ from torch import Tensor
 from foveate.cut import Cut
 from foveate.hf.attach import attach
 from foveate.methods import METHODS
-from foveate.ops.cosine import Cosine
-from foveate.ops.farthest import farthest
+from foveate.ops.farthest import farthest, gaps
 from foveate.plan import Plan
 from foveate.pointer.picking import Walk
 from foveate.selection import Selection, TokenView
@@ -152,10 +151,6 @@ def spread(seen: Sequence[TokenView], most: int) -> Spread:
     for view in seen:
         hidden = view.need("hidden_BND")
         order_BT = farthest(hidden, most)
-        likeness = Cosine(hidden).rows(order_BT).gather(2, order_BT.unsqueeze(1).expand(-1, most, -1))
-        earlier = torch.ones(most, most, dtype=torch.bool).tril(-1)
-        near_BT = likeness.masked_fill(~earlier, -1.0).amax(2)
         orders.append(order_BT)
-        # The distance that is left never grows along the picks; ties of rounding must not make it.
-        nears.append(near_BT.cummax(1).values)
+        nears.append(1 - gaps(hidden, order_BT))
     return Spread(torch.cat(orders), torch.cat(nears))

@@ -24,6 +24,7 @@ NEED_FINITE = {"prumerge:encoder", "sfpruner:input", "priortr:2", "sms:input"}
 """These weigh, divide or find a knee by attention, and say so where it is infinite; to all others it ranks first."""
 # Settings beside the defaults whose selectors are others.
 VARIANTS = {
+    "divprune": {"distance": 0.6},
     "cdpruner": {"text_tower": "a", "theta": 0.5},
     "trim": {"text_tower": "a", "count": "outliers"},
     "eadp": {"text_tower": "a"},

@@ -63,12 +63,13 @@ FLAT = method("uniform", keep=0.1).cuts[0].select
     ("plan", "budget"),
     [
         (METHODS["sms"](0.8, stages=1), 0.22),
+        (METHODS["divprune"](0.8, distance=0.1), 0.22),
         (METHODS["sms"](0.8, layers=(3,), image=0.5), 0.15),
         (Plan((Cut("input", METHODS["sms"](0.8).cuts[0].select, 0.8), Cut(4, FLAT, 0.1))), 0.15),
         (Plan((Cut(2, Falling(), 0.9), Cut(5, FLAT, 0.05))), 0.4),
         (Plan((Cut("input", FLAT, 0.5), Cut(5, Falling(), 0.4))), 0.35),
     ],
-    ids=["stage one", "both stages", "then a fixed cut", "at a layer, falling", "second cut"],
+    ids=["stage one", "to one distance", "both stages", "then a fixed cut", "at a layer, falling", "second cut"],
 )
 def test_it_meets_the_budget(engine, data, plan, budget):
     made = quiet(plan, data, budget, engine)

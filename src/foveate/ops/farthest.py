@@ -59,6 +59,20 @@ def farthest(
     return torch.stack(out)
 
 
+def gaps(x_BND: Tensor, order_BK: Tensor) -> Tensor:
+    """Cosine distance of each pick to the nearest before it, [B, K]: 2 for the first, and never growing.
+
+    Args:
+        x_BND: features.
+        order_BK: picks, in order, as `farthest` gives them.
+    """
+    unit_BKD = cosine.unit(x_BND.gather(1, order_BK[:, :, None].expand(-1, -1, x_BND.shape[2])))
+    like_BKK = cosine.steps(cosine.product(unit_BKD, unit_BKD.mT)).div_(ONE)
+    later_KK = torch.ones(like_BKK.shape[1:], dtype=torch.bool, device=x_BND.device).triu()
+    # What is left never gets farther along the picks; the rounding of a product must not make it.
+    return 1 - like_BKK.masked_fill_(later_KK, -1.0).amax(2).cummax(1).values
+
+
 def _lazy(unit_ND: Tensor, k: int, weight_N: Tensor | None, start_S: Tensor, cap: float) -> Tensor:
     from foveate.ops.compiled import farthest as loops
 
