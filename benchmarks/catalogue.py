@@ -37,7 +37,7 @@ from foveate.engines.hf import load
 from foveate.engines.prompting import Prompt
 from foveate.engines.stopwatch import Stopwatch
 from foveate.fields import TOWER
-from foveate.hf.encode import asked as before_projector
+from foveate.hf.encoder_cut import asked as before_projector
 from foveate.hf.encodings import Features
 from foveate.methods.uniform import Uniform, uniform
 from foveate.search.cases import Batch, Forced, batches, force, some
@@ -97,7 +97,7 @@ class Chunk:
         """Right or wrong, and mean share of the tokens per layer, of each question."""
         cut = plan.cuts[0]
         in_place = plan.positions in (None, "original")
-        alone = len(plan.cuts) == 1 and cut.at in ("encoder", "input") and not plan.sized
+        alone = len(plan.cuts) == 1 and cut.at in ("encoder", "input") and not plan.sized and not plan.between
         if alone and plan.reads <= _BLIND and in_place:
             return self._by_scene(cut)
         return self._by_question(plan)

@@ -7,7 +7,7 @@ from typing import Any, Literal, SupportsFloat, SupportsInt
 
 from foveate.errors import PlanError, short
 from foveate.ops.apportion import share
-from foveate.selection import Selector
+from foveate.selection import Between, Selector
 
 Place = Literal["encoder", "input"] | int | float
 MOST = 1_000_000_000
@@ -114,6 +114,8 @@ class Cut:
             raise PlanError(f"exact=True speaks of a number of tokens, but keep is the fraction {self.keep}")
         if self.weighs and self.per != "prompt":
             raise PlanError(f'{type(self.select).__name__} divides a total among a prompt\'s images: give per="prompt"')
+        if self.between is not None and self.at != "encoder":
+            raise PlanError(f'{type(self.select).__name__} merges between the tower\'s layers: cut at "encoder"')
         for name, kind in (("reads", set | frozenset), ("adaptive", bool)):
             if not isinstance(getattr(self.select, name, None), kind):
                 raise PlanError(f"{short(repr(self.select))} is no selector: its {name!r} must be a {kind}")
@@ -122,6 +124,11 @@ class Cut:
     def weighs(self) -> bool:
         """Whether the selector says what the images of a prompt are worth beside each other."""
         return hasattr(self.select, "image_weights")
+
+    @property
+    def between(self) -> Between | None:
+        """What merges tokens between the tower's layers, where the selector does not choose behind them."""
+        return getattr(self.select, "between", None)
 
     @property
     def words(self) -> Any:

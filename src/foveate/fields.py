@@ -15,11 +15,13 @@ ROW_FIELDS = frozenset({"hidden_BND", "text_BTD", "text_attn_BN", "text_BN"})
 """What text tokens have too: all that a cut over the whole prompt may read."""
 ENCODER_FIELDS = frozenset(TOWER) | {"hidden_BND", "grid", "text_BTD"}
 """The question too: its ids are known before anything is encoded, where a model or a server is given both at once."""
-LAYER_FIELDS = frozenset({"prior_attn_BN", "input_BND", "key_norm_BN", "text_hidden_BTD", "text_norm_BT"})
+LAYER_FIELDS = frozenset(
+    {"prior_attn_BN", "text_rows_BRN", "input_BND", "key_norm_BN", "text_hidden_BTD", "text_norm_BT"}
+)
 """What exists inside the LLM only, beside `text_attn_BN`."""
 FIELDS = ENCODER_FIELDS | ROW_FIELDS | LAYER_FIELDS | {"relevance_BN"}
-OF_TEXT = frozenset({"text_BTD", "text_hidden_BTD", "text_norm_BT"})
-"""Of T text tokens, not of N candidates."""
+OF_TEXT = frozenset({"text_BTD", "text_hidden_BTD", "text_norm_BT", "text_rows_BRN"})
+"""Of T text tokens (or R raters), not of N candidates."""
 ASKED = OF_TEXT | {"text_attn_BN", "text_BN", "relevance_BN"}
 """What depends on the question: a selector that reads none of it keeps the same of an image, whatever is asked."""
 

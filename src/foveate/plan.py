@@ -115,6 +115,11 @@ class Plan:
         """Whether some cut wants attention to know how many tokens a merged one stands for."""
         return any(c.sized for c in self.cuts)
 
+    @property
+    def between(self) -> bool:
+        """Whether tokens are merged between the tower's layers."""
+        return any(c.between is not None for c in self.cuts)
+
     def to_json(self, indent: int | None = 2) -> str:
         """The plan as text that `from_json` takes.
 

@@ -39,7 +39,7 @@ class Block:
 
 Grid = tuple[Block, ...]
 
-_OF_TEXT = frozenset({"text_BTD", "text_hidden_BTD", "text_norm_BT"})
+_OF_TEXT = frozenset({"text_BTD", "text_hidden_BTD", "text_norm_BT", "text_rows_BRN"})
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,8 @@ class TokenView:
     """Image-text similarity in the encoder's joint space; needs a text tower."""
     text_attn_BN: Tensor | None = None
     """Head-mean attention from the rater tokens, as the selector's `attention` field asks for it."""
+    text_rows_BRN: Tensor | None = None
+    """As `text_attn_BN`, each rater's by itself; zeros behind the last rater of a prompt that has fewer than others."""
     prior_attn_BN: Tensor | None = None
     """As `text_attn_BN`, from the first token after the image: it has seen the image, but not yet the question."""
     first_attn_BN: Tensor | None = None
@@ -195,6 +197,24 @@ class Selector(Protocol):
 
     def __call__(self, view: TokenView, k: int) -> Selection:
         """At most k of the view's tokens, exactly k unless adaptive."""
+        ...
+
+
+class Between(Protocol):
+    """Merges tokens between the layers of a tower: what a selector's `between` is, which is then asked in its stead."""
+
+    @property
+    def proportional(self) -> bool:
+        """Whether attention adds log(size) to the logits of merged tokens."""
+        ...
+
+    def left(self, n: int, k: int, layers: int) -> list[int]:
+        """How many of an image's n tokens each layer leaves; the last leaves k."""
+        ...
+
+    def pairs(self, keys_BSC: Tensor, apart: int, r: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Of S tokens with these head-mean keys, `apart` at the front being no image's: the places of r that go, those
+        they go into, [B, r] each, and those of the others, in the order in which they go on, [B, S - r]."""
         ...
 
 

@@ -35,6 +35,11 @@ def check_servable(plan: Plan) -> None:
         raise PlanError(
             "worded(...) reads the question by its tokenizer, which is not where a server chooses; leave it out"
         )
+    if cut.between is not None:
+        raise PlanError(
+            f"{type(cut.select).__name__} merges tokens between the layers of the tower, which a server runs as they "
+            f"are; {way}"
+        )
     if cut.sized:
         raise PlanError(
             "sized(...) adds the sizes of merged tokens to attention, and a server's kernels add nothing; leave it out"

@@ -50,13 +50,14 @@ def prompt_of(name, b):
 def test_text_attention_is_the_models_own(name, cached, raters, layer):
     model, b = eager(name), batch(name, rows(name))
     at = 2
-    spy = Spy("text_attn_BN", attention=Attention(raters, layer))
+    spy = Spy("text_attn_BN", "text_rows_BRN", attention=Attention(raters, layer))
     with torch.no_grad():
         maps = model(**b.inputs, output_attentions=True).attentions
         attn = maps[at if layer == "own" else at - 1].mean(1)
         with attach(model, Plan((Cut(at, spy, 0.5),))):
             model(**b.inputs, use_cache=cached)
     shown = torch.cat([v.text_attn_BN for v in spy.views])
+    alone = torch.cat([v.text_rows_BRN for v in spy.views])
     real = b.inputs["attention_mask"].bool()
     for row, place in enumerate(prompt_of(name, b)):
         ids = b.inputs["input_ids"][row]
@@ -70,6 +71,8 @@ def test_text_attention_is_the_models_own(name, cached, raters, layer):
             word = (ids < 100) if name in QWEN else (ids != 110)
             text = torch.arange(b.length)[word & (ids > 2) & (torch.arange(b.length) > place.max())][:-5]
             want = attn[row, text][:, place].mean(0)
+            each = torch.zeros_like(alone[row]).index_copy(0, torch.arange(len(text)), attn[row, text][:, place])
+            assert_close(alone[row], each, rtol=1e-4, atol=1e-6)
         assert_close(shown[row], want, rtol=1e-4, atol=1e-6)
 
 
@@ -231,8 +234,8 @@ def test_what_the_layers_say_beside_attention(name):
     """The separator's attention, unrotated attention, key norms, and the tokens as they came in, from plain hooks."""
     model, b = eager(name), batch(name, rows(name))
     at, lm = 2, model.model.language_model
-    spy = Spy("prior_attn_BN", "text_attn_BN", "input_BND", "key_norm_BN", "text_hidden_BTD", "text_norm_BT",
-              attention=Attention("last", "own"))  # fmt: skip
+    spy = Spy("prior_attn_BN", "text_attn_BN", "text_rows_BRN", "input_BND", "key_norm_BN", "text_hidden_BTD",
+              "text_norm_BT", attention=Attention("last", "own"))  # fmt: skip
     seen = {}
     keys, given = lm.layers[at - 1].self_attn.k_proj, lm.layers[at]
     handles = [
@@ -254,6 +257,7 @@ def test_what_the_layers_say_beside_attention(name):
         end = int(place[-1]) + 1
         assert_close(view["prior_attn_BN"], maps[at].mean(1)[row, end, place], rtol=1e-4, atol=1e-6)
         assert_close(view["text_attn_BN"], maps[at].mean(1)[row, -1, place], rtol=1e-4, atol=1e-6)
+        assert_close(view["text_rows_BRN"], view["text_attn_BN"][None], rtol=1e-5, atol=1e-7)
         assert_close(view["input_BND"], seen["embeds"][row, place])
         assert_close(view["key_norm_BN"], norms[row, place], rtol=1e-4, atol=1e-5)
         assert_close(view["text_norm_BT"], norms[row, end:], rtol=1e-4, atol=1e-5)

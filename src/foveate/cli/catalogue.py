@@ -27,6 +27,7 @@ KERNELS = {
     "balance": ("balance", "N² D"),
     "suppress": ("peaks", "N² D"),
     "prior": ("prior", "N"),
+    "bipartite": ("pairs", "N² D"),
     "cosine": ("likeness", "N² D"),
     "wording": ("words", "N T D"),
 }

@@ -59,7 +59,7 @@ class Cutting(Shortening):
         Args:
             cut: where and how many.
             hidden: [B, M, D], the current segment's states.
-            attention: asked-for Attention -> [B, M], for selectors that read it.
+            attention: asked-for Attention -> [B, M], for selectors that read it; with apart=True [B, R, M].
             norms: () -> [B, M], of the keys of the layer before, for selectors that read them.
 
         Returns:
@@ -76,6 +76,7 @@ class Cutting(Shortening):
                 "text_attn_BN": cache(lambda: attention(select.attention)),
                 "prior_attn_BN": cache(lambda: attention(replace(select.attention, raters="prior"))),
                 "key_norm_BN": cache(lambda: norms()),
+                "text_rows_BRN": cache(lambda: attention(select.attention, apart=True).transpose(1, 2)),
             }
             taken, most = (self._ask_prompts if cut.over == "prompt" else self._ask_images)(cut, hidden, calls)
         if taken is not None:
@@ -127,6 +128,7 @@ class Cutting(Shortening):
             fields["input_BND"] = lambda: given(number)
             for name, call in calls.items():
                 fields[name] = partial(read, call, number)
+            fields["text_rows_BRN"] = lambda: read(calls["text_rows_BRN"], number).mT
             fields["text_hidden_BTD"] = lambda: rows_of(hidden, image.row, behind(number))
             fields["text_norm_BT"] = lambda: rows_of(calls["key_norm_BN"](), image.row, behind(number))
             return Asked(

@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from foveate.errors import SignalError
 from foveate.hf.cache import NAMES
-from foveate.hf.taps import received
+from foveate.hf.taps import given, received
 from foveate.ops.precise import precise
 
 KERNELS = ("sdpa", "eager")
@@ -71,9 +71,15 @@ class Glance:
 
 
 def heard_attention(
-    layer: nn.Module, named: dict[str, Any], kernel: str, raters_BM: Tensor, real_BK: Tensor, most: int | None = None
+    layer: nn.Module,
+    named: dict[str, Any],
+    kernel: str,
+    raters_BM: Tensor,
+    real_BK: Tensor,
+    most: int | None = None,
+    apart: bool = False,
 ) -> Tensor:
-    """`received`, from what the layer hands to its kernel.
+    """`received` or (apart) `given`, from what the layer hands to its kernel.
 
     Args:
         layer: decoder layer.
@@ -82,6 +88,7 @@ def heard_attention(
         raters_BM: which tokens are asked.
         real_BK: which keys exist, the past ones first.
         most: see `received`.
+        apart: each rater by itself.
 
     Raises:
         SignalError: the layer does not attend in a way that can be heard.
@@ -131,4 +138,4 @@ def heard_attention(
             score = score + own.float()
         return score.softmax(-1).mean(1)
 
-    return received(raters_BM, past, share, most)
+    return (given if apart else received)(raters_BM, past, share, most)

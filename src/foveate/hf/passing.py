@@ -172,12 +172,12 @@ def deepstack(attached: Any, original: Callable[..., Tensor]) -> Callable[..., T
 def _cut_layer(attached: Any, layers: Layers, cutting: Cutting, cut: Cut, number: int, told: dict[str, Any]) -> Tensor:
     hidden, previous = told["hidden_states"], cutting.previous
 
-    def attention(asked: Attention) -> Tensor:
+    def attention(asked: Attention, apart: bool = False) -> Tensor:
         i, of = (number, told) if asked.layer == "own" else (number - 1, previous or {})
         layer, cached = attached.lm.layers[i], i + of.get("cache_offset", 0)
         if asked.layer == "own":
             of = layers.peek(cached, hidden, of, layer)
-        return rater_attention(cutting.step, cutting.prompt, asked, cached, layer, of, attached.projections)
+        return rater_attention(cutting.step, cutting.prompt, asked, cached, layer, of, attached.projections, apart)
 
     def norms() -> Tensor:
         return key_norms(attached.lm.layers[number - 1], (previous or {})["hidden_states"])

@@ -6,6 +6,7 @@ A refusal that hangs on the model, and not on the plan alone, names its rule (on
 from itertools import pairwise
 from typing import Any
 
+from foveate.cut import Cut
 from foveate.errors import FoveateError, PlanError, SignalError
 from foveate.fields import TOWER, check_reads
 from foveate.hf.checks import has_windows
@@ -25,6 +26,7 @@ WHY = {
     "rotary": "its layers do not show queries and keys before rotation",
     "keys": "its layers do not show their keys before rotation",
     "kernel": "its attention can be heard under sdpa and eager alone",
+    "between": "its tokens are not the rows of its tower, one by one",
     "bias": "it is not known what its decoder adds to attention",
 }
 """Rule -> why a model refuses what others do."""
@@ -69,6 +71,8 @@ def check_plan(plan: Plan, family: Family, base: Any, lm: Any) -> None:
                 'reads cls_attn_BN, which is the attention received here (sms: score="attention")'
             ))  # fmt: skip
         check_reads(cut)
+        if cut.between is not None:
+            _check_between(plan, cut, family, base)
         if cut.sized:
             _check_bias(family, lm)
         if cut.at == "encoder" and family.joins_units and isinstance(cut.keep, int):
@@ -82,7 +86,7 @@ def check_plan(plan: Plan, family: Family, base: Any, lm: Any) -> None:
                 f"a cut at layer {cut.at}, but from layer {first} on this model sends the last token alone through its "
                 f"layers, which have no keys of their own; cut before layer {first}"
             ))  # fmt: skip
-        if reads & {"text_attn_BN", "prior_attn_BN"}:
+        if reads & {"text_attn_BN", "text_rows_BRN", "prior_attn_BN"}:
             _check_attention(cut.at, cut.select, lm, reads_projections(family, lm) and not plan.sized)
         if reads & {"key_norm_BN", "text_norm_BT"}:
             if not isinstance(cut.at, int) or cut.at == 0:
@@ -111,6 +115,27 @@ def _check_bias(family: Family, lm: Any) -> None:
             f"sized(...) adds the sizes of merged tokens to attention as a mask of floats, which {kernel!r} does not "
             f"take; load the model with attn_implementation={KERNELS[0]!r}, or leave sized(...) out of the plan"
         ))  # fmt: skip
+
+
+def _check_between(plan: Plan, cut: Cut, family: Family, base: Any) -> None:
+    """Refuse merging between the tower's layers where its rows are not the tokens, or are looked at by others."""
+    who = f"{type(cut.select).__name__} merges tokens between the tower's layers"
+    if not family.merges_between:
+        raise _by("between", PlanError(
+            f"{who}, but a {family.model_type} makes its tokens of windows, tiles or cells of patches; merge behind it"
+        ))  # fmt: skip
+    if seen := plan.reads & frozenset(TOWER):
+        raise SignalError(
+            f"{who}, and so nobody can read {', '.join(sorted(seen))} of the tokens that it had; leave one of both out"
+        )
+    if isinstance(layers := getattr(base.config, "vision_feature_layer", -1), list | tuple):
+        raise _by("between", PlanError(f"{who}, but features of layers {[*layers]} are joined token by token"))
+    kernel = getattr(base.config.vision_config, "_attn_implementation", None) or KERNELS[0]
+    if cut.between is not None and cut.between.proportional and kernel not in KERNELS:
+        raise PlanError(
+            f"{who} and adds the logarithm of their sizes to its attention, which {kernel!r} does not take; load the "
+            f"model with attn_implementation={KERNELS[0]!r}, or say proportional=False"
+        )
 
 
 def _check_unknown(plan: Plan, family: Family) -> None:

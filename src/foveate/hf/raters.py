@@ -15,9 +15,16 @@ from foveate.selection import Attention
 
 
 def rater_attention(
-    step: Step, prompt: Prompt, asked: Attention, number: int, layer: Any, told: dict[str, Any], plain: bool
+    step: Step,
+    prompt: Prompt,
+    asked: Attention,
+    number: int,
+    layer: Any,
+    told: dict[str, Any],
+    plain: bool,
+    apart: bool = False,
 ) -> Tensor:
-    """Attention from the raters in a decoder layer: [B, M].
+    """Attention from the raters in a decoder layer: [B, M], or (apart) of each by itself: [B, R, M].
 
     Args:
         step: the pass.
@@ -27,20 +34,21 @@ def rater_attention(
         layer: the layer.
         told: its arguments.
         plain: its parts are known; else it is listened to.
+        apart: see above.
     """
     hidden = told["hidden_states"]
     who, most = raters(step, prompt, asked, step.seen(hidden))
     real = step.mask2d(kept_of(step.cache, number), step.segment).to(hidden.device)
     with torch.no_grad():
         if not plain:
-            return heard_attention(layer, told, step.lm.config._attn_implementation, who, real, most)
+            return heard_attention(layer, told, step.lm.config._attn_implementation, who, real, most, apart)
         past = real.shape[1] - hidden.shape[1]
         if not asked.rotary:
             # Keys of earlier turns are kept rotated: only this turn's count.
             real, past = real[:, past:], 0
         keys = step.cache.layers[number].keys[..., :past, :] if past else None
         cos, sin = (t.to(hidden.device) for t in told["position_embeddings"])
-        return text_attention(layer, hidden, cos, sin, who, real, keys, asked.rotary, most)
+        return text_attention(layer, hidden, cos, sin, who, real, keys, asked.rotary, most, apart)
 
 
 def _separator(prompt: Prompt, row: int, slots_L: Tensor) -> Tensor:

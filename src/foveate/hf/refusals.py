@@ -57,10 +57,15 @@ def refusals(family: Family, config: Any, lm: Any = None) -> list[Refusal]:
     base: Any = SimpleNamespace(config=config)
 
     def rule(
-        at: Place, *reads: str, keep: float | int = 0.5, like: Positions | None = None, rotary: bool = True
+        at: Place,
+        *reads: str,
+        keep: float | int = 0.5,
+        like: Positions | None = None,
+        rotary: bool = True,
+        between: Any = None,
     ) -> str:
         method: Any = SimpleNamespace(
-            reads=frozenset(reads), adaptive=False, attention=Attention("last", "own", rotary)
+            reads=frozenset(reads), adaptive=False, attention=Attention("last", "own", rotary), between=between
         )
         try:
             check_plan(Plan((Cut(at, method, keep),), like), family, base, lm)
@@ -78,6 +83,8 @@ def refusals(family: Family, config: Any, lm: Any = None) -> list[Refusal]:
         yield from ((tuple(fields), name, "") for name, fields in by.items() if name)
         if found := rule(at, "hidden_BND", keep=9):
             yield (), found, "keep as a number"
+        if at == "encoder" and (found := rule(at, between=SimpleNamespace(proportional=True))):
+            yield (), found, "merging between the tower's layers"
         found = rule(at, "text_attn_BN", rotary=False)
         if found and "text_attn_BN" not in by.get(found, ()):
             yield ("text_attn_BN",), found, "rotary=False"

@@ -40,6 +40,14 @@ def received(raters_BM: Tensor, past: int, share: Callable[[Tensor], Tensor], mo
     return total / seers.clamp(min=1)
 
 
+def given(raters_BM: Tensor, past: int, share: Callable[[Tensor], Tensor], most: int | None = None) -> Tensor:
+    """As `received`, of each rater by itself, in order: [B, R, M]; zeros behind the last rater of a prompt."""
+    most = int(raters_BM.sum(1).max()) if most is None else most
+    places_BR = raters_BM.long().sort(dim=1, descending=True, stable=True).indices[:, :most]
+    rows = [share(places)[..., past : past + raters_BM.shape[1]] for places in places_BR.split(CHUNK, 1)]
+    return torch.cat(rows, 1) * raters_BM.gather(1, places_BR).unsqueeze(-1)
+
+
 def rotate(x_BHSD: Tensor, cos_BSD: Tensor, sin_BSD: Tensor) -> Tensor:
     """Rotary embedding in the half-split form that Llama, Mistral and the Qwens share."""
     a, b = x_BHSD.chunk(2, dim=-1)
@@ -76,8 +84,9 @@ def text_attention(
     past_keys: Tensor | None,
     rotary: bool = True,
     most: int | None = None,
+    apart: bool = False,
 ) -> Tensor:
-    """`received`, from a layer's norm and projections.
+    """`received` or (apart) `given`, from a layer's norm and projections.
 
     Args:
         layer: decoder layer.
@@ -89,9 +98,10 @@ def text_attention(
         rotary: False compares queries and keys before rotation; past keys are rotated, so none must be given, and none
             counted in `real_BK`.
         most: see `received`.
+        apart: each rater by itself.
 
     Returns:
-        [B, M], float32. Shares of a softmax over all real keys up to the rater, earlier turns included.
+        [B, M], or [B, R, M], float32. Shares of a softmax over all real keys up to the rater, earlier turns included.
     """
     attn = layer.self_attn
     b, m, _ = hidden_BMD.shape
@@ -115,7 +125,7 @@ def text_attention(
         score = score.masked_fill(~seen[:, None, None], torch.finfo(torch.float32).min)
         return score.softmax(-1).flatten(1, 2).mean(1)
 
-    return received(raters_BM, past, share, most)
+    return (given if apart else received)(raters_BM, past, share, most)
 
 
 def dynamic_raters(visual_VD: Tensor, text_TD: Tensor) -> Tensor:

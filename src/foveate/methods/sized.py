@@ -23,7 +23,7 @@ from typing import ClassVar
 from foveate.errors import PlanError
 from foveate.methods.switches import Wrapper, each_cut
 from foveate.plan import Plan
-from foveate.selection import Selection, TokenView
+from foveate.selection import Between, Selection, TokenView
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Sized(Wrapper):
     distance: bool = False
 
     sized: ClassVar[bool] = True
+
+    @property
+    def between(self) -> Between | None:
+        """Tokens merged inside the tower have sizes too."""
+        return getattr(self.select, "between", None)
 
     def __call__(self, view: TokenView, k: int) -> Selection:
         """As the selector inside, which has to merge.

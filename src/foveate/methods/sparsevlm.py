@@ -7,24 +7,28 @@ every stored case.
 Of the tokens that would go, the most attended 30 % are recycled: density peaks make a tenth of their number into
 centres, each of the others joins its nearest centre, and a cluster stays as its mean.
 
-Differences: counts are the nearest of the release's tables (for 192, 128 and 64 of 576), scaled so that the mean over
-the layers is `keep`; the paper has them from the rank of the attention matrix. Clusters are among the k, at their
+The paper counts by rank: of L tokens left, lam (L - rank P) go, P being the raters' attention, a row each: that is
+count="rank". Words attend differently, so the rank is their number; such counts say nothing of the image.
+
+Differences: counts are by default the nearest of the release's tables (for 192, 128 and 64 of 576), scaled so that the
+mean over the layers is `keep`. Clusters are among the k, at their
 centres' places; the release appends them. Raters are the words above the mean by the states at the cut; the release
 finds them once, by the input embeddings. No noise is added to densities: of equal ones the lower index wins.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
+from foveate.methods.by_count import by_count
 from foveate.ops.clusters import density_peaks
 from foveate.ops.merging import averaged
 from foveate.ops.topk import check_k, ranked
 from foveate.plan import Plan
-from foveate.selection import Attention, Selection, TokenView
+from foveate.selection import Attention, Knob, Selection, TokenView
 
 _RECYCLED = 0.3
 RATERS = Attention("dynamic", "previous")
@@ -84,7 +88,42 @@ class Recycling:
         return k, 0, 0
 
 
-def sparsevlm(keep: float | int, recycled: float = _RECYCLED, layers: tuple[int | float, ...] | None = None) -> Plan:
+@dataclass(frozen=True)
+class ByRank(Recycling):
+    """As many as the rank of the raters' attention says, at most k, and clusters among them.
+
+    Args:
+        lam: of the tokens above the rank this share goes; 0 is none of them, 1 all.
+    """
+
+    lam: float = 0.5
+
+    reads: ClassVar[frozenset[str]] = Recycling.reads | {"text_rows_BRN"}
+    adaptive: ClassVar[bool] = True
+    knob: ClassVar[Knob] = Knob("lam", 0.0, 1.0, rising=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.lam <= 1:
+            raise PlanError(f"lam is {self.lam}; it is the share that goes of the tokens above the rank, from 0 to 1")
+
+    def __call__(self, view: TokenView, k: int) -> Selection:
+        """At most k tokens, with `mix_BKN`."""
+        rows_BRN = view.need("text_rows_BRN").float()
+        n = rows_BRN.shape[2]
+        check_k(k, n)
+        rank_B = torch.linalg.matrix_rank(rows_BRN)
+        counts_B = n - (self.lam * (n - rank_B)).long()
+        return by_count(view, counts_B.clamp(min=1, max=k), super().__call__, mixes=True)
+
+
+def sparsevlm(
+    keep: float | int,
+    recycled: float = _RECYCLED,
+    layers: tuple[int | float, ...] | None = None,
+    count: Literal["tables", "rank"] = "tables",
+    lam: float = 0.5,
+) -> Plan:
     """SparseVLM: attention top-k with clusters of the rest, at three layers inside the LLM.
 
     Args:
@@ -92,11 +131,18 @@ def sparsevlm(keep: float | int, recycled: float = _RECYCLED, layers: tuple[int 
             after the last cut, the cuts before it in the table's proportion.
         recycled: the share of the dropped tokens that is clustered; 0 is none.
         layers: the three places, layers or fractions of the depth; by default those of layers 2, 6 and 15 of 32.
+        count: "tables", or by "rank", as the paper; `keep` is then the most that stays at each cut.
+        lam: with "rank", the share that goes of the tokens above the rank, at each cut.
 
     Raises:
-        PlanError: a keep out of range, or other than three layers.
+        PlanError: a keep or a share out of range, or other than three layers.
     """
     check_keep(keep)
+    if count not in ("tables", "rank"):
+        raise PlanError(f'count is {count!r}; it must be "tables" or "rank"')
+    places = layers or tuple(layer / _DEPTH for layer in _LAYERS)
+    if count == "rank":
+        return Plan(tuple(Cut(at, ByRank(recycled, lam=lam), keep) for at in places))
     if layers is not None and len(layers) != len(_LAYERS):
         raise PlanError(f"layers are {layers}; the tables give counts for three")
     select = Recycling(recycled)
@@ -106,6 +152,5 @@ def sparsevlm(keep: float | int, recycled: float = _RECYCLED, layers: tuple[int 
         keeps: list[float | int] = [int(keep * count / table[-1] + 0.5) for count in table]
     else:
         keeps = [1.0 if keep == 1 else count / _TOKENS for count in table]
-    places = layers or tuple(layer / _DEPTH for layer in _LAYERS)
     plan = Plan(tuple(Cut(at, select, k) for at, k in zip(places, keeps, strict=True)))
     return Plan(plan.cuts, mean=keep) if isinstance(keep, float) and layers is None else plan

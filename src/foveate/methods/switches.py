@@ -22,6 +22,7 @@ import torch
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
+from foveate.methods.by_count import by_count
 from foveate.ops.cosine import Cosine
 from foveate.ops.merging import averaged, nearest_kept
 from foveate.ops.suppress import peaks
@@ -183,21 +184,11 @@ class Counted(Wrapper):
     def __call__(self, view: TokenView, k: int) -> Selection:
         """At most k tokens of each image."""
         score_BN = view.need(self.field).float()
-        b, n = score_BN.shape
-        check_k(k, n)
+        check_k(k, score_BN.shape[1])
         ranked(score_BN)  # refuses NaN
         beat_B = (score_BN >= self.times * score_BN.mean(1, keepdim=True)).sum(1)
         counts_B = beat_B.clamp(min=min(self.least, k), max=k)
-        keep_BN = torch.zeros(b, n, dtype=torch.bool, device=score_BN.device)
-        for count in counts_B.unique().tolist():
-            here = (counts_B == count).nonzero()[:, 0]
-            keep_BN[here] = self._plain(_some(view, here), count).keep_BN
-        return Selection(keep_BN)
-
-
-def _some(view: TokenView, rows: torch.Tensor) -> TokenView:
-    tensors = {n: x[rows] for n, x in vars(view).items() if isinstance(x, torch.Tensor)}
-    return replace(view, **tensors)  # type: ignore[arg-type]
+        return by_count(view, counts_B, self._plain)
 
 
 def merged(plan: Plan, least: float = -1.0) -> Plan:

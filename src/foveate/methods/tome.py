@@ -9,8 +9,8 @@ closest pairs into size-weighted means; the keys of merged tokens are averaged t
 
 Differences:
 
-- The paper merges a few pairs in every block of the tower. Here all rounds come after its feature layer, by that
-  layer's head-mean keys: the tower's own cost stays, the LLM's falls.
+- The paper merges a few pairs in every block of the tower, which at="tower" does (`tome_inside.py`). By default all
+  rounds come after its feature layer, by that layer's head-mean keys: the tower's own cost stays, the LLM's falls.
 - Rounds follow each other until k are left; a round merges at most half (`rounds` sets how many share the work evenly).
 - A merged token takes the place of its odd member, and between rounds tokens stay in image order. The release leaves
   them as a round leaves them, the unmerged even ones by falling likeness and then the odd ones, which decides who is
@@ -25,9 +25,10 @@ from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
-from foveate.ops.cosine import unit
+from foveate.methods.tome_inside import MergedInside
+from foveate.ops.bipartite import matched
 from foveate.ops.merging import averaged
-from foveate.ops.topk import check_k, ranked
+from foveate.ops.topk import check_k
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
 
@@ -65,7 +66,7 @@ class Matched:
         step = -(-(n - k) // self.rounds)
         while (m := alive_BM.shape[1]) > k:
             metric_BMC = keys_BNC.gather(1, alive_BM[:, :, None].expand(-1, -1, keys_BNC.shape[2]))
-            even_BE, odd_BE = _matched(metric_BMC)
+            even_BE, odd_BE = matched(metric_BMC)
             r = min(step, m - k, m // 2)
             from_BR, to_BR = alive_BM.gather(1, even_BE[:, :r]), alive_BM.gather(1, odd_BE[:, :r])
             keys_BNC, size_BN = _merged(keys_BNC, size_BN, from_BR, to_BR)
@@ -78,15 +79,6 @@ class Matched:
         return Selection(keep_BN, averaged(keep_BN, home_BN, most=k))
 
 
-def _matched(metric_BMC: Tensor) -> tuple[Tensor, Tensor]:
-    """The even places, those most like an odd one first, and the odd places they are most like: [B, E] each."""
-    x_BMC = unit(metric_BMC)
-    with torch.autocast(x_BMC.device.type, enabled=False):
-        best_BE, odd_BE = (x_BMC[:, ::2] @ x_BMC[:, 1::2].mT).max(-1)
-    even_BE = ranked(best_BE)
-    return 2 * even_BE, 2 * odd_BE.gather(1, even_BE) + 1
-
-
 def _merged(keys_BNC: Tensor, size_BN: Tensor, from_BR: Tensor, to_BR: Tensor) -> tuple[Tensor, Tensor]:
     wide_BRC = to_BR[:, :, None].expand(-1, -1, keys_BNC.shape[2])
     part_BRC = keys_BNC.gather(1, from_BR[:, :, None].expand_as(wide_BRC)) * size_BN.gather(1, from_BR)[:, :, None]
@@ -96,14 +88,29 @@ def _merged(keys_BNC: Tensor, size_BN: Tensor, from_BR: Tensor, to_BR: Tensor) -
 
 
 def tome(
-    keep: float | int, rounds: int = 8, as_released: bool = False, at: Literal["encoder", "input"] = "encoder"
+    keep: float | int,
+    rounds: int | None = None,
+    as_released: bool = False,
+    at: Literal["encoder", "input", "tower"] = "encoder",
+    proportional: bool = True,
 ) -> Plan:
     """ToMe: the most alike tokens merged pair by pair, before the projector.
 
     Args:
         keep: a fraction (float) or a number (int) of tokens.
-        rounds: over how many rounds the merges are spread.
+        rounds: over how many rounds the merges are spread, by default 8; in the tower its layers are the rounds.
         as_released: tokens are in the released code's order between rounds, not in that of the image.
-        at: "encoder", before the projector, or "input", for models that resample their features after it.
+        at: "encoder", before the projector; "input", for models that resample their features after it; "tower", in
+            every layer of the tower up to its feature layer, as published, so that the tower is cheaper too.
+        proportional: in the tower, attention counts a merged token as often as tokens were merged into it.
+
+    Raises:
+        PlanError: a keep out of range, or a setting of the tower elsewhere.
     """
-    return Plan((Cut(at, Matched(rounds, as_released), keep),))
+    if at == "tower":
+        if rounds is not None:
+            raise PlanError(f"rounds is {rounds}, but in the tower each layer is a round; leave it out")
+        return Plan((Cut("encoder", MergedInside(proportional, as_released), keep),))
+    if not proportional:
+        raise PlanError(f'proportional=False speaks of attention in the tower; at={at!r} comes after it: at="tower"')
+    return Plan((Cut(at, Matched(8 if rounds is None else rounds, as_released), keep),))

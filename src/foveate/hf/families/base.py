@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from torch import nn
 
@@ -29,6 +29,9 @@ class Family(Geometry):
     probed: bool = True
     """Whether cutting a token is like never sending it, as `probe.py` tries. Not where distances are counted off
     lengths: there never sending brings tokens closer to each other."""
+    merges_between: ClassVar[bool] = False
+    """Whether tokens can be merged between the tower's layers: an image is one row of it, every patch of which becomes
+    a token by itself."""
     tail: ClassVar[int] = 5
     """Prompt tokens after the question in the usual chat templates, such as "ASSISTANT:"."""
 
@@ -72,6 +75,10 @@ class Family(Geometry):
         """A recorder of the feature layer of one call, or of the first one, for these TokenView fields."""
         raise NotImplementedError
 
+    def inner(self, base: Any, call: Call) -> "Sequence[Inner]":
+        """The tower's layers up to the one whose output is projected, where tokens can be merged between them."""
+        raise NotImplementedError
+
     def check_tower(self, base: Any) -> None:
         """Refuse towers whose rows this family cannot place.
 
@@ -87,6 +94,18 @@ class Family(Geometry):
         """
         if (kind := base.config.vision_config.model_type) != known:
             raise ModelError(f"the vision tower is {kind!r}; {self.model_type} is supported with {known!r}")
+
+
+class Inner(NamedTuple):
+    """A tower's layer that adds an attention to its states, and then an MLP of what its norm makes of them."""
+
+    layer: nn.Module
+    keys: nn.Module
+    """Projects keys, heads joined."""
+    heads: int
+    norm: nn.Module
+    """Before the MLP."""
+    mlp: nn.Module
 
 
 class Tap:

@@ -1,12 +1,13 @@
 """LLaVA-1.5: CLIP (or SigLIP, DINOv2) tower, an MLP that projects token by token, one square grid an image."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from foveate.errors import ModelError
 from foveate.geometry.base import Call
 from foveate.geometry.llava import LlavaGeometry
-from foveate.hf.families.base import Family, feature_layer
-from foveate.hf.families.towers import TiledTap
+from foveate.hf.families.base import Family, Inner, feature_layer
+from foveate.hf.families.towers import TiledTap, inner
 
 CLS = "attention from [CLS] in the feature layer, head mean; SigLIP towers: attention received, mean over queries"
 SIGNALS = {
@@ -18,6 +19,7 @@ SIGNALS = {
     "cls_cos_BN": "cosine of [CLS] and each token in the output of the feature layer; SigLIP towers: none, refused",
     "text_BTD": "input embeddings of the question",
     "text_attn_BN": "attention of the rater tokens in the previous or the own decoder layer",
+    "text_rows_BRN": "the same, of each rater by itself",
     "prior_attn_BN": "the same, of the first token behind the prompt's last image; 0 where no question follows it",
     "first_attn_BN": "as cls_attn_BN, in the tower's first layer",
     "input_BND": "projected tokens, at a layer",
@@ -31,6 +33,7 @@ class Llava(LlavaGeometry, Family):
     """`llava`: LlavaForConditionalGeneration."""
 
     signals = SIGNALS
+    merges_between = True
     note = "Pixtral 12B is of this type; with its tower it is read as `mistral3` is."
 
     def check_tower(self, base: Any) -> None:
@@ -48,6 +51,17 @@ class Llava(LlavaGeometry, Family):
         layers = tower_layers(base)
         layer = layers[0 if first else feature_layer(asked_layer(base, call), len(layers))]
         return TiledTap(reads, layer, _attention(layer), self.has_cls(base))
+
+    def inner(self, base: Any, call: Call) -> Sequence[Inner]:
+        """The tower's layers up to the feature layer."""
+        layers, asked = tower_layers(base), asked_layer(base, call)
+        if not isinstance(asked, int):
+            raise ModelError(
+                f"the features of the tower's layers {list(asked)} are joined token by token, so tokens cannot be "
+                "merged between them; merge behind the tower"
+            )
+        last = feature_layer(asked, len(layers))
+        return [inner(layer, _attention(layer)) for layer in layers[: last + 1]]
 
 
 def _attention(layer: Any) -> Any:

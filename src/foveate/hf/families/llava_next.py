@@ -10,4 +10,6 @@ class LlavaNext(LlavaNextGeometry, Llava):
     signals = SIGNALS | {
         "grid": "the thumbnail's square block, then the tiled picture, unpadded, each row ended by a newline token",
     }
+    # An image is several rows of the tower, some of whose patches are padding, and newlines stand between its tokens.
+    merges_between = False
     note = "Newline tokens count as visual tokens; tower signals are 0 there."

@@ -1,12 +1,13 @@
 """PaliGemma 1 and 2: a SigLIP tower, projected patch by patch; images and the prompt see themselves both ways."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from foveate.geometry.base import Call
 from foveate.geometry.paligemma import PaliGemmaGeometry
-from foveate.hf.families.base import Family, Tap
+from foveate.hf.families.base import Family, Inner, Tap
 from foveate.hf.families.llava import SIGNALS
-from foveate.hf.families.towers import TiledTap
+from foveate.hf.families.towers import TiledTap, inner
 
 
 class PaliGemma(PaliGemmaGeometry, Family):
@@ -19,6 +20,8 @@ class PaliGemma(PaliGemmaGeometry, Family):
         "keys_BNC": "keys of the last layer, mean over heads",
     }
 
+    merges_between = True
+
     def check_tower(self, base: Any) -> None:
         """SigLIP's tower."""
         self.only_tower(base, "siglip_vision_model")
@@ -27,3 +30,7 @@ class PaliGemma(PaliGemmaGeometry, Family):
         """Queries and keys of the last layer, or of the first."""
         layer = base.vision_tower.encoder.layers[0 if first else -1]
         return TiledTap(reads, layer, layer.self_attn, self.has_cls(base))
+
+    def inner(self, base: Any, call: Call) -> Sequence[Inner]:
+        """All of the tower's layers."""
+        return [inner(layer, layer.self_attn) for layer in base.vision_tower.encoder.layers]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from foveate.geometry.tower import TowerLayer, consecutive_cells, heads, square_cells
-from foveate.hf.families.base import Tap
+from foveate.hf.families.base import Inner, Tap
 
 
 class TiledTap(Tap):
@@ -16,8 +16,7 @@ class TiledTap(Tap):
     def __init__(self, reads: frozenset[str], layer: Any, attn: Any, cls: bool, merge: int = 1) -> None:
         super().__init__(reads)
         self.layer, self.attn, self.cls, self.merge = layer, attn, cls, merge
-        # The same things under different names: DINOv2's, Pixtral's, CLIP's.
-        self.heads = getattr(attn, "num_attention_heads", None) or attn.num_heads
+        self.heads = _heads(attn)
         self.scale = getattr(attn, "scaling", None) or attn.scale
 
     def hooks(self) -> Sequence[Any]:
@@ -42,6 +41,17 @@ class TiledTap(Tap):
         cells = partial(square_cells, merge=self.merge)
         features = partial(self.look, "features")
         return TowerLayer(partial(part, "queries", "q_norm"), keys, keys, features, self.scale, self.cls, cells)
+
+
+def inner(layer: Any, attn: Any) -> Inner:
+    """The parts of a layer of CLIP, SigLIP or DINOv2, under their different names."""
+    norm = getattr(layer, "layer_norm2", None) or layer.norm2
+    return Inner(layer, attn.k_proj, _heads(attn), norm, layer.mlp)
+
+
+def _heads(attn: Any) -> int:
+    # The same under different names: DINOv2's and Pixtral's, CLIP's.
+    return int(getattr(attn, "num_attention_heads", None) or attn.num_heads)
 
 
 class PackedTap(Tap):
