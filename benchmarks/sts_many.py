@@ -23,6 +23,13 @@ with (`--text`, `--config`, `--covering`), and `--undialled` asks at fixed count
     look published --text 0 --validation 120 --undialled --counts 32 64
     train coverage --begin out/sts/many --twice count --finish 60 --recipe hottest=0.4 rate=5e-4 calmest=0.1
         --weight 25 --config lead=0.001736111 --name used                          # trained as it is used
+    test coverage --lead 1 --dial 120 --scenes 1000       # then sts_rivals.py --scenes 1000 --ways full "tops, stage I"
+        divprune "farthest, distance threshold", and the same with --pair many
+    test coverage --name seed1 --lead 1 --dial 120 --scenes 400
+    train published --text 2 --name long --steps 1600 --training 800 --config group=4 --recipe rate=5e-4 warmup=30
+        # with --finish 400, 800, 1200 before, and each state copied to out/sts/long-1 to -4
+    test published --text 1 --name long --config group=4 --scenes 200 --undialled --budgets 056 111 [--astray]
+    rounds published --text 1 --name long --config group=4
 """
 
 from __future__ import annotations
@@ -182,7 +189,10 @@ def gated(args: argparse.Namespace, model: Any) -> None:
 
 @torch.no_grad()
 def rounds(args: argparse.Namespace, model: Any) -> None:
-    """How large the pointer's logits are, and how alike those of different rounds: does a pick change what is next?"""
+    """How large the pointer's logits are, and how alike those of different rounds: does a pick change what is next?
+
+    And how alike are those of the first round given another scene's question: is it read?
+    """
     val, selector = world(args, model, "val", 20, 8), trained(args, 1.0)
     c = val.look(range(val.size)).candidates
     order = selector.walk(TokenView(hidden_BND=c.tokens_BND, text_BTD=c.text_BTD), 64).order_BT
@@ -194,8 +204,18 @@ def rounds(args: argparse.Namespace, model: Any) -> None:
         rows = take(scene.memory_BMD, order[:, start : start + selector.config.group])
     print(f"deviation over the tokens {float(seen[0].std(1).mean()):.1f}; correlation with the first round's:")
     for t in (1, len(seen) // 4, len(seen) // 2, len(seen) - 1):
-        pairs = zip(seen[0], seen[t], strict=True)
-        print(f"round {t + 1}: {fmean(float(torch.corrcoef(torch.stack(p))[0, 1]) for p in pairs):.2f}")
+        print(f"round {t + 1}: {alike(seen[0], seen[t]):.2f}")
+    if val.text:
+        val.astray = True
+        other = pointer.scene(val.look(range(val.size)).candidates)
+        logit_BN = pointer.decoder(pointer.start(val.size), other.layers, History())[:, :-1]
+        print(f"round 1 by another question: {alike(seen[0], logit_BN):.3f}")
+
+
+def alike(one_BN: Tensor, other_BN: Tensor) -> float:
+    """Mean correlation of two rows."""
+    pairs = zip(one_BN, other_BN, strict=True)
+    return fmean(float(torch.corrcoef(torch.stack(p))[0, 1]) for p in pairs)
 
 
 def short(hits: list[Tensor], scenes: World) -> str:

@@ -1,9 +1,9 @@
 """The second instrument, a Qwen2.5-VL in miniature: our selector of many budgets beside ways that need no training.
 
     python benchmarks/sts_second.py train             # out/sts-second; goes on where it stopped
-    python benchmarks/sts_second.py train --oneshot 111
+    python benchmarks/sts_second.py train --oneshot 111 --steps 60
     python benchmarks/sts_second.py look              # validation scenes, for each lead
-    python benchmarks/sts_second.py test --lead 1     # dial on validation scenes, test scenes once
+    python benchmarks/sts_second.py test --lead 4 --scenes 1000   # dial on validation scenes, test scenes once
 
 It has 144 visual tokens and no [CLS]: TOPS's relevance is the attention that a token receives in the tower's last
 block. Recipe, seeds and ways of asking are those of the first instrument (`sts_many.py`), the stop aside, which is

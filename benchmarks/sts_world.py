@@ -41,6 +41,11 @@ def load_model() -> Any:
     return model
 
 
+def items(asked: Sequence[Sequence[Any]], each: int) -> list[tuple[int, list[Any]]]:
+    """Scenes by number with up to `each` of their questions, until all are asked."""
+    return [(s, list(of[i : i + each])) for s, of in enumerate(asked) for i in range(0, len(of), each)]
+
+
 class World:
     """Scenes of one split with what the tower gives for them; a `Task`, and what held-out figures are read from.
 
@@ -76,11 +81,7 @@ class World:
         self.scenes = [world.scene(split, first + i, questions) for i in range(count)]
         which = f"{split}-{start}-{count}" if start else f"{split}-{count}"
         self.features = self._stored(cache / f"{which}-{self._identity()}.safetensors")
-        self.items = [
-            (s, list(scene.questions[i : i + (text or questions)]))
-            for s, scene in enumerate(self.scenes)
-            for i in range(0, len(scene.questions), text or questions)
-        ]
+        self.items = items([scene.questions for scene in self.scenes], text or questions)
 
     def by_question(self) -> World:
         """The same scenes, an item a question."""
@@ -116,10 +117,13 @@ class World:
         image = tokens_BSD.gather(1, at_Bn.unsqueeze(-1).expand(-1, -1, tokens_BSD.shape[-1])).bfloat16()
         if self.place == "encoder":
             image = self.model.model.multi_modal_projector(image)
-        places_Bn, branches = support.places_BS.gather(1, at_Bn), pack(seen.material, self.frame)
-        states, targets = answer_states(self.model, image, places_Bn, branches, frame=self.frame)
-        scores = self.model.lm_head(states).float()
+        scores, targets = self.said(image, support.places_BS.gather(1, at_Bn), seen.material)
         return F.cross_entropy(scores, targets), (scores.argmax(-1) == targets).float().mean()
+
+    def said(self, image_BnD: Tensor, places_Bn: Tensor, asked: Sequence[Sequence[Any]]) -> tuple[Tensor, Tensor]:
+        """Logits wherever a token of an answer is due, and those tokens."""
+        states, targets = answer_states(self.model, image_BnD, places_Bn, pack(asked, self.frame), frame=self.frame)
+        return self.model.lm_head(states).float(), targets
 
     @torch.no_grad()
     def tokens(self, scenes: Sequence[int]) -> Tensor:
@@ -170,11 +174,15 @@ class World:
 
     def words(self, asked: Sequence[Sequence[Any]]) -> tuple[Tensor, Tensor]:
         """The embeddings of each row's questions, one after another, and which are no padding."""
-        rows = [_TOKENIZER(" ".join(q.text for q in a), add_special_tokens=False)["input_ids"] for a in asked]
+        rows = [self.ids(" ".join(q.text for q in a)) for a in asked]
         width = max(map(len, rows))
-        ids = torch.tensor([r + [_TOKENIZER.pad_token_id] * (width - len(r)) for r in rows])
+        ids = torch.tensor([r + [0] * (width - len(r)) for r in rows])
         said = torch.tensor([[True] * len(r) + [False] * (width - len(r)) for r in rows])
         return self.model.get_input_embeddings()(ids).float(), said
+
+    def ids(self, text: str) -> list[int]:
+        """Tokens of a question."""
+        return _TOKENIZER(text, add_special_tokens=False)["input_ids"]
 
     @torch.no_grad()
     def _stored(self, file: Path) -> Tensor:
