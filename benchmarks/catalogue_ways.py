@@ -22,6 +22,10 @@ ALL, SMALLER = "all tokens", "downsample"
 LEFT_OUT = {"vidcom2": "for videos", "evs": "for videos"}
 KNEES = {"22.2%": 36.0487, "11.1%": 0.591392, "5.6%": 0.105112}
 """SMS's exponent for a mean budget, calibrated on 150 validation scenes (results/tops_sms.json)."""
+DISTANCES = {"22.2%": 0.0235807, "11.1%": 0.0548829, "5.6%": 0.125}
+"""Where `divprune` stops for a mean budget, by `foveate.search.calibrate` on 150 validation scenes."""
+RANKED = {"22.2%": 0.74, "11.1%": 0.97, "5.6%": 1.0}
+"""The share that `sparsevlm` drops by rank for a mean budget; 5.6 % is out of reach, the first layer being whole."""
 IN_CLIP = ("cdpruner", "trim", "anchorprune", "eadp", "sfpruner")
 Make = Callable[[str], Plan]
 
@@ -50,6 +54,10 @@ def variants(model: Any) -> dict[str, Make]:
         "fastervlm, merged and sized": lambda b: sized(merged(METHODS["fastervlm"](KEEPS[b]))),
         "gots, merged and sized": lambda b: sized(merged(METHODS["gots"](KEEPS[b]))),
         "resprune, merged and sized": lambda b: sized(merged(METHODS["resprune"](KEEPS[b]))),
+        "divprune, to one distance": lambda b: METHODS["divprune"](min(1.0, 2.5 * KEEPS[b]), distance=DISTANCES[b]),
+        "tome, in the tower": lambda b: METHODS["tome"](KEEPS[b], at="tower"),
+        "tome, in the tower, sized": lambda b: sized(METHODS["tome"](KEEPS[b], at="tower")),
+        "sparsevlm, by rank": lambda b: METHODS["sparsevlm"](0.99, count="rank", lam=RANKED[b]),
         "fastervlm, merged": lambda b: merged(METHODS["fastervlm"](KEEPS[b])),
     }
     return known | {f"{n}, CLIP's text": _default(n, text_tower=clip) for n in IN_CLIP}

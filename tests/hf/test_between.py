@@ -415,6 +415,10 @@ def test_models_that_cannot_are_refused():
         attach(model, inside(0.5, proportional=False)).detach()
     finally:
         model.config.vision_config._attn_implementation = before
+    checkpointed = model_of.__wrapped__("clip").train()
+    checkpointed.model.vision_tower.gradient_checkpointing_enable()
+    with attach(checkpointed, inside(12)), pytest.raises(ModelError, match="runs the tower's layers twice"):
+        checkpointed(**given)
     with attach(model, inside(4)), pytest.raises(PlanError, match="keep at least 5"):
         model(**given)
     with attach(model, merged(inside(12))), pytest.raises(PlanError, match="wrapped or served nowhere else"):

@@ -147,6 +147,11 @@ class BetweenCut(EncoderCut):
         k = count(cut, n, n) if encoding.units else None
         if k is not None:
             layers = self.family.inner(base, call)
+            if any(i.layer.training and getattr(i.layer, "gradient_checkpointing", False) for i in layers):
+                raise ModelError(
+                    "gradient checkpointing runs the tower's layers twice, and merging between them cannot follow; "
+                    "call gradient_checkpointing_disable() on the tower, or merge behind it"
+                )
             left = cut.between.left(n, k, len(layers))
             self.merging = Merging(cut.between, layers, left, n, self.family.has_cls(base), self._watched)
 

@@ -10,7 +10,7 @@ Differences:
 - What is left goes into the LLM at the places of the odd members, as in `tome.py`, each once.
 - Between layers tokens stay in image order. The release puts the odd ones behind the unmerged even ones:
   as_released=True.
-- The paper's tables are of towers trained or used for classes; what becomes of an LLM behind one, docs/methods measure.
+- The paper's towers name one class; behind this one every token is read by an LLM (docs/methods/choosing.md).
 """
 
 from dataclasses import dataclass
