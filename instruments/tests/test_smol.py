@@ -15,7 +15,7 @@ from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 pytest.importorskip("matplotlib")
-from instruments.smol import build, bundles, decoder, easy, features, mix, naming, pictures, train, world
+from instruments.smol import build, bundles, decoder, easy, features, mix, naming, pictures, probe, train, world
 
 TEXT = dict(
     vocab_size=64, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
@@ -257,6 +257,30 @@ def test_weights_between_two_checkpoints(tmp_path):
     mix.mixed(tmp_path / "start", tmp_path / "run", 0.25, tmp_path / "out")
     assert_close(load_file(tmp_path / "out" / "weights.safetensors")["lora.a"], torch.full((2, 3), 1.5))
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == {"step": 7, "share": 0.25}
+
+
+def test_the_probe_sees_each_thing_in_its_own_box(drawn, monkeypatch, tmp_path):
+    """A tower that says which token it is: what is pooled is the mean and the maximum over the thing's tokens."""
+    monkeypatch.setenv("FOVEATE_SMOL", str(tmp_path))
+    monkeypatch.setattr(probe, "tower", lambda size: torch.nn.Identity())
+    number = torch.arange(16.0).view(1, 1, 16, 1).expand(10, 3, 16, 384)
+    monkeypatch.setattr(features, "features_BLNC", lambda model, pixels: number[: len(pixels)])
+    seen, names = probe.pooled("unseen", 3, 2, 56)
+    things = [t.name for t in pictures.things()]
+    placed = [p for n in (3, 4) for p in world.layout("unseen", n, 56).placed if p.name in things]
+    assert [things[i] for i in names] == [p.name for p in placed]
+    for row, p in zip(seen, placed, strict=True):
+        tokens = torch.tensor(world.cells_of(p.box, 4)).float()
+        assert_close(row[:768], tokens.mean().expand(768))
+        assert_close(row[768:], tokens.max().expand(768))
+
+
+def test_the_probe_learns_what_is_linear():
+    torch.manual_seed(3)
+    names = torch.arange(48).repeat(6)
+    seen = torch.nn.functional.one_hot(names).float() + 0.1 * torch.randn(288, 48)
+    linear, mean, std = probe.learnt(seen, names)
+    assert (linear((seen - mean) / std).argmax(-1) == names).all()
 
 
 def test_position_embeddings_resampled_to_their_own_grid_stay():
