@@ -36,8 +36,10 @@ LAYERED = {"12.5%": 1 / 8} | SHARES
 """For methods inside the LLM, the budget of the paper on G-Search first."""
 SLOPES = (2.0, 4.0, 8.0, 16.0, 32.0, 64.0)
 CRITERIA = {"R": (1, 0, 0), "D": (0, 1, 0), "C": (0, 0, 1), "R+D": (1, 0.5, 0), "R+C": (1, 0, 0.5), "D+C": (0, 1, 1)}
+LATER = ((20, 26), (24, 27))
+"""Layers for TOPS's second stage around those in which this model reads the picture, 21 to 23."""
 VARIANTS = [(n, t) for n in ("mean", "minmax") for t in ("none", "rank")]
-ALONE = ("tops", "tops I", "divprune", "fastervlm", "sms", "sms I", "ground truth")
+ALONE = ("tops", "tops I", "tops at 24, 27", "divprune", "fastervlm", "sms", "sms I", "ground truth")
 """Compared with all tokens."""
 RANDOMS = 3
 CAP, TOLERANCE = 0.9, 0.02
@@ -123,11 +125,10 @@ def scale(t: Table) -> dict[str, Any]:
 
 
 def tops(t: Table) -> None:
-    """Stage I, both stages, both with the second at the last third of the layers, stage II alone."""
-    ways: dict[str, dict[str, Any]] = {
-        "tops I": {"stages": 1}, "tops": {}, "tops, late": {"layers": (2 * t.depth // 3, t.depth - 4)},
-        "tops II": {"stages": 2, "layers": (1, t.depth // 3)},
-    }  # fmt: skip
+    """Stage I, both stages, both with the second in later layers, stage II alone."""
+    ways: dict[str, dict[str, Any]] = {"tops I": {"stages": 1}, "tops": {}}
+    ways |= {f"tops at {a}, {b}": {"layers": (a, b)} for a, b in LATER}
+    ways |= {"tops II": {"stages": 2, "layers": (1, t.depth // 3)}}
     for name, options in ways.items():
         for share, keep in SHARES.items():
             make = lambda k=keep, o=options: still(METHODS["tops"](k, depth=t.depth, **scale(t), **o))  # noqa: E731
@@ -215,7 +216,7 @@ def pairs(t: Table) -> None:
     for share in SHARES:
         wanted += [(f"{a} {share}", f"{b} {share}") for a, b in (
             ("psigmoid", "fastv"), ("psigmoid", "flat behind layer 0"), ("psigmoid, own", "psigmoid"),
-            ("tops", "tops I"), ("tops", "tops II"), ("tops, late", "tops I"), ("tops, late", "tops"),
+            ("tops", "tops I"), ("tops", "tops II"), *[(f"tops at {a}, {b}", "tops I") for a, b in LATER],
             ("sms", "sms I"), ("tops I", "fastervlm"), ("tops I", "divprune"), ("tops I", "sms I"),
             ("divprune", "fastervlm"), ("divprune", "random, seed 0"), ("ground truth", "random, seed 0"),
             *[("tops I", f"tops I, {c}") for c in CRITERIA],
