@@ -151,7 +151,11 @@ def sms(t: Table) -> None:
 
             def make(keep: float = keep, options: dict[str, Any] = options) -> Plan:
                 once = [s.examples[0] for s in t.val.scenes]
-                return calibrate(still(METHODS["sms"](CAP, **options)), once, keep, t.val.engine, progress=False)
+                plan = still(METHODS["sms"](CAP, **options))
+                try:
+                    return calibrate(plan, once, keep, t.val.engine, progress=False)
+                except FoveateError:  # counts are whole: two stages come within 0.0024 of a mean of 22.2 %
+                    return calibrate(plan, once, keep, t.val.engine, tolerance=0.005, progress=False)
 
             t.add(name, share, make, slow=name == "sms")
 
