@@ -24,6 +24,7 @@ PLANS = {
     "random": dict(keep=24),
     "cdpruner": dict(keep=24),
     "sms": dict(keep=24, stages=1, c=64.0),
+    "hired": dict(keep=24),
 }
 
 
