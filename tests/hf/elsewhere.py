@@ -66,6 +66,12 @@ def test_a_cut_at_the_encoder_waits_for_nothing_else():
     assert added("llava", Plan((Cut("encoder", Uniform(), 0.5),)))[1] == {"to host": 1}
 
 
+def test_merging_between_the_towers_layers_waits_for_nothing_else():
+    launches, waits = added("llava", method("tome", keep=0.5, at="tower"))
+    assert waits == {"to host": 1}
+    assert launches <= 110
+
+
 @pytest.mark.parametrize("plan", LAUNCHES)
 def test_a_prefill_waits_once_for_ids_and_once_a_cut_for_adaptive_choices(plan):
     made = method(plan, keep=0.5, **EXTRA.get(plan, {}))
@@ -73,6 +79,11 @@ def test_a_prefill_waits_once_for_ids_and_once_a_cut_for_adaptive_choices(plan):
     assert waits.pop("to host") <= 1 + sum(cut.select.adaptive or cut.over == "prompt" for cut in made.cuts)
     assert launches <= LAUNCHES[plan]
     assert not waits
+
+
+def test_counts_of_one_image_each_are_waited_for_once():
+    made = method("sparsevlm", keep=0.9, count="rank")
+    assert added("llava", made)[1] == {"to host": 1 + 2 * len(made.at_depth(4).cuts)}
 
 
 @pytest.mark.parametrize("plan", ["scope", "mmtok", "eadp"])

@@ -24,9 +24,10 @@ from transformers import (
 from foveate import Cut, FoveateError, ModelError, Plan, PlanError, SignalError, attach
 from foveate.methods import METHODS
 from foveate.methods.sized import sized
-from foveate.methods.switches import merged
+from foveate.methods.switches import counted, merged, restored
 from foveate.methods.tome_inside import MergedInside
 from foveate.ops.bipartite import matched
+from foveate.selection import TokenView
 from foveate.servable import servable
 from zoo import IMAGE, TEXT, lively, shared
 
@@ -421,8 +422,11 @@ def test_models_that_cannot_are_refused():
         checkpointed(**given)
     with attach(model, inside(4)), pytest.raises(PlanError, match="keep at least 5"):
         model(**given)
-    with attach(model, merged(inside(12))), pytest.raises(PlanError, match="wrapped or served nowhere else"):
-        model(**given)
+    for wrap in (merged, restored, counted):
+        with pytest.raises(PlanError, match=r"only sized\(...\) goes around it"):
+            wrap(inside(12))
+    with pytest.raises(PlanError, match="called, wrapped or served nowhere else"):
+        MergedInside()(TokenView(keys_BNC=torch.ones(1, 9, 3)), 4)
     with attach(model, inside(12)), pytest.raises(ModelError, match="joined token by token"):
         model.model.get_image_features(given["pixel_values"], vision_feature_layer=[1, 2])
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from foveate.ops.host import upload
 from foveate.ops.merging import averaged
 from foveate.selection import Selection, TokenView
 
@@ -23,9 +24,10 @@ def by_count(
     """
     (b, n), device = view.shape, view.device
     keep_BN = torch.zeros(b, n, dtype=torch.bool, device=device)
-    mix_BKN = torch.zeros(b, int(counts_B.max()), n, device=device) if mixes else None
-    for count in counts_B.unique().tolist():
-        here = (counts_B == count).nonzero()[:, 0]
+    counts = counts_B.tolist()
+    mix_BKN = torch.zeros(b, max(counts), n, device=device) if mixes else None
+    for count in sorted(set(counts)):
+        here = upload(torch.tensor([i for i, mine in enumerate(counts) if mine == count]), device)
         answer = choose(_some(view, here), count)
         keep_BN[here] = answer.keep_BN
         if mix_BKN is not None:

@@ -230,10 +230,16 @@ def each_cut(plan: Plan, wrap: Callable[[Cut], Selector], **over: Any) -> Plan:
     """The plan with every cut's selector wrapped, and other settings of its cuts.
 
     Raises:
-        PlanError: a cut over the whole prompt.
+        PlanError: a cut over the whole prompt, or one between a tower's layers that the wrapper does not know.
     """
     for cut in plan.cuts:
         if cut.over == "prompt":
             raise PlanError(f"the cut at {cut.at!r} chooses over the whole prompt; switches are for images")
     cuts: tuple[Cut, ...] = tuple(replace(cut, select=wrap(cut), **over) for cut in plan.cuts)
+    for before, cut in zip(plan.cuts, cuts, strict=True):
+        if before.between is not None and cut.between is None:
+            raise PlanError(
+                f"{type(before.select).__name__} merges between the tower's layers, where {type(cut.select).__name__} "
+                "cannot follow; only sized(...) goes around it"
+            )
     return replace(plan, cuts=cuts)
