@@ -7,11 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from foveate import methods
+from foveate.bench import load as load_bench
 from foveate.bench import statistics
-from foveate.cli import app, load
-from foveate.cli.load import _line, shared
+from foveate.cli import app, load, show
+from foveate.cli.load import shared
 
 run = CliRunner(env={"COLUMNS": "160"}).invoke
+ARMS = [("stock", 2.0), ("pruned", 4.0)]
 WORDS = ["bench", "--engine", "vllm", "--keep", "64", "--pairs", "1", "--per-round", "2", "--concurrency", "1,4"]
 
 
@@ -54,8 +56,21 @@ def test_two_servers_share_the_memory_unless_they_are_told_what_to_take() -> Non
         assert shared(said) == said
 
 
-def test_a_line_leaves_out_what_was_not_measured() -> None:
-    row = {"arm": "stock", "concurrency": 1, "prompt_tokens": 90.0, "requests_s": 2.0, "requests_s_ratio": 1.0,
-           "requests_s_interval": (0.9, 1.1)}  # fmt: skip
-    row |= {f"{field}{end}": None for field in ("first_s", "tokens_s", "cpu_s") for end in ("", "_ratio", "_interval")}
-    assert "2.000 requests/s (x 1.00, 0.90 to 1.10)" in _line(row) and "token " not in _line(row)
+def test_the_table_leaves_out_what_was_not_measured_and_what_a_narrow_page_cannot_hold(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = load_bench.to_dict(
+        [load_bench.Round(arm, n, speed, 2 * speed, 1 / speed, 90.0) for n in (1, 4) for arm, speed in ARMS * 7],
+        "stock",
+    )["ratios"]
+
+    def printed(width: str) -> str:
+        monkeypatch.setenv("COLUMNS", width)
+        for part in load.under_load(rows):
+            show.console().print(part)
+        return capsys.readouterr().out
+
+    wide, narrow = printed("200"), printed("80")
+    assert "4, x 2.00 (2.00-2.00)" in wide and "CPU" not in wide and "tokens/s" in wide
+    assert "x 2.00" in narrow and "tokens/s" not in narrow.partition("\n")[0]
+    assert max(map(len, narrow.splitlines())) <= 80

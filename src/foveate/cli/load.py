@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from foveate.plan import Plan
 
 STOCK, ALL = "stock", "keep=all"
+TITLES = {"requests_s": "requests/s", "first_s": "first token, s", "tokens_s": "tokens/s", "cpu_s": "CPU s a request"}
 FILE = "load.json"
 MEMORY = ("--gpu-memory-utilization", "--kv-cache-memory-bytes")
 SHARE = 0.4
 """Of the memory, for each of two servers side by side: vLLM gives one nearly all of it."""
-UNITS = {"requests_s": "requests/s", "first_s": "s to first token", "tokens_s": "tokens/s", "cpu_s": "CPU s a request"}
 
 
 def load(
@@ -82,8 +82,8 @@ def load(
         show.as_json({k: v for k, v in found.items() if k != "rounds"})
         return
     page = show.console()
-    for row in found["ratios"]:
-        page.print(f"  {_line(row)}")
+    for part in under_load(found["ratios"]):
+        page.print(part)
     for name, clients in found["break_even_concurrency"].items():
         page.print(
             f"  {name}: " + (f"at least stock from concurrency {clients} on" if clients else "never above stock")
@@ -97,10 +97,25 @@ def shared(options: Sequence[str]) -> list[str]:
     return [*options, *([] if said else [f"{MEMORY[0]}={SHARE}"])]
 
 
-def _line(row: dict[str, Any]) -> str:
-    words = f"{row['arm']:<24} concurrency {row['concurrency']:>3}  {row['prompt_tokens']:6.0f} prompt tokens"
-    for field, unit in UNITS.items():
-        if row[f"{field}_ratio"] is not None:
-            low, high = row[f"{field}_interval"]
-            words += f"  {row[field]:8.3f} {unit} (x {row[f'{field}_ratio']:.2f}, {low:.2f} to {high:.2f})"
-    return words
+def under_load(rows: "Sequence[dict[str, Any]]") -> "Iterator[Any]":
+    """What was measured, a line for each way and number of clients: the figure, and how many times stock's it is."""
+    rows = sorted(rows, key=lambda r: (r["concurrency"], r["arm"] != STOCK))
+    measured = [f for f in TITLES if any(r[f] is not None for r in rows)]
+    lines: list[list[str] | None] = []
+    for i, row in enumerate(rows):
+        if i and row["concurrency"] != rows[i - 1]["concurrency"]:
+            lines.append(None)
+        prompt = f"{row['prompt_tokens']:.0f}"
+        lines.append([row["arm"], str(row["concurrency"]), prompt, *(_cell(row, f) for f in measured)])
+    titles = [TITLES[f] for f in measured]
+    yield from show.fitted(["way", "clients", "prompt", *titles], lines, [TITLES["tokens_s"], TITLES["cpu_s"]])
+    yield "[dim]Medians over the rounds; x: times stock's in the same round, and its 95 % interval.[/dim]"
+
+
+def _cell(row: dict[str, Any], field: str) -> str:
+    if row[field] is None:
+        return ""
+    if row["arm"] == STOCK:
+        return f"{row[field]:.3g}"
+    low, high = row[f"{field}_interval"]
+    return f"{row[field]:.3g} x {row[f'{field}_ratio']:.2f} ({low:.2f}-{high:.2f})"
