@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "smol_search.json")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    bench = Bench(Loaded(args.model), args.data, args.work).first(args.scenes)
+    bench = Bench(Loaded(args.model), args.data, args.work, 8 * args.scenes).first(args.scenes)
     rows = json.loads(args.out.read_text()) if args.out.exists() else {}
     full = bench.forced()
     for file in args.plans:
