@@ -110,10 +110,17 @@ def rest_of(layer, x_SD):
     return x_SD + scale(layer.mlp((getattr(layer, "layer_norm2", None) or layer.norm2)(x_SD)))
 
 
-def loop(tower, base, x_SD, k, proportional=True, as_released=False):
+def loop(tower, base, x_SD, k, proportional=True, as_released=False, depth=None, seen=None):
     """Tokens behind the feature layer, and the patches in each, that in whose place it is first"""
     layers, cls = parts(tower, base)
+    layers = list(base.vision_tower.encoder.layers)[:depth] if depth else layers
     members = [[i] for i in range(len(x_SD))]
+
+    def patches():
+        return x_SD[cls:], [[i - cls for i in m] for m in members[cls:]]
+
+    if seen is not None:
+        seen.append(patches())
     for number, layer in enumerate(layers):
         x_SD, keys = attended(layer, x_SD, members, proportional)
         after = len(layers) - number - 1
@@ -138,7 +145,9 @@ def loop(tower, base, x_SD, k, proportional=True, as_released=False):
             stay = [*(sorted(evens) if cls else evens), *odd]
         members = [groups[i] for i in stay]
         x_SD = rest_of(layer, torch.stack([rows[i] / len(groups[i]) for i in stay]))
-    return x_SD[cls:], [[i - cls for i in m] for m in members[cls:]]
+        if seen is not None:
+            seen.append(patches())
+    return patches()
 
 
 def first_states(model, x):
@@ -176,6 +185,29 @@ def test_it_is_the_papers_loop(tower, keep, options):
         assert_close(features[image.kept], projected(tower, model, rows)[order], rtol=1e-4, atol=1e-4)
         others = features.clone().index_fill_(0, image.kept, 0)
         assert not others.any()
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [[0, 2, 3], [4, 1], [-2, 2]])
+def test_joined_layers_are_means_over_the_groups_at_the_deepest(layers):
+    """An earlier layer's state of a merged token: the mean of its members' by their sizes there."""
+    model, x, k = model_of.__wrapped__("clip", vision_feature_layer=layers), pixels(), 11
+    deepest = max(i % 5 for i in layers)
+    found, images = encoded(model, inside(k), x)
+    for image, states, features in zip(images, first_states(model, x), found, strict=True):
+        seen = []
+        rows, groups = loop("clip", model.model, states, k, depth=deepest, seen=seen)
+        order = sorted(range(k), key=lambda i: groups[i][0])
+        assert image.kept.tolist() == [groups[i][0] for i in order]
+        parts = []
+        for index in (i % 5 for i in layers):
+            earlier, members = seen[index]
+            of = [[j for j, m in enumerate(members) if set(m) <= set(groups[i])] for i in order]
+            sizes = torch.tensor([float(len(m)) for m in members])
+            parts.append(torch.stack([(sizes[g, None] * earlier[g]).sum(0) / sizes[g].sum() for g in of]))
+        assert_close(parts[[i % 5 for i in layers].index(deepest)], rows[order], rtol=1e-4, atol=1e-4)
+        want = model.model.multi_modal_projector(torch.cat(parts, -1))
+        assert_close(features[image.kept], want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("tower", TOWERS)
@@ -404,9 +436,6 @@ def test_plans_that_cannot_be_are_refused(plan, error, message):
 
 
 def test_models_that_cannot_are_refused():
-    joined = model_of.__wrapped__("clip", vision_feature_layer=[1, -2])
-    with pytest.raises(PlanError, match="joined token by token"):
-        attach(joined, inside(0.5))
     model, given = model_of("clip"), prompts()
     before = model.config.vision_config._attn_implementation
     model.config.vision_config._attn_implementation = "flash_attention_2"
@@ -427,8 +456,6 @@ def test_models_that_cannot_are_refused():
             wrap(inside(12))
     with pytest.raises(PlanError, match="called, wrapped or served nowhere else"):
         MergedInside()(TokenView(keys_BNC=torch.ones(1, 9, 3)), 4)
-    with attach(model, inside(12)), pytest.raises(ModelError, match="joined token by token"):
-        model.model.get_image_features(given["pixel_values"], vision_feature_layer=[1, 2])
 
 
 def test_a_server_and_a_text_file():

@@ -4,7 +4,8 @@ A layer adds an attention to its states x, and then mlp(norm(x)). Tokens merge i
 Nothing of the layer is replaced: its norm is given the merged tokens, what its MLP answers is handed to every member of
 each group, and the layer's output, which is x plus that, is merged. A mean of x plus the same is the merged x plus it.
 So MLPs work on merged tokens, and all that comes later does. The projector gets what is left, and its answers are put
-at the places that the merged tokens have in their images, zeros elsewhere, as behind any cut at the encoder.
+at the places that the merged tokens have in their images, zeros elsewhere, as behind any cut at the encoder. Where
+states of several layers are joined for it, those of earlier ones are merged into the groups that came of them.
 """
 
 import threading
@@ -40,6 +41,7 @@ class Merging:
         left: how many patches each of them leaves.
         patches: of an image.
         cls: whether [CLS] stands before them.
+        joined: the tower, where states of several layers are joined.
         watched: what choosing on a device goes on under.
     """
 
@@ -50,10 +52,13 @@ class Merging:
         left: Sequence[int],
         patches: int,
         cls: bool,
+        joined: nn.Module | None,
         watched: Callable[[torch.device], AbstractContextManager[Any]],
     ) -> None:
         self.between, self.layers, self.apart = between, layers, int(cls)
-        self.left, self.patches, self.watched = left, patches, watched
+        self.left, self.patches, self.joined, self.watched = left, patches, joined, watched
+        self.rounds: list[tuple[Tensor, Tensor, Tensor]] = []
+        """Of each layer that merged: slots, sizes before, sizes after."""
         self.thread = threading.get_ident()
         self.size_BS: Tensor | None = None
         """How many patches each token stands for."""
@@ -79,6 +84,8 @@ class Merging:
                 # First of all, so that whoever records states records merged ones.
                 out.append(layer.register_forward_hook(self._merge_after, prepend=True))
             before = after
+        if self.joined is not None:
+            out.append(self.joined.register_forward_hook(self._even))
         return out
 
     @property
@@ -115,14 +122,8 @@ class Merging:
             self.total_BM = self.size_BS.new_zeros(b, s - r).scatter_add_(1, self.slot_BS, self.size_BS)
             self.place_BS = self.place_BS.gather(1, order_BM)
             self.home_BP = self.slot_BS.gather(1, self.home_BP)
-        return (self._merged(x_BSD), *args[1:])
-
-    def _merged(self, x_BSD: Tensor) -> Tensor:
-        assert self.slot_BS is not None and self.size_BS is not None
-        weighed_BSD = x_BSD.to(torch.promote_types(x_BSD.dtype, torch.float32)) * self.size_BS[:, :, None]
-        slot_BSD = self.slot_BS[:, :, None].expand_as(weighed_BSD)
-        sum_BMD = weighed_BSD.new_zeros(*self.total_BM.shape, x_BSD.shape[2]).scatter_add(1, slot_BSD, weighed_BSD)
-        return (sum_BMD / self.total_BM[:, :, None]).to(x_BSD.dtype)
+            self.rounds.append((self.slot_BS, self.size_BS, self.total_BM))
+        return (_merged(x_BSD, *self.rounds[-1]), *args[1:])
 
     def _spread(self, _mlp: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
         if not self.mine or self.slot_BS is None:
@@ -132,9 +133,31 @@ class Merging:
     def _merge_after(self, _layer: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
         if not self.mine or self.slot_BS is None:
             return None
-        out_BMD = self._merged(output)
+        out_BMD = _merged(output, *self.rounds[-1])
         self.size_BS, self.slot_BS = self.total_BM, None
         return out_BMD
+
+    def _even(self, _tower: nn.Module, _args: Any, output: Any) -> Any:
+        """States of earlier layers, as of the groups that their tokens went into."""
+        if not self.mine or not self.rounds:
+            return None
+
+        def even(x_BSD: Tensor | None) -> Tensor | None:
+            for slot_BS, *sizes in self.rounds:
+                if x_BSD is not None and x_BSD.shape[1] == slot_BS.shape[1]:
+                    x_BSD = _merged(x_BSD, slot_BS, *sizes)
+            return x_BSD
+
+        output["hidden_states"] = tuple(even(x) for x in output["hidden_states"])
+        return output
+
+
+def _merged(x_BSD: Tensor, slot_BS: Tensor, size_BS: Tensor, total_BM: Tensor) -> Tensor:
+    """Means of the tokens that go into each of M slots, weighted by size."""
+    weighed_BSD = x_BSD.to(torch.promote_types(x_BSD.dtype, torch.float32)) * size_BS[:, :, None]
+    slot_BSD = slot_BS[:, :, None].expand_as(weighed_BSD)
+    sum_BMD = weighed_BSD.new_zeros(*total_BM.shape, x_BSD.shape[2]).scatter_add(1, slot_BSD, weighed_BSD)
+    return (sum_BMD / total_BM[:, :, None]).to(x_BSD.dtype)
 
 
 class BetweenCut(EncoderCut):
@@ -153,7 +176,8 @@ class BetweenCut(EncoderCut):
                     "call gradient_checkpointing_disable() on the tower, or merge behind it"
                 )
             left = cut.between.left(n, k, len(layers))
-            self.merging = Merging(cut.between, layers, left, n, self.family.has_cls(base), self._watched)
+            cls, joined = self.family.has_cls(base), self.family.joined(base, call)
+            self.merging = Merging(cut.between, layers, left, n, cls, joined, self._watched)
 
     def _watched(self, device: torch.device) -> ExitStack:
         """What choosing goes on under."""

@@ -128,8 +128,6 @@ def _check_between(plan: Plan, cut: Cut, family: Family, base: Any) -> None:
         raise SignalError(
             f"{who}, and so nobody can read {', '.join(sorted(seen))} of the tokens that it had; leave one of both out"
         )
-    if isinstance(layers := getattr(base.config, "vision_feature_layer", -1), list | tuple):
-        raise _by("between", PlanError(f"{who}, but features of layers {[*layers]} are joined token by token"))
     kernel = getattr(base.config.vision_config, "_attn_implementation", None) or KERNELS[0]
     if cut.between is not None and cut.between.proportional and kernel not in KERNELS:
         raise PlanError(

@@ -79,6 +79,10 @@ class Family(Geometry):
         """The tower's layers up to the one whose output is projected, where tokens can be merged between them."""
         raise NotImplementedError
 
+    def joined(self, base: Any, call: Call) -> nn.Module | None:
+        """The module whose output's `hidden_states` are joined token by token, where more than one of them is read."""
+        return None
+
     def check_tower(self, base: Any) -> None:
         """Refuse towers whose rows this family cannot place.
 

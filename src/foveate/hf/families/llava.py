@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
+
 from foveate.errors import ModelError
 from foveate.geometry.base import Call
 from foveate.geometry.llava import LlavaGeometry
@@ -55,13 +57,13 @@ class Llava(LlavaGeometry, Family):
     def inner(self, base: Any, call: Call) -> Sequence[Inner]:
         """The tower's layers up to the feature layer."""
         layers, asked = tower_layers(base), asked_layer(base, call)
-        if not isinstance(asked, int):
-            raise ModelError(
-                f"the features of the tower's layers {list(asked)} are joined token by token, so tokens cannot be "
-                "merged between them; merge behind the tower"
-            )
-        last = feature_layer(asked, len(layers))
-        return [inner(layer, _attention(layer)) for layer in layers[: last + 1]]
+        states = [asked] if isinstance(asked, int) else asked
+        deepest = max(i if i >= 0 else len(layers) + 1 + i for i in states)
+        return [inner(layer, _attention(layer)) for layer in layers[:deepest]]
+
+    def joined(self, base: Any, call: Call) -> nn.Module | None:
+        """The tower, where features of several of its layers are joined."""
+        return None if isinstance(asked_layer(base, call), int) else base.vision_tower
 
 
 def _attention(layer: Any) -> Any:
