@@ -1,6 +1,6 @@
 """ToMe between the layers of a pretrained tower, DINOv2 ViT-S, and behind it, on the instrument of pretrained parts.
 
-    python benchmarks/smol_tower.py --model OUT --data TEST --work WORK [--questions 504]
+    python benchmarks/smol_tower.py --model OUT --data TEST --work WORK [--questions 1011]
 
 OUT and TEST as in `smol_methods.py`. Held-out questions, paired; a picture is encoded once a way, and its questions
 share it. Shares right, with differences to merging behind the tower, go to --out.
@@ -24,7 +24,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--model", required=True)
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--work", type=Path, required=True)
-parser.add_argument("--questions", type=int, default=504)
+parser.add_argument("--questions", type=int, default=1011)
 parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "smol_tower.json")
 SHARES = {"22.2%": 2 / 9, "11.1%": 1 / 9}
 BEHIND = "tome, behind the tower"
