@@ -36,7 +36,7 @@ def test_a_method_by_name():
     ("name", "options", "message"),
     [
         ("divprun", {"keep": 0.5}, "did you mean 'divprune'"),
-        ("divprune", {"keep": 0.5, "seed": 1}, "no option of divprune 'seed'; known: keep"),
+        ("divprune", {"keep": 0.5, "seed": 1}, "no option of divprune 'seed'; known: distance, keep"),
         ("fastv", {"keep": 0.5, "layers": 1}, "did you mean 'layer'"),
         ("fastv", {}, "needs keep"),
         ("fastv", {"keep": 0.5, "layer": 0}, "layer is 0"),
