@@ -27,9 +27,14 @@ with (`--text`, `--config`, `--covering`), and `--undialled` asks at fixed count
         divprune "farthest, distance threshold", and the same with --pair many
     test coverage --name seed1 --lead 1 --dial 120 --scenes 400
     train published --text 2 --name long --steps 1600 --training 800 --config group=4 --recipe rate=5e-4 warmup=30
-        # with --finish 400, 800, 1200 before, and each state copied to out/sts/long-1 to -4
-    test published --text 1 --name long --config group=4 --scenes 200 --undialled --budgets 056 111 [--astray]
-    rounds published --text 1 --name long --config group=4
+        # with --finish 400, 800, 1200 before, each state copied to out/sts/long-1 to -4
+    train published --text 2 --name mild --begin out/sts/long-1 --steps 450 --training 800 --config group=4 --recipe
+        rate=3e-4 warmup=20 hottest=0.82 opening=0.0 'spread=[0.02,0.4]'          # --finish 225: out/sts/mild-225
+        # slow: --steps 600, rate=1.5e-4, no spread
+    look published --text 2 --name mild-225 --config group=4 --undialled --counts 32 64
+    rounds published --text 2 --name mild-225 --config group=4
+    test published --text 2 --name mild-225 --config group=4 --scenes 200 --dial 60 --budgets 056 111 --fixed
+        # and --undialled --astray
 """
 
 from __future__ import annotations

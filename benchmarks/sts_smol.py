@@ -1,10 +1,10 @@
 """Selectors of many budgets on the instrument of pretrained parts, ours and the published one, beside what needs none.
 
     python -m instruments.smol.features train 600             # the tower's features of the training scenes
-    python benchmarks/sts_smol.py train coverage --model OUT  # out/sts-smol; goes on where it stopped
+    python benchmarks/sts_smol.py train coverage --finish 60 --model OUT   # out/sts-smol; goes on where it stopped
     python benchmarks/sts_smol.py look coverage --model OUT --data VALIDATION         # fixed counts, for each lead
-    python benchmarks/sts_smol.py test coverage --model OUT --val VALIDATION --data TEST --lead 4   # once
-    python benchmarks/sts_smol.py train published ...; look published ...; test published ...
+    python benchmarks/sts_smol.py test coverage --lead 1 --questions 504 --model OUT --val VALIDATION --data TEST
+    python benchmarks/sts_smol.py train published --text 0 --steps 80 --finish 60 --model OUT; then look, test
 
 OUT, VALIDATION, TEST: as for `smol_methods.py`, whose questions these are and with whose answers (smol.json) ours are
 paired. Recipe and seeds are those of the second instrument (`sts_second.py`), which has 144 tokens too. The dial is
@@ -39,7 +39,7 @@ from instruments.smol.train import logits
 from smol import Bench, Loaded, Outcome, Scene
 from smol_methods import SHARES
 from sts_figures import against
-from sts_many import COVERAGE, PUBLISHED, ROOM, learned
+from sts_many import COVERAGE, PUBLISHED, ROOM, learned, pairs
 from sts_ways import Spread, first, spread
 from sts_world import World, items
 
@@ -76,9 +76,11 @@ def made(args: argparse.Namespace, lead: int = TOKENS) -> tuple[Any, Recipe]:
     budget = COUNTS["11.1%"] / TOKENS
     if args.which == "coverage":
         config = PointerConfig(576, budget, group=2, lead=lead / TOKENS)
-        return PointerSelector(config), replace(COVERAGE, steps=args.steps or 80, seed=args.seed)
+        return PointerSelector(config), replace(COVERAGE, steps=args.steps or 80, seed=args.seed, **pairs(args.recipe))
     joint = StepwiseConfig(1152, 576 if args.text else 0, budget, width=192, group=2)
-    return StepwiseSelector(joint), replace(PUBLISHED, steps=args.steps or 200, seed=args.seed, most=0.35)
+    return StepwiseSelector(joint), replace(
+        PUBLISHED, steps=args.steps or 200, seed=args.seed, most=0.35, **pairs(args.recipe)
+    )
 
 
 def trained(args: argparse.Namespace, lead: int) -> Any:
@@ -217,7 +219,7 @@ def pair(known: dict[str, Any], sizes: list[int], share: str) -> None:
     others |= {n: w for n, w in known["ways"].items() if n.endswith(f" {share}")}
     right = {n: torch.tensor([c == "1" for c in w["hits"]]) for n, w in others.items()}
     for mine in (f"sts {share}", f"sts, published, fixed count {share}"):
-        for name in right if mine in right else ():
+        for name in [n for n in right if mine in right and n != mine]:
             n = min(len(right[mine]), len(right[name]))
             scenes = [min(s, n - sum(sizes[:i])) for i, s in enumerate(sizes) if sum(sizes[:i]) < n]
             found = against(*(x[:n].split(scenes) for x in (right[mine], right[name])))
@@ -238,6 +240,7 @@ def main() -> None:
     parser.add_argument("--astray", action="store_true", help="let the selector read another scene's question")
     parser.add_argument("--steps", type=int, help="updates that the schedule is made for: 80, published 200")
     parser.add_argument("--finish", type=int, help="end training after so many of them")
+    parser.add_argument("--recipe", nargs="+", default=[], metavar="NAME=JSON", help="recipe fields")
     parser.add_argument("--lead", type=int, default=TOKENS, help="tokens picked by worth")
     parser.add_argument("--leads", type=int, nargs="+", default=[1, 4, TOKENS])
     parser.add_argument("--scale", type=float, default=4.0, help="stop_scale in use: larger, counts differ less")
