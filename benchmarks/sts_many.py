@@ -25,7 +25,7 @@ with (`--text`, `--config`, `--covering`), and `--undialled` asks at fixed count
         --weight 25 --config lead=0.001736111 --name used                          # trained as it is used
     test coverage --lead 1 --dial 120 --scenes 1000       # then sts_rivals.py --scenes 1000 --ways full "tops, stage I"
         divprune "farthest, distance threshold", and the same with --pair many
-    test coverage --name seed1 --lead 1 --dial 120 --scenes 400
+    test coverage --name seed1 --lead 1 --dial 120 --scenes 1000
     train published --text 2 --name long --steps 1600 --training 800 --config group=4 --recipe rate=5e-4 warmup=30
         # with --finish 400, 800, 1200 before, each state copied to out/sts/long-1 to -4
     train published --text 2 --name mild --begin out/sts/long-1 --steps 450 --training 800 --config group=4 --recipe
@@ -34,7 +34,7 @@ with (`--text`, `--config`, `--covering`), and `--undialled` asks at fixed count
     look published --text 2 --name mild-225 --config group=4 --undialled --counts 32 64
     rounds published --text 2 --name mild-225 --config group=4
     test published --text 2 --name mild-225 --config group=4 --scenes 200 --dial 60 --budgets 056 111 --fixed
-        # and --undialled --astray
+        # and --undialled --astray, kept as mild-225-astray
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
     python benchmarks/sts_smol.py train coverage --finish 60 --model OUT   # out/sts-smol; goes on where it stopped
     python benchmarks/sts_smol.py look coverage --model OUT --data VALIDATION         # fixed counts, for each lead
     python benchmarks/sts_smol.py test coverage --lead 1 --questions 504 --model OUT --val VALIDATION --data TEST
-    python benchmarks/sts_smol.py train published --text 0 --steps 80 --finish 60 --model OUT; then look, test
+    python benchmarks/sts_smol.py train published --text 0 --name mild --steps 60 --finish 40 --model OUT
+        --recipe 'spread=[0.02,0.4]' rate=3e-4      # then test published, with the same --text and --name
 
 OUT, VALIDATION, TEST: as for `smol_methods.py`, whose questions these are and with whose answers (smol.json) ours are
 paired. Recipe and seeds are those of the second instrument (`sts_second.py`), which has 144 tokens too. The dial is
