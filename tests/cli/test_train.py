@@ -13,7 +13,7 @@ from foveate.cli import app
 from foveate.data import Example
 from foveate.engines import hf
 from foveate.pointer.loading import load
-from foveate.pointer.train import calibrate, state
+from foveate.pointer.train import Recipe, calibrate, state
 from foveate.pointer.train.fit import split
 from foveate.tiny import examples as world
 
@@ -42,6 +42,8 @@ def test_a_selector_comes_out(kind: str, data: Path, tmp_path: Path, monkeypatch
     assert json.loads((tmp_path / "run" / "results.json").read_text()) == {
         k: v for k, v in figures.items() if k != "out"
     }
+    trained = state.read(tmp_path / "run" / "state.safetensors")[1]["run"]["recipe"]
+    assert trained["rate"] == (Recipe.published() if kind == "published" else Recipe()).rate
     if kind == "oneshot":
         assert figures["kept_count"] == {"mean": 29, "deviation": 0, "of": 576}
         return

@@ -61,7 +61,7 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 300,
     batch: Annotated[int, typer.Option(min=1, help="Examples a micro-batch, on each process.")] = 8,
     accumulate: Annotated[int, typer.Option(min=1, help="Micro-batches an update.")] = 1,
-    rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    rate: Annotated[float | None, typer.Option(help="Learning rate; by default the recipe's own.")] = None,
     group: Annotated[int, typer.Option(min=1, help="Tokens a step (sts).")] = 1,
     recipe: Annotated[
         Recipes,
@@ -93,8 +93,10 @@ def train(
     published = recipe is Recipes.published
     if selector is Kind.oneshot and (published or spread):
         raise FoveateError("--recipe published and --spread are of sts; a one-shot scorer keeps what it is asked")
-    more: dict[str, Any] = {"steps": steps, "batch": batch, "accumulate": accumulate, "rate": rate, "seed": seed}
+    more: dict[str, Any] = {"steps": steps, "batch": batch, "accumulate": accumulate, "seed": seed}
     more["save_every"] = save_every
+    if rate is not None:
+        more["rate"] = rate
     if spread:
         more["spread"] = spread
     how = Recipe.published(**more) if published else Recipe(**more)
