@@ -14,10 +14,9 @@ from torch import Tensor
 
 from foveate.choice_checks import check, check_finite, check_kept
 from foveate.cut import Cut
-from foveate.fields import OF_TEXT
 from foveate.ops.host import read
 from foveate.ops.precise import precise
-from foveate.selection import Block, Grid, Selection, TokenView
+from foveate.selection import OF_TEXT, Block, Grid, Selection, TokenView
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from foveate.cut import Cut
 from foveate.errors import SignalError
+from foveate.selection import OF_TEXT
 
 TOWER = {
     "cls_attn_BN": "cls_attn",
@@ -20,8 +21,6 @@ LAYER_FIELDS = frozenset(
 )
 """What exists inside the LLM only, beside `text_attn_BN`."""
 FIELDS = ENCODER_FIELDS | ROW_FIELDS | LAYER_FIELDS | {"relevance_BN"}
-OF_TEXT = frozenset({"text_BTD", "text_hidden_BTD", "text_norm_BT", "text_rows_BRN"})
-"""Of T text tokens (or R raters), not of N candidates."""
 ASKED = OF_TEXT | {"text_attn_BN", "text_BN", "relevance_BN"}
 """What depends on the question: a selector that reads none of it keeps the same of an image, whatever is asked."""
 

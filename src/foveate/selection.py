@@ -39,7 +39,8 @@ class Block:
 
 Grid = tuple[Block, ...]
 
-_OF_TEXT = frozenset({"text_BTD", "text_hidden_BTD", "text_norm_BT", "text_rows_BRN"})
+OF_TEXT = frozenset({"text_BTD", "text_hidden_BTD", "text_norm_BT", "text_rows_BRN"})
+"""Fields of T text tokens (or R raters), not of N candidates."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ class TokenView:
         """(B, N), read off the first tensor there is."""
         for f in fields(self):
             # The question's tokens alone have another length.
-            if f.name not in _OF_TEXT and isinstance(tensor := getattr(self, f.name), Tensor):
+            if f.name not in OF_TEXT and isinstance(tensor := getattr(self, f.name), Tensor):
                 return tensor.shape[0], tensor.shape[1]
         raise SignalError("this view holds no tensor; fill the fields that the selector reads")
 

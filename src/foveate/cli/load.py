@@ -92,7 +92,7 @@ def load(
 
 
 def shared(options: Sequence[str]) -> list[str]:
-    """vLLM's options with half of the memory for each of the two servers, unless they say what it gets."""
+    """vLLM's options with `SHARE` of the memory for each of the two servers, unless they say what it gets."""
     said = any(word.partition("=")[0].replace("_", "-") in MEMORY for word in options)
     return [*options, *([] if said else [f"{MEMORY[0]}={SHARE}"])]
 

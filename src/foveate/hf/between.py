@@ -119,10 +119,10 @@ class Merging:
             slot_BS = torch.zeros(b, s, dtype=torch.long, device=x_BSD.device)
             slot_BS = slot_BS.scatter_(1, order_BM, torch.arange(s - r, device=x_BSD.device).expand(b, -1))
             self.slot_BS = slot_BS.scatter_(1, from_BR, slot_BS.gather(1, to_BR))
-            self.total_BM = self.size_BS.new_zeros(b, s - r).scatter_add_(1, self.slot_BS, self.size_BS)
+            total_BM = self.size_BS.new_zeros(b, s - r).scatter_add_(1, self.slot_BS, self.size_BS)
             self.place_BS = self.place_BS.gather(1, order_BM)
             self.home_BP = self.slot_BS.gather(1, self.home_BP)
-            self.rounds.append((self.slot_BS, self.size_BS, self.total_BM))
+            self.rounds.append((self.slot_BS, self.size_BS, total_BM))
         return (_merged(x_BSD, *self.rounds[-1]), *args[1:])
 
     def _spread(self, _mlp: nn.Module, _args: Any, output: Tensor) -> Tensor | None:
@@ -134,7 +134,7 @@ class Merging:
         if not self.mine or self.slot_BS is None:
             return None
         out_BMD = _merged(output, *self.rounds[-1])
-        self.size_BS, self.slot_BS = self.total_BM, None
+        self.size_BS, self.slot_BS = self.rounds[-1][2], None
         return out_BMD
 
     def _even(self, _tower: nn.Module, _args: Any, output: Any) -> Any:
