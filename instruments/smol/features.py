@@ -24,10 +24,10 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CHUNK = 100
 
 
-def folder(image_size: int) -> Path:
-    """Where the features of scenes of `image_size` pixels lie, apart for each table of pictures."""
+def folder(image_size: int, what: str = "features") -> Path:
+    """Where what the tower says of scenes of `image_size` pixels lies, apart for each table of pictures."""
     table = hashlib.sha256((Path(__file__).parent / "things.json").read_bytes()).hexdigest()
-    return cache() / f"features-{image_size}-{table[:8]}"
+    return cache() / f"{what}-{image_size}-{table[:8]}"
 
 
 def pixels(images: list) -> Tensor:

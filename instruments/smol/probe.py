@@ -8,7 +8,6 @@ what is missed here, no projector and no LLM can say. Judged on things in the pi
 """
 
 import argparse
-import hashlib
 import json
 from pathlib import Path
 
@@ -18,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from instruments.smol import features, world
-from instruments.smol.parts import PATCH, cache, tower
+from instruments.smol.parts import PATCH, tower
 from instruments.smol.pictures import things
 
 TOGETHER, STEPS, RATE, BATCH, DECAY = 10, 600, 3e-3, 512, 0.1
@@ -27,8 +26,7 @@ TOGETHER, STEPS, RATE, BATCH, DECAY = 10, 600, 3e-3, 512, 0.1
 @torch.no_grad()
 def pooled(split: str, first: int, count: int, size: int) -> tuple[Tensor, Tensor]:
     """Pooled features of every thing in scenes first, first + 1, ... and its name's number; kept on disk."""
-    table = hashlib.sha256((Path(__file__).parent / "things.json").read_bytes()).hexdigest()[:8]
-    file = cache() / f"pooled-{size}-{table}" / f"{split}-{first}-{count}.safetensors"
+    file = features.folder(size, "pooled") / f"{split}-{first}-{count}.safetensors"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         row, model = {t.name: i for i, t in enumerate(things())}, tower(size).to(torch.bfloat16)
