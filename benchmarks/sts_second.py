@@ -1,13 +1,15 @@
-"""The second instrument, a Qwen2.5-VL in miniature: our selector of many budgets beside ways that need no training.
+"""The second instrument, a Qwen2.5-VL in miniature: our selector of many budgets and the published one beside others.
 
     python benchmarks/sts_second.py train             # out/sts-second; goes on where it stopped
     python benchmarks/sts_second.py train --oneshot 111 --steps 60
     python benchmarks/sts_second.py look              # validation scenes, for each lead
+    python benchmarks/sts_second.py train --published --steps 600 --finish 600       # then look --published
     python benchmarks/sts_second.py test --lead 4 --scenes 1000   # dial on validation scenes, test scenes once
 
 It has 144 visual tokens and no [CLS]: TOPS's relevance is the attention that a token receives in the tower's last
 block. Recipe, seeds and ways of asking are those of the first instrument (`sts_many.py`), the stop aside, which is
-asked every two picks. Figures go to `second/BUDGET` in benchmarks/results/sts.json.
+asked every two picks. The published selector reads a token as the four patches that the merger makes one of, side by
+side, and is asked at fixed counts. Figures go to `second/BUDGET` in benchmarks/results/sts.json.
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ from torch import Tensor
 from foveate import files
 from foveate.methods import METHODS
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector
+from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
 from foveate.pointer.train import Recipe, make_accelerator, train
 from foveate.pointer.train.calibrate import calibrated, dialled
 from foveate.pointer.train.fit import SHARES
@@ -41,7 +44,7 @@ from instruments.qwen.checkpoint import load
 from instruments.qwen.evaluate import FOLDER
 from instruments.qwen.tower import merged, received, tower_states
 from sts_figures import against, figures
-from sts_many import COVERAGE, ROOM, learned, short
+from sts_many import COVERAGE, PUBLISHED, ROOM, learned, short
 from sts_ways import by_selector, first, spread, walked
 from sts_world import World
 
@@ -57,14 +60,24 @@ class Second(World):
 
     def tokens(self, scenes: Any) -> Tensor:
         """Visual tokens of these scenes, bfloat16."""
-        return self.features[torch.tensor(scenes)]
+        seen = self.features[torch.tensor(scenes)]
+        return self.projected(seen) if self.place == "encoder" else seen
+
+    def projected(self, image_BnC: Tensor) -> Tensor:
+        """Four patches side by side as the one token that the merger makes of them."""
+        merger = self.model.model.visual.merger
+        out: Tensor = merger(image_BnC.reshape(-1, image_BnC.shape[-1] // MERGE**2))
+        return out.unflatten(0, image_BnC.shape[:2])
 
     def _seen(self, pixels_BCHW: Tensor) -> Tensor:
         visual = self.model.model.visual
-        return merged(visual, tower_states(visual, pixels_BCHW)[-1], GRID)
+        last_BNC = tower_states(visual, pixels_BCHW)[-1]
+        if self.place == "input":
+            return merged(visual, last_BNC, GRID)
+        return last_BNC.unflatten(1, (SIDE, MERGE, SIDE, MERGE)).transpose(2, 3).flatten(1, 2).flatten(2)
 
     def _identity(self) -> str:
-        return f"qwen-{file_sum(FOLDER / SUMS)[:8]}"
+        return f"qwen-{file_sum(FOLDER / SUMS)[:8]}{'-encoder' * (self.place == 'encoder')}"
 
     @torch.no_grad()
     def attended(self) -> list[TokenView]:
@@ -77,6 +90,14 @@ class Second(World):
             tokens_BND = self.tokens(list(range(start, start + len(part))))
             found.append(TokenView(hidden_BND=tokens_BND, cls_attn_BN=cls_BN.float()))
         return found
+
+
+def published(args: argparse.Namespace) -> tuple[Any, Recipe, Path]:
+    """The untrained published selector, how it is trained, and where."""
+    torch.manual_seed(args.seed)
+    joint = StepwiseConfig(192 * MERGE**2, 256, BUDGETS["111"] / TOKENS, width=192, group=2)
+    recipe = replace(PUBLISHED, steps=args.steps, most=0.35, rate=5e-4, warmup=30, spread=(0.02, 0.4), seed=args.seed)
+    return StepwiseSelector(joint), recipe, args.out / (args.name or "published")
 
 
 def made(args: argparse.Namespace, budget: str | None, lead: int = TOKENS) -> tuple[Any, Recipe, Path]:
@@ -98,9 +119,10 @@ def trained(args: argparse.Namespace, budget: str | None, lead: int = TOKENS) ->
 
 def learn(args: argparse.Namespace, model: Any) -> None:
     """Train, or go on."""
-    selector, recipe, folder = made(args, args.oneshot)
+    selector, recipe, folder = published(args) if args.published else made(args, args.oneshot)
     folder.mkdir(parents=True, exist_ok=True)
-    scenes = Second(model, "train", args.training, 14, args.out / "features")
+    asked = (2, "encoder") if args.published else (0, "input")
+    scenes = Second(model, "train", args.training, 14, args.out / "features", *asked)
     selector.fit(*scenes.statistics())
     tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
     finish = None if args.oneshot else args.finish
@@ -109,6 +131,10 @@ def learn(args: argparse.Namespace, model: Any) -> None:
 
 def look(args: argparse.Namespace, model: Any) -> None:
     """Validation scenes at fixed counts for each lead, and of the stop's choosing for each sharpness."""
+    if args.published:
+        for b, (asked, kept) in pointed(args, model, "val", args.validation).items():
+            print(f"{BUDGETS[b]} tokens: {short(asked.answers(kept), asked)}", flush=True)
+        return
     val = Second(model, "val", args.validation, 8, args.out / "features")
     for lead in (1, 4, TOKENS) if args.scale is None else (args.lead,):
         selector = trained(args, None, lead)
@@ -124,6 +150,18 @@ def look(args: argparse.Namespace, model: Any) -> None:
             print(f"lead {lead}, {sum(counts) / val.size:.1f} tokens: {right}", flush=True)
 
 
+def pointed(args: argparse.Namespace, model: Any, split: str, scenes: int) -> dict[str, tuple[Second, list[Tensor]]]:
+    """What the published selector keeps for each question, at fixed counts, by budget; none where it is not trained."""
+    selector, _, folder = published(args)
+    if not (folder / "state.safetensors").is_file():
+        return {}
+    selector.load_state_dict(learned(folder))
+    asked = Second(model, split, scenes, 8, args.out / "features", 1, "encoder")
+    asked.astray = args.astray
+    path = walked(selector.eval(), asked, max(BUDGETS.values()))
+    return {b: (asked, first(path.order_BT, [k] * asked.size)) for b, k in BUDGETS.items()}
+
+
 def test(args: argparse.Namespace, model: Any) -> None:
     """Every way on the same test scenes, at every budget; answers that are stored stay."""
     val = Second(model, "val", args.validation, 8, args.out / "features")
@@ -136,6 +174,7 @@ def test(args: argparse.Namespace, model: Any) -> None:
     attended = cache(scenes.attended)
     tops = partial(METHODS["tops"], depth=10, stages=1)
     sizes = [len(asked) for _, asked in scenes.items]
+    theirs = cache(partial(pointed, args, model, "test", args.scenes))
     for budget, k in BUDGETS.items():
         bias, room = selector.at(k / TOKENS).config.stop_bias, int(2.5 * k)
         counts = path.standing(selector.config, bias)[:, :room].sum(1).tolist()
@@ -158,8 +197,14 @@ def test(args: argparse.Namespace, model: Any) -> None:
         for name in kept.keys() - ways.keys():
             places = kept[name]()
             ways[name] = figures(scenes.answers(places), [len(x) for x in places], scenes)
+        name = "published, fixed count" + ", astray" * args.astray
+        if name not in ways and (found := theirs().get(budget)):
+            asked, places = found
+            ways[name] = figures(asked.answers(places), [len(x) for x in places], asked)
         right = {w: torch.tensor([c == "1" for c in f["right"]]).split(sizes) for w, f in ways.items()}
         for name, facts in ways.items():
+            if name != "ours" and "published, fixed count" in right:
+                facts["published_minus_it"] = against(right["published, fixed count"], right[name])
             pair = facts["ours_minus_it"] = against(right["ours"], right[name])
             gap = "{:+.2f} ({:+.2f} to {:+.2f}), p {:.2g}".format(pair["difference"], *pair["interval"], pair["p"])
             print(f"{budget} {name}: {short(right[name], scenes)}, {facts['kept']:.1f} tokens; {gap}", flush=True)
@@ -172,8 +217,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", choices=["train", "look", "test"])
     parser.add_argument("--oneshot", choices=BUDGETS, help="train a one-shot scorer for this budget instead")
-    parser.add_argument("--steps", type=int, default=100, help="updates of a one-shot scorer")
-    parser.add_argument("--finish", type=int, default=60, help="end training after so many of 80 updates")
+    parser.add_argument("--published", action="store_true", help="train, or look at, the published selector instead")
+    parser.add_argument("--astray", action="store_true", help="let it read another scene's question")
+    parser.add_argument("--name", help="its folder")
+    parser.add_argument("--steps", type=int, default=100, help="updates of a one-shot scorer, or the published one")
+    parser.add_argument("--finish", type=int, default=60, help="end training after so many updates (ours: of 80)")
     parser.add_argument("--lead", type=int, default=1, help="tokens picked by worth")
     parser.add_argument(
         "--scale", type=float, help="stop_scale in use, 4 by default; look: ask the stop for its counts"

@@ -6,6 +6,7 @@
     python benchmarks/sts_smol.py test coverage --lead 1 --questions 504 --model OUT --val VALIDATION --data TEST
     python benchmarks/sts_smol.py train published --text 0 --name mild --steps 60 --finish 40 --model OUT
         --recipe 'spread=[0.02,0.4]' rate=3e-4      # then test published, with the same --text and --name
+    python benchmarks/sts_smol.py pair coverage --data TEST      # stored answers once more with those of smol.json
 
 OUT, VALIDATION, TEST: as for `smol_methods.py`, whose questions these are and with whose answers (smol.json) ours are
 paired. Recipe and seeds are those of the second instrument (`sts_second.py`), which has 144 tokens too. The dial is
@@ -15,6 +16,7 @@ no answer is read for it. Figures go to benchmarks/results/sts_smol.json, in smo
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -209,13 +211,22 @@ def test(args: argparse.Namespace, loaded: Loaded) -> None:
         for name, make in ways.items():
             if known["ways"].get(f"{name} {share}", {}).get("questions") != sum(asked.sizes):
                 known["ways"][f"{name} {share}"] = asked.row(name, share, asked.outcome(f"{name} {share}", make()))
-        pair(known, asked.sizes, share)
+        pair(known, asked.sizes, share, args.rivals)
         files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
 
 
-def pair(known: dict[str, Any], sizes: list[int], share: str) -> None:
+def again(args: argparse.Namespace) -> None:
+    """Pair stored answers anew, with those that the rivals have by now."""
+    known = json.loads(args.results.read_text()) | {"pairs": {}}
+    pictures = [json.loads(line)["image"] for line in (args.data / "questions.jsonl").read_text().splitlines()]
+    for share in COUNTS:
+        pair(known, list(Counter(pictures).values()), share, args.rivals)
+    files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
+
+
+def pair(known: dict[str, Any], sizes: list[int], share: str, rivals: Path) -> None:
     """Ours minus every other way of this budget, over the questions that both were asked."""
-    ways = json.loads((RESULTS / "smol.json").read_text())["ways"]
+    ways = json.loads(rivals.read_text())["ways"]
     others = {f"{n} {share}": ways[f"{n} {share}"] for n in RIVALS} | {"full 100%": ways["full 100%"]}
     others |= {n: w for n, w in known["ways"].items() if n.endswith(f" {share}")}
     right = {n: torch.tensor([c == "1" for c in w["hits"]]) for n, w in others.items()}
@@ -232,9 +243,9 @@ def pair(known: dict[str, Any], sizes: list[int], share: str) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("act", choices=["train", "look", "test"])
+    parser.add_argument("act", choices=["train", "look", "test", "pair"])
     parser.add_argument("which", choices=["coverage", "published"])
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", help="not needed to pair")
     parser.add_argument("--data", type=Path, help="questions to answer")
     parser.add_argument("--val", type=Path, help="questions that set the dial")
     parser.add_argument("--text", type=int, default=2, help="published: questions an item, read; 0: blind")
@@ -253,7 +264,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/smol"))
     parser.add_argument("--out", type=Path, default=Path("out/sts-smol"))
     parser.add_argument("--results", type=Path, default=RESULTS / "sts_smol.json")
+    parser.add_argument("--rivals", type=Path, default=RESULTS / "smol.json", help="where their answers are")
     args = parser.parse_args()
+    if args.act == "pair":
+        again(args)
+        return
     torch.set_num_threads(1)
     args.folder = args.out / (args.name or args.which)
     args.folder.mkdir(parents=True, exist_ok=True)

@@ -116,7 +116,7 @@ class World:
         at_Bn = (alpha_BS.detach() + support.there_BS).topk(min(n, alpha_BS.shape[1]), 1).indices.sort(1).values
         image = tokens_BSD.gather(1, at_Bn.unsqueeze(-1).expand(-1, -1, tokens_BSD.shape[-1])).bfloat16()
         if self.place == "encoder":
-            image = self.model.model.multi_modal_projector(image)
+            image = self.projected(image)
         scores, targets = self.said(image, support.places_BS.gather(1, at_Bn), seen.material)
         return F.cross_entropy(scores, targets), (scores.argmax(-1) == targets).float().mean()
 
@@ -128,7 +128,11 @@ class World:
     @torch.no_grad()
     def tokens(self, scenes: Sequence[int]) -> Tensor:
         """Projected visual tokens of these scenes, bfloat16."""
-        return self.model.model.multi_modal_projector(self.features[torch.tensor(scenes)])
+        return self.projected(self.features[torch.tensor(scenes)])
+
+    def projected(self, image_BnC: Tensor) -> Tensor:
+        """The tower's tokens as the LLM receives them."""
+        return self.model.model.multi_modal_projector(image_BnC)
 
     def shown(self, scenes: Sequence[int]) -> Tensor:
         """Tokens of these scenes as a selector at the cut sees them, bfloat16."""

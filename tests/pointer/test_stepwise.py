@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.testing import assert_close
 
 from foveate import FoveateError, SignalError
@@ -14,7 +15,7 @@ from foveate.pointer.candidates import Candidates
 from foveate.pointer.noise import Denoiser, gate
 from foveate.pointer.soft import Heat
 from foveate.pointer.softtop import soft_top
-from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
+from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector, unroll
 from foveate.pointer.stepwise.unroll import alive, expected, straight, trajectory, weights
 from foveate.selection import TokenView
 from learned import lively
@@ -81,6 +82,23 @@ class TestByHand:
         # d(q . (1, 10)) / dp_i = M_i . (1, 10)
         (q[0, 0] @ torch.tensor([1.0, 10.0])).backward()
         assert_close(chance.grad, torch.tensor([[1.0, 20.0, 33.0]]))
+
+    @every
+    def test_the_stop_is_a_part_of_the_soft_query(self, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        # q = M^T (onehot(a) - sg(p) + p) with M = [H ; s_stop]: where all rows are one, no p would change q.
+        passed = []
+
+        def spy(memory: Tensor, chance: Tensor, pick: Tensor) -> Tensor:
+            passed.append((memory.shape[1], chance.sum(1)))
+            return straight(memory, chance, pick)
+
+        monkeypatch.setattr(unroll, "straight", spy)
+        select, v = make(kind), view(0)
+        select.soft(seen(select, v), 8, Heat(1.0, 0.0, chained=True))
+        assert passed
+        for rows, total in passed:
+            assert rows == 25
+            assert_close(total, torch.ones(2))
 
     def test_soft_top_k_meets_its_budget(self) -> None:
         # With k = N / 2 and scores in mirror image, the threshold is the middle one.

@@ -55,10 +55,10 @@ def expected(stop_BT: Tensor) -> Tensor:
     return (alive(stop_BT) * (1 - stop_BT)).sum(1)
 
 
-def straight(memory_BND: Tensor, chance_BN: Tensor, pick_Bg: Tensor) -> Tensor:
-    """The next queries, [B, g, D]: picked rows in value, the soft mean row in gradient."""
-    soft_B1D = chance_BN.unsqueeze(1) @ memory_BND
-    return take(memory_BND, pick_Bg) + (soft_B1D - soft_B1D.detach())
+def straight(memory_BMD: Tensor, chance_BM: Tensor, pick_Bg: Tensor) -> Tensor:
+    """The next queries, [B, g, D]: picked rows in value; in gradient the soft mean row, of which the stop is a part."""
+    soft_B1D = chance_BM.unsqueeze(1) @ memory_BMD
+    return take(memory_BMD, pick_Bg) + (soft_B1D - soft_B1D.detach())
 
 
 def unroll(pointer: Pointer, c: Candidates, most: int, heat: Heat, stop_bias: Tensor | float = 0.0) -> Soft:
@@ -73,12 +73,12 @@ def unroll(pointer: Pointer, c: Candidates, most: int, heat: Heat, stop_bias: Te
     """
     config = pointer.config
     scene = pointer.scene(c, heat.text)
-    memory_BND = scene.memory_BMD[:, :-1]
-    b, n = memory_BND.shape[:2]
-    padding_BN = torch.zeros(b, n, dtype=torch.bool, device=memory_BND.device)
+    memory_BMD = scene.memory_BMD
+    b, n = memory_BMD.shape[0], memory_BMD.shape[1] - 1
+    padding_BN = torch.zeros(b, n, dtype=torch.bool, device=memory_BMD.device)
     padding_BN = padding_BN if c.real_BN is None else ~c.real_BN
-    closed_BN, covered_BN = padding_BN, memory_BND.new_zeros(b, n)
-    over_B = torch.zeros(b, dtype=torch.bool, device=memory_BND.device)
+    closed_BN, covered_BN = padding_BN, memory_BMD.new_zeros(b, n)
+    over_B = torch.zeros(b, dtype=torch.bool, device=memory_BMD.device)
     rows_BgD, history = pointer.start(b), History()
     chances, stops, lives = [], [], []
     for start in range(0, most, config.group):
@@ -101,8 +101,7 @@ def unroll(pointer: Pointer, c: Candidates, most: int, heat: Heat, stop_bias: Te
             break
         closed_BN = closed_BN.scatter(1, pick_Bg, True)
         covered_BN = pointer.cover(scene, covered_BN, pick_Bg)
-        passed_BN = p_BM[:, :-1] if heat.chained else p_BM[:, :-1].detach()
-        rows_BgD = straight(memory_BND, passed_BN, pick_Bg)
+        rows_BgD = straight(memory_BMD, p_BM if heat.chained else p_BM.detach(), pick_Bg)
     stop_BT, live_BT = torch.cat(stops, 1), torch.cat(lives, 1)
     score_BN = trajectory(torch.stack(chances, 1), weights(stop_BT, heat.beta, heat.scored))
     score_BN = (score_BN.clamp(min=_FLOOR).log() if heat.logs else score_BN).masked_fill(padding_BN, _PADDING)
