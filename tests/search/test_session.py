@@ -132,6 +132,16 @@ def test_what_is_looked_for_among_servable_plans_can_be_served(begin):
     assert [servable(p.plan) for p in points] == [None] * 15
 
 
+def test_within_a_loss_every_method_goes_down_until_it_loses_more(begin):
+    points = explore(begin("down"), 24, width=4, within=0.05)
+    begun = points[:16]
+    assert len({p.method for p in begun[:6]}) == 6 and all(p.cost > 0.5 for p in begun[:6])
+    for name in {p.method for p in points}:
+        ways = [p for p in begun if p.method == name]
+        assert all(later.cost < sooner.cost for sooner, later in pairwise(ways))
+        assert all(p.loss <= 0.05 for p in ways[:-1])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

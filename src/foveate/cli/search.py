@@ -197,7 +197,7 @@ def auto(
     settings = {"cost": cost, "trials": trials} | ({"servable": True} if servable else {})
 
     def find(session: Any) -> "Plan":
-        points = search.explore(session, trials, jobs, cost, seed, budget, servable)  # type: ignore[arg-type]
+        points = search.explore(session, trials, jobs, cost, seed, budget, servable, max_loss)  # type: ignore[arg-type]
         return search.choose(session, points, max_loss, budget, confidence, settings)
 
     _search("auto", Common.of(ctx), settings, check, find)

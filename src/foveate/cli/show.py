@@ -161,7 +161,8 @@ def searching(quiet: bool, name: str) -> Iterator[tuple[Callable[[], None], Call
         def step() -> None:
             nonlocal batches
             batches += 1
-            bar(line, batches)
+            # In a log, too, that it goes on: a plan may take minutes.
+            bar(f"{line}; batch {batches}", batches)
 
         def watch(loss: float, cost: float) -> None:
             nonlocal line

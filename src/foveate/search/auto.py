@@ -22,6 +22,8 @@ _BELOW = 0.9
 """Of the cost asked for: operations are no exact multiple of tokens, and a plan just above it is none."""
 _FAR = 0.5
 """A plan that costs less than this part of what is allowed was not searched for there."""
+_STEP = 0.7
+"""From share to share, where each method goes down until it loses too much."""
 _TESTED = 8
 """Plans of a front that are tested on the other half, at most."""
 
@@ -50,6 +52,7 @@ def explore(
     seed: int = 0,
     near: float | None = None,
     served: bool = False,
+    within: float | None = None,
 ) -> list[Point]:
     """Try plans on the search half; all that were tried, in order.
 
@@ -61,6 +64,9 @@ def explore(
         seed: of the optimiser.
         near: the cost that is asked for: the first trials are every method just below it, and not by lot.
         served: try only what a server can carry out.
+        within: the loss that is allowed: the first trials, two thirds of them at most, are every method at its usual
+            settings and nine tenths of the tokens, then at fewer and fewer until it loses more. By lot, most plans
+            would keep far too little.
 
     Raises:
         FoveateError: fewer than one trial.
@@ -70,12 +76,18 @@ def explore(
     draw, names = space(session.depth, served), list(knobs(served))
     known: list[tuple[dict[str, Any], list[float]]] = []
     points: list[Point] = []
-    start = [] if near is None else [usual(name, _BELOW * near) for name in names]
+    share, alive = _BELOW * (1.0 if near is None else near), names
+    start = [] if near is None and within is None else [usual(name, share) for name in names]
     while len(points) < trials:
+        if within is not None and len(points) == len(start):
+            passed = {p.method for p in points[-len(alive) :] if p.loss <= within}
+            alive, share = [name for name in alive if name in passed], share * _STEP
+            start += [usual(name, share) for name in alive][: max(0, 2 * trials // 3 - len(start))]
         count = min(width, trials - len(points))
         new = start[len(points) : len(points) + count]
-        if left := count - len(new):
-            new = new + propose(draw, known, left, seed * 1000 + len(known), "tpe", startup=2 * len(names))
+        if (left := count - len(new)) and (within is None or not new):
+            startup = 2 * len(names) if within is None else len(names)
+            new = new + propose(draw, known, left, seed * 1000 + len(known), "tpe", startup=startup)
         drawn = [values_of(draw, p) for p in new]
         plans = [method(d["method"], **d["options"]) for d in drawn]
         outcomes = session.search.evaluate(plans)
