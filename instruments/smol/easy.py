@@ -80,7 +80,7 @@ def seen(split: str, count: int, side: int) -> Tensor:
     """The tower's features of the first pictures of a split, worked out once."""
     from safetensors.torch import load_file, save_file
 
-    file = features.folder(side) / f"easy-{split}-{count}.safetensors"
+    file = cache() / f"easy-{side}" / f"{split}-{count}.safetensors"
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True)
         model, parts = tower(side).to(torch.bfloat16), []
