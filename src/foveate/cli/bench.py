@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli import app, choose, show
+from foveate.cli.idle import refuse_idle
 from foveate.cli.progress import progress
 from foveate.errors import FoveateError
 
@@ -28,10 +29,14 @@ _EXAMPLES = """
 Run the same again to go on where it stopped. Needs SciPy.
 """
 _METHODS, _KEEPS, _TASKS = "fastervlm,divprune,fastv", "0.333,0.222,0.111", "tiny"
+_COST = ("batch_sizes", "lengths", "repeats")
+_HERE = ("baseline", "batch_size", "cost", *_COST, "device", "dtype")
+_SERVER = ("concurrency", "pairs", "per_round", "vllm")
 
 
 @app.command(epilog=_EXAMPLES)
 def bench(
+    ctx: typer.Context,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where answers, figures and the report go; taken up again.")
     ] = None,
@@ -82,10 +87,16 @@ def bench(
     if engine != "vllm":
         statistics.needs_scipy()
     if any(compare):
+        refuse_idle(ctx, ctx.params.keys() - {"compare", "as_json"}, "--compare")
         _compare(Path(compare[0]), Path(compare[1]), as_json)
         return
     if out is None:
         raise FoveateError("there is no folder for the results; name one with --out")
+    if engine not in ("hf", "vllm"):
+        raise FoveateError(f"--engine is {engine!r}; it is hf or vllm")
+    refuse_idle(ctx, _HERE if engine == "vllm" else _SERVER, f"--engine {engine}")
+    if not cost:
+        refuse_idle(ctx, _COST, "--no-cost")
     from foveate.bench import run, session, tasks
     from foveate.bench.ways import line_up
     from foveate.cli import tables
@@ -107,8 +118,6 @@ def bench(
     ways(choose.ANY_DEPTH)
     if strange := values.keys() - {*names, "random"}:
         raise FoveateError(f"--set {min(strange)}.… sets up a method that is not in --method")
-    if engine not in ("hf", "vllm"):
-        raise FoveateError(f"--engine is {engine!r}; it is hf or vllm")
     if engine == "vllm":
         from foveate.cli.load import load
 
@@ -122,18 +131,8 @@ def bench(
         mine = [w for w in ways(facts.depth) if w.method in names or w.keep == "plan"]
         if wrong := next((w for w in mine if w.plan is None), None):
             raise FoveateError(f"{wrong.id} has no plan for a server: {wrong.why or 'it drops no tokens'}")
-        load(
-            model,
-            {w.id: w.plan for w in mine if w.plan},
-            wanted[0].examples,
-            out,
-            clients,
-            pairs,
-            per_round,
-            max_new_tokens,
-            vllm or [],
-            as_json,
-        )
+        plans_of = {w.id: w.plan for w in mine if w.plan}
+        load(model, plans_of, wanted[0].examples, out, clients, pairs, per_round, max_new_tokens, vllm or [], as_json)
         return
     run.open_folder(out)
     request = session.Request(

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from foveate.cli import app, show
+from foveate.errors import FoveateError
 
 WORDS = {
     "own": "model types with a family of their own",
@@ -30,6 +31,9 @@ def list_(
     from foveate.hf.plan_checks import WHY
     from foveate.methods import registry
 
+    forms = {"--json": as_json, "--markdown": as_markdown, "--models": as_models}
+    if len(asked := [name for name, given in forms.items() if given]) > 1:
+        raise FoveateError(f"{' and '.join(asked)} are two ways to print; give one of them")
     if as_models:
         typer.echo(page(), nl=False)
         return

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli import app, choose, show
+from foveate.cli.idle import refuse_idle
 from foveate.errors import FoveateError
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ def gsearch(
 
     if how not in ("grid", "bayes"):
         raise FoveateError(f'how is {how!r}; it must be "grid" or "bayes"')
+    if how == "grid":
+        refuse_idle(ctx, ("trials",), "--how grid")
     ranking, effort = _scheduling(ctx)
 
     def check(depth: int, examples: int) -> None:

@@ -55,7 +55,7 @@ def serve(
         if method or keep or setting:
             raise FoveateError("--plan already says how to choose; leave out --method, --keep and --set")
         asked = json.loads(choose.read_plan(plan).to_json())
-    elif method or keep or not (image_tokens or request_tokens):
+    elif method or keep or setting or not (image_tokens or request_tokens):
         name = method or settings.DEFAULT
         asked = {
             "method": name,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli import app, show
+from foveate.cli.idle import refuse_idle
 from foveate.cli.progress import progress
 from foveate.errors import FoveateError
 
@@ -51,6 +52,7 @@ class Kind(StrEnum):
 
 @app.command(epilog=_EXAMPLES)
 def train(
+    ctx: typer.Context,
     selector: Annotated[Kind, typer.Argument(help="sts: picks step by step and stops; oneshot: scores once.")],
     data: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Questions with answers; a part is held out.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="For the selector, curves, state and figures.")],
@@ -91,8 +93,12 @@ def train(
     if precision not in (known := ("no", "bf16", "fp16")):
         raise FoveateError(f"--precision is {precision!r}; it must be one of {', '.join(known)}")
     published = recipe is Recipes.published
-    if selector is Kind.oneshot and (published or spread):
-        raise FoveateError("--recipe published and --spread are of sts; a one-shot scorer keeps what it is asked")
+    if selector is Kind.oneshot:
+        if published or spread:
+            raise FoveateError("--recipe published and --spread are of sts; a one-shot scorer keeps what it is asked")
+        refuse_idle(ctx, ("group",), "oneshot, which takes no steps")
+    if published:
+        refuse_idle(ctx, ("text",), "--recipe published, which reads the question in any case")
     more: dict[str, Any] = {"steps": steps, "batch": batch, "accumulate": accumulate, "seed": seed}
     more["save_every"] = save_every
     if rate is not None:

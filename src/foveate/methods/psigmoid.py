@@ -21,6 +21,7 @@ from typing import Literal
 
 from foveate.cut import check_keep
 from foveate.errors import PlanError
+from foveate.methods.idle import refuse_idle
 from foveate.methods.layerwise import First, layerwise
 from foveate.ops.budget import apportion, solve
 from foveate.ops.flops import LayerShape, visual_share
@@ -62,8 +63,10 @@ def psigmoid(
 
     Raises:
         PlanError: a budget that the first layer alone exceeds, or that the upper level cannot reach; slope or top out
-            of range; `tokens` or `shape` without what they need.
+            of range; `tokens`, `shape` or `text` without what they need, or `top` for a number that the curve is scaled
+            to.
     """
+    given = dict(locals())
     keep = check_keep(keep)
     if not slope > 0 or math.isinf(slope):
         raise PlanError(f"slope is {slope}; it must be a number above 0 (about 2 to 60)")
@@ -73,6 +76,10 @@ def psigmoid(
         raise PlanError(f"tokens is {tokens}; it must be at least 1, and whole numbers for each layer also need depth=")
     if shape is not None and tokens is None:
         raise PlanError("a budget in operations needs tokens= and depth= beside shape=")
+    if shape is None:
+        refuse_idle(psigmoid, given, ("text",), "a budget in tokens", "shape=")
+    if isinstance(keep, int) and tokens is None:
+        refuse_idle(psigmoid, given, ("top",), f"keep={keep}, to which the curve is scaled", "tokens= and depth=")
     layers = _DEPTH if depth is None else depth
     if layers < 2:
         raise PlanError(f"depth is {layers}; P-Sigmoid cuts between decoder layers and needs at least 2")

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
+from foveate.methods.idle import refuse_idle
 from foveate.ops.cosine import check_finite, unit
 from foveate.ops.scale import minmax
 from foveate.ops.suppress import peaks
@@ -92,5 +93,10 @@ def sfpruner(
         tau: inverse temperature of relevance.
         text_tower: folder or hub id of the CLIP or SigLIP checkpoint of the model's vision tower; None goes by
             attention alone.
+
+    Raises:
+        PlanError: a keep or a setting out of range, or one of relevance without a text tower.
     """
+    if text_tower is None:
+        refuse_idle(sfpruner, locals(), ("alpha", "tau"), "text_tower=None", "a text_tower")
     return Plan((Cut("input", Leverage(alpha, ridge, tau, text_tower), keep),))

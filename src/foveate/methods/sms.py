@@ -30,6 +30,7 @@ from torch import Tensor
 
 from foveate.cut import Cut
 from foveate.errors import PlanError
+from foveate.methods.idle import refuse_idle
 from foveate.methods.sms_inside import ByAttention, BySimilarity, C
 from foveate.ops.knee import check_knee, knee
 from foveate.ops.topk import check_k
@@ -101,6 +102,10 @@ class HeadOfCosine(_Head):
         return self.sign * view.need("cls_cos_BN")
 
 
+_INSIDE = ("layers", "image", "text", "c_inside", "correlation", "sign_inside", "raters", "attention")
+"""Settings of stage 2."""
+
+
 def sms(
     keep: float | int,
     c: float = 4.0,
@@ -141,13 +146,25 @@ def sms(
         positions: the plan's position policy.
 
     Raises:
-        PlanError: an unknown choice, or a value out of range.
+        PlanError: an unknown choice, a value out of range, or one that has no effect beside the others.
     """
+    given = dict(locals())
     _one_of("score", score, ("attention", "cosine"))
     _one_of("correlation", correlation, ("attention", "similarity"))
     _one_of("raters", raters, ("text", "dynamic", "last"))
     if stages not in ("both", 1, 2):
         raise PlanError(f'stages is {stages!r}; it must be "both", 1 or 2')
+    if stages == 1:
+        refuse_idle(sms, given, _INSIDE, "stages=1", 'stages="both"')
+    if stages == 2:
+        outside_only = ("c", "least", "score", "sign") + (("quantile",) if c_inside is None else ())
+        refuse_idle(sms, given, outside_only, "stages=2", 'stages="both"')
+    if score == "attention":
+        refuse_idle(sms, given, ("sign",), 'score="attention"', 'score="cosine"')
+    if correlation == "attention":
+        refuse_idle(sms, given, ("sign_inside",), 'correlation="attention"', 'correlation="similarity"')
+    else:
+        refuse_idle(sms, given, ("raters", "attention"), 'correlation="similarity"', 'correlation="attention"')
     first = HeadOfAttention(c, quantile, least) if score == "attention" else HeadOfCosine(c, quantile, least, sign)
     outside = Cut("input", first, keep)
     if stages == 1:

@@ -24,6 +24,7 @@ import torch
 from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.methods.by_count import by_count
+from foveate.methods.idle import refuse_idle
 from foveate.ops.clusters import density_peaks
 from foveate.ops.merging import averaged
 from foveate.ops.topk import check_k, ranked
@@ -135,14 +136,16 @@ def sparsevlm(
         lam: with "rank", the share that goes of the tokens above the rank, at each cut.
 
     Raises:
-        PlanError: a keep or a share out of range, or other than three layers.
+        PlanError: a keep or a share out of range, other than three layers, or lam without "rank".
     """
+    given = dict(locals())
     check_keep(keep)
     if count not in ("tables", "rank"):
         raise PlanError(f'count is {count!r}; it must be "tables" or "rank"')
     places = layers or tuple(layer / _DEPTH for layer in _LAYERS)
     if count == "rank":
         return Plan(tuple(Cut(at, ByRank(recycled, lam=lam), keep) for at in places))
+    refuse_idle(sparsevlm, given, ("lam",), 'count="tables"', 'count="rank"')
     if layers is not None and len(layers) != len(_LAYERS):
         raise PlanError(f"layers are {layers}; the tables give counts for three")
     select = Recycling(recycled)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError, unknown
+from foveate.methods.idle import refuse_idle
 from foveate.methods.tops_schedules import SCHEDULES, Budget, default_layers, keeps_of
 from foveate.ops.balance import Normalise, balance
 from foveate.ops.relevance import Transform, transform
@@ -118,6 +119,10 @@ def _warn_if_drowned(relevance_BN: Tensor) -> None:
         )
 
 
+_INSIDE = ("schedule", "layers", "budget", "alpha_inside", "lam_inside", "transform_inside", "raters", "attention")
+"""Settings of Stage II. Not `depth`, which says what the model is and not what is wished."""
+
+
 def tops(
     keep: float | int,
     schedule: str | None = None,
@@ -166,8 +171,9 @@ def tops(
         positions: the plan's position policy; "contiguous" as in the paper.
 
     Raises:
-        PlanError: an unknown schedule or choice, layers outside the model, or a mean that cannot be met.
+        PlanError: an unknown schedule or choice, layers outside the model, a mean out of reach, an idle setting.
     """
+    given = dict(locals())
     if schedule is not None and schedule not in SCHEDULES:
         raise PlanError(unknown("TOPS schedule", schedule, SCHEDULES, see="foveate.methods.tops_schedules"))
     if stages not in ("both", 1, 2):
@@ -176,6 +182,13 @@ def tops(
         raise PlanError(f'raters is {raters!r}; it must be "dynamic", "text" or "last"')
     first = StageOne(alpha, lam, normalise, transform, clip, beta)
     alone = Cut("input", first, keep)  # made in any case, because it refuses a keep out of range
+    if stages == 1:
+        refuse_idle(tops, given, _INSIDE, "stages=1", 'stages="both"')
+    if stages == 2:
+        outside_only = ("alpha", "lam") + (("transform",) if transform_inside is not None else ())
+        refuse_idle(tops, given, outside_only, "stages=2", 'stages="both", or alpha_inside, lam_inside and so on')
+    if "clip" not in (transform, transform_inside):
+        refuse_idle(tops, given, ("clip",), f'transform="{transform}"', 'transform="clip"')
     if stages == 1:
         return Plan((alone,), positions)
     model = SCHEDULES.get(schedule or "")
