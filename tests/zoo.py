@@ -108,10 +108,13 @@ SIZES = {
 """Image sizes in pixels; for InternVL, tiles."""
 
 
-def build(name: str, kernel: str = "sdpa", seed: int = 0) -> Any:
-    """A fresh model with lively weights."""
+def build(name: str, kernel: str = "sdpa", seed: int = 0, **other: Any) -> Any:
+    """A fresh model with lively weights; `other` settings of its config."""
     torch.manual_seed(seed)
-    model = AutoModelForImageTextToText.from_config(config(name), attn_implementation=kernel).eval()
+    made = config(name)
+    for key, value in other.items():
+        setattr(made, key, value)
+    model = AutoModelForImageTextToText.from_config(made, attn_implementation=kernel).eval()
     return lively(model, seed)
 
 

@@ -51,11 +51,12 @@ class TokenView:
     """
 
     hidden_BND: Tensor | None = None
-    """States at the cut: encoder features at "encoder", projected tokens at "input", hidden states at a layer."""
+    """States at the cut: at "encoder" features as the projector is given them, projected tokens at "input", hidden
+    states at a layer."""
     grid: Grid | tuple[int, int, int] | None = None
     """Where the tokens lie: blocks in token order, or (frames, rows, columns) of one regular grid."""
     encoder_BNC: Tensor | None = None
-    """Encoder features of the feature layer, one row a token."""
+    """Encoder features of the feature layer (of several, the deepest), one row a token."""
     keys_BNC: Tensor | None = None
     """Head-mean keys of the feature layer."""
     cls_attn_BN: Tensor | None = None

@@ -51,8 +51,8 @@ def rows(name: str) -> list[Row]:
 @pytest.fixture
 def task(request: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Two prompts of a family's zoo model, one of them with two pictures."""
-    name = request.param
-    model = build(name)
+    name, _, joined = request.param.partition(":")
+    model = build(name, vision_feature_layer=[0, 1, 3]) if joined else build(name)
     model.generation_config.eos_token_id = 2
     engine = Engine(model, _Processor(), Facts("", name, DEPTH))
     asked = batch(name, rows(name))
@@ -159,7 +159,7 @@ def before_projector(task: Examples) -> Examples:
     return Examples(task.engine, task.examples, "encoder")
 
 
-@pytest.mark.parametrize("task", ["llava"], indirect=True)
+@pytest.mark.parametrize("task", ["llava", "llava:joined"], indirect=True)
 def test_before_the_projector_too_the_loss_is_that_of_use(task: Examples) -> None:
     early, model = before_projector(task), task.engine.model
     seen = early.look([0, 1])

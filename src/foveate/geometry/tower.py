@@ -25,6 +25,7 @@ class TowerSignals:
 
     cls_attn: Tensor | None = None
     encoder: Tensor | None = None
+    joined: Tensor | None = None
     keys: Tensor | None = None
     cls_cos: Tensor | None = None
     cls_first: Tensor | None = None
@@ -43,6 +44,7 @@ class TowerLayer:
         cls: whether the first of S is [CLS].
         rows: [B, S without [CLS], C] -> [R, C]: the projector's rows, means over merged cells.
         segments: bounds of what attends to each other within S, where that is not all; one batch row.
+        joined: features of several layers as the projector is given them, where those are not `features`.
         whole: [CLS] is one of the projector's rows, and `rows` takes it too.
         reduce: mean over the processes that share the heads of one tower; by itself one has them all.
     """
@@ -57,6 +59,7 @@ class TowerLayer:
     segments: Callable[[], Sequence[int]] | None = None
     reduce: Callable[[Tensor], Tensor] = lambda x: x
     whole: bool = False
+    joined: Callable[[], Tensor] | None = None
 
 
 def tower_signals(layer: TowerLayer, reads: frozenset[str]) -> TowerSignals:
@@ -66,7 +69,7 @@ def tower_signals(layer: TowerLayer, reads: frozenset[str]) -> TowerSignals:
     def rows(x: Tensor) -> Tensor:
         return layer.rows(x[:, skip:])
 
-    attn = keys = features = cos = None
+    attn = keys = features = cos = joined = None
     if "keys_BNC" in reads:
         keys = rows(layer.reduce(layer.content().mean(1)))
     if "cls_attn_BN" in reads:
@@ -77,7 +80,9 @@ def tower_signals(layer: TowerLayer, reads: frozenset[str]) -> TowerSignals:
         if "cls_cos_BN" in reads:
             cosine = cosine_similarity(every[:, :1].float(), every.float(), dim=-1)
             cos = rows(cosine.unsqueeze(-1))
-    return TowerSignals(attn, features, keys, cos)
+    if "hidden_BND" in reads and layer.joined is not None:
+        joined = rows(layer.joined())
+    return TowerSignals(attn, features, joined, keys, cos)
 
 
 def _attention(layer: TowerLayer) -> Tensor:
@@ -137,7 +142,7 @@ def consecutive_cells(x: Tensor, merge: int) -> Tensor:
 def by_image(geometry: Geometry, base: Any, kind: Kind, call: Call, signals: TowerSignals) -> list[dict[str, Tensor]]:
     """The tower's signals token by token, image by image: name -> [N] or [N, C]."""
     found: list[dict[str, Tensor]] = [{} for _ in geometry.units(base, kind, call)]
-    for name in ("cls_attn", "encoder", "keys", "cls_cos", "cls_first"):
+    for name in ("cls_attn", "encoder", "joined", "keys", "cls_cos", "cls_first"):
         rows = getattr(signals, name)
         if rows is None:
             continue

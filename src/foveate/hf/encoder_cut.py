@@ -6,7 +6,7 @@ the model expects; the language model's pre-hook then drops those places before 
 
 import functools
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -159,13 +159,18 @@ class EncoderCut:
         return full.view(*self.shape[:-1], -1) if alike else full
 
 
+def projected(signals: Mapping[str, Tensor]) -> Tensor:
+    """An image's features as its projector is given them, token by token: [N, C] of one tower layer, or of several."""
+    return signals.get("joined", signals["encoder"])
+
+
 def asked(image: Encoded, text_TD: Tensor | None = None) -> Asked:
     """What an encoder cut may ask about an image: its features are its tokens' states. And of its prompt's question."""
     signals = image.signals
     fields: dict[str, Callable[[], Tensor]] = {
         name: functools.partial(signals.__getitem__, signal) for name, signal in TOWER.items()
     }
-    fields["hidden_BND"] = fields["encoder_BNC"]
+    fields["hidden_BND"] = lambda: projected(signals)
     if text_TD is not None:
         fields["text_BTD"] = lambda: text_TD.to(signals["encoder"].device)
     return Asked(image.unit.tokens, image.unit.tokens, fields, image.unit.grid)

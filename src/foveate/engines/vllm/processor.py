@@ -99,6 +99,11 @@ class Pruned:
             raise PlanError(
                 f'{who} merges tokens before the projector, and a server chooses behind it; cut at "input" instead'
             )
+        if cut.at == "encoder" and not isinstance(getattr(self.config, "vision_feature_layer", -1), int | None):
+            raise PlanError(
+                "this model's projector joins features of several tower layers, of which a server sees the last one's "
+                'alone; cut at "input" instead'
+            )
         if cut.at == "encoder" and self.geometry.joins_units:
             raise PlanError(f'{self.geometry.model_type} is pruned tile by tile at the encoder; cut at "input" instead')
         if plan.reads & frozenset(TOWER) and getattr(self.config, SPREAD, False):

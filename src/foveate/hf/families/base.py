@@ -148,6 +148,15 @@ class Tap:
 
         return hook
 
+    def keep_input(self, name: str) -> Any:
+        """A forward pre-hook (with kwargs) that stores the states that a layer is given."""
+
+        def hook(_module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+            if threading.get_ident() == self.thread:
+                self.seen[name] = args[0] if args else kwargs["hidden_states"]
+
+        return hook
+
     def keep_call(self, name: str, *arguments: str) -> Any:
         """A forward pre-hook (with kwargs) that stores some of a module's named arguments, as a tuple."""
 
@@ -164,10 +173,21 @@ class Tap:
         return self.seen[name]
 
 
-def feature_layer(index: int | Sequence[int], depth: int) -> int:
-    """The encoder layer whose output is `hidden_states[index]` (the last one, where several are joined)."""
-    last = index if isinstance(index, int) else index[-1]
-    layer = last - 1 if last > 0 else depth + last
-    if not 0 <= layer < depth or last == 0:
+def feature_layers(index: int | Sequence[int], depth: int) -> list[int]:
+    """The tower's layers whose outputs are `hidden_states[index]`, one or several that are joined in this order.
+
+    -1 stands for what the first layer is given.
+
+    Raises:
+        ModelError: there is no such output, or no layer has run for any of them.
+    """
+    states = [index] if isinstance(index, int) else list(index)
+    layers = [i - 1 if i >= 0 else depth + i for i in states]
+    if not all(-1 <= i < depth for i in layers) or max(layers, default=-1) < 0:
         raise ModelError(f"vision_feature_layer is {index!r}, which is no output of the tower's {depth} layers")
-    return layer
+    return layers
+
+
+def feature_layer(index: int | Sequence[int], depth: int) -> int:
+    """The deepest of `feature_layers`: the one that signals are read from, and the last whose output is projected."""
+    return max(feature_layers(index, depth))

@@ -9,13 +9,14 @@ from foveate.errors import ModelError
 from foveate.geometry.base import Call
 from foveate.geometry.llava import LlavaGeometry
 from foveate.hf.families.base import Family, Inner, feature_layer
-from foveate.hf.families.towers import TiledTap, inner
+from foveate.hf.families.towers import TiledTap, inner, joined
 
 CLS = "attention from [CLS] in the feature layer, head mean; SigLIP towers: attention received, mean over queries"
 SIGNALS = {
-    "hidden_BND": "projected tokens at the input, hidden states at a layer, feature-layer features at the encoder",
+    "hidden_BND": "projected tokens at the input, hidden states at a layer; at the encoder features of the "
+    "feature layer, or of all feature layers, as the projector is given them",
     "grid": "one square block",
-    "encoder_BNC": "output of the feature layer (vision_feature_layer), patches only",
+    "encoder_BNC": "output of the feature layer (vision_feature_layer; of several the deepest), patches only",
     "keys_BNC": "keys of the feature layer, mean over heads",
     "cls_attn_BN": CLS,
     "cls_cos_BN": "cosine of [CLS] and each token in the output of the feature layer; SigLIP towers: none, refused",
@@ -50,16 +51,15 @@ class Llava(LlavaGeometry, Family):
 
     def tap(self, base: Any, reads: frozenset[str], call: Call, first: bool = False) -> TiledTap:
         """Queries and keys of the feature layer, or of the first."""
-        layers = tower_layers(base)
-        layer = layers[0 if first else feature_layer(asked_layer(base, call), len(layers))]
-        return TiledTap(reads, layer, _attention(layer), self.has_cls(base))
+        layers, asked = tower_layers(base), asked_layer(base, call)
+        layer = layers[0 if first else feature_layer(asked, len(layers))]
+        return TiledTap(reads, layer, _attention(layer), self.has_cls(base), joined=joined(layers, asked))
 
     def inner(self, base: Any, call: Call) -> Sequence[Inner]:
         """The tower's layers up to the feature layer."""
-        layers, asked = tower_layers(base), asked_layer(base, call)
-        states = [asked] if isinstance(asked, int) else asked
-        deepest = max(i if i >= 0 else len(layers) + 1 + i for i in states)
-        return [inner(layer, _attention(layer)) for layer in layers[:deepest]]
+        layers = tower_layers(base)
+        deepest = feature_layer(asked_layer(base, call), len(layers))
+        return [inner(layer, _attention(layer)) for layer in layers[: deepest + 1]]
 
     def joined(self, base: Any, call: Call) -> nn.Module | None:
         """The tower, where features of several of its layers are joined."""

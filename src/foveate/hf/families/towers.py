@@ -4,18 +4,21 @@ from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from foveate.geometry.tower import TowerLayer, consecutive_cells, heads, square_cells
-from foveate.hf.families.base import Inner, Tap
+from foveate.hf.families.base import Inner, Tap, feature_layers
 
 
 class TiledTap(Tap):
     """One image a row, q_proj and k_proj apart: [tiles, 1? + patches, C]. Rows: patches, or cells of them."""
 
-    def __init__(self, reads: frozenset[str], layer: Any, attn: Any, cls: bool, merge: int = 1) -> None:
+    def __init__(
+        self, reads: frozenset[str], layer: Any, attn: Any, cls: bool, merge: int = 1, joined: "Joined" = ()
+    ) -> None:
         super().__init__(reads)
-        self.layer, self.attn, self.cls, self.merge = layer, attn, cls, merge
+        self.layer, self.attn, self.cls, self.merge, self.joined = layer, attn, cls, merge, joined
         self.heads = _heads(attn)
         self.scale = getattr(attn, "scaling", None) or attn.scale
 
@@ -28,10 +31,15 @@ class TiledTap(Tap):
             out.append(self.attn.k_proj.register_forward_hook(self.keep_output("keys")))
         if self.reads & {"encoder_BNC", "hidden_BND", "cls_cos_BN"}:
             out.append(self.layer.register_forward_hook(self.keep_output("features")))
+        for i, (layer, given) in enumerate(self.joined if "hidden_BND" in self.reads else ()):
+            if given:
+                out.append(layer.register_forward_pre_hook(self.keep_input(f"state {i}"), with_kwargs=True))
+            else:
+                out.append(layer.register_forward_hook(self.keep_output(f"state {i}")))
         return out
 
     def shown(self) -> TowerLayer:
-        """The layer's projections, split into heads."""
+        """The layer's projections, split into heads; and the states that are joined."""
 
         def part(name: str, norm: str) -> Tensor:
             x = self.look(name)
@@ -40,7 +48,25 @@ class TiledTap(Tap):
         n, keys = self.heads, partial(part, "keys", "k_norm")
         cells = partial(square_cells, merge=self.merge)
         features = partial(self.look, "features")
-        return TowerLayer(partial(part, "queries", "q_norm"), keys, keys, features, self.scale, self.cls, cells)
+
+        def states() -> Tensor:
+            return torch.cat([self.look(f"state {i}") for i in range(len(self.joined))], -1)
+
+        return TowerLayer(
+            partial(part, "queries", "q_norm"), keys, keys, features, self.scale, self.cls, cells,
+            joined=states if self.joined else None,
+        )  # fmt: skip
+
+
+Joined = Sequence[tuple[Any, bool]]
+"""Layers, and whether it is what the layer is given that is joined and not what it puts out."""
+
+
+def joined(layers: Any, index: int | Sequence[int]) -> Joined:
+    """Where the states come from that a projector is given together; none where they are of one layer alone."""
+    if isinstance(index, int):
+        return ()
+    return [(layers[max(0, i)], i < 0) for i in feature_layers(index, len(layers))]
 
 
 def inner(layer: Any, attn: Any) -> Inner:

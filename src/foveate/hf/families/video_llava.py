@@ -8,7 +8,7 @@ from foveate.geometry.tower import TowerLayer
 from foveate.geometry.video_llava import VideoLlavaGeometry
 from foveate.hf.families.base import Family, Tap, feature_layer
 from foveate.hf.families.llava import SIGNALS, asked_layer
-from foveate.hf.families.towers import TiledTap
+from foveate.hf.families.towers import TiledTap, joined
 
 
 class WholeTap(TiledTap):
@@ -39,5 +39,7 @@ class VideoLlava(VideoLlavaGeometry, Family):
         """Queries and keys of the feature layer, or of the first, of the tower that is called."""
         video = "pixel_values_videos" in call
         layers = (base.video_tower if video else base.image_tower).encoder.layers
-        layer = layers[0 if first else feature_layer(asked_layer(base, call), len(layers))]
-        return (WholeTap if video else TiledTap)(reads, layer, layer.self_attn, self.has_cls(base))
+        asked = asked_layer(base, call)
+        layer = layers[0 if first else feature_layer(asked, len(layers))]
+        states = joined(layers, asked)
+        return (WholeTap if video else TiledTap)(reads, layer, layer.self_attn, self.has_cls(base), joined=states)

@@ -21,6 +21,7 @@ from foveate.engines.score import prepare_examples
 from foveate.errors import FoveateError
 from foveate.hf.attach import attach
 from foveate.hf.cache import NAMES
+from foveate.hf.encoder_cut import projected
 from foveate.hf.families import family
 from foveate.hf.prompt import Image, Prompt, squeeze_index
 from foveate.hf.segment import Segment, gather
@@ -33,15 +34,8 @@ from foveate.pointer.train.answered import NONE, answered
 from foveate.pointer.train.task import Seen
 from foveate.question import question
 
-
-class _All(Uniform):
-    """Drops nothing, and has the tower's features shown."""
-
-    reads = frozenset({"encoder_BNC"})
-
-
 _EVERYTHING = Plan((Cut("input", Uniform(), 1.0),))
-_WITH_FEATURES = Plan((Cut("input", _All(), 1.0),))
+_WITH_FEATURES = Plan((Cut("encoder", Uniform(), 1.0),))
 
 
 @dataclass(frozen=True)
@@ -92,7 +86,7 @@ class Examples:
         embeds = given.kwargs["inputs_embeds"]
         tokens = [embeds[i.row, i.place_N] for i in given.images]
         if self.place == "encoder":
-            tokens = [self._features(i.signals["encoder"], t) for i, t in zip(given.images, tokens, strict=True)]
+            tokens = [self._features(projected(i.signals), t) for i, t in zip(given.images, tokens, strict=True)]
         words = [embeds[i.row, given.question_BL[i.row]] for i in given.images]
         tokens_BND, real_BN = _stack(tokens)
         text_BTD, said_BT = _stack(words)
