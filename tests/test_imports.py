@@ -52,11 +52,10 @@ MAY = {
 }
 # Inside the Hugging Face engine: each file may import those before it.
 HF = ["text_tower", "wrappers", "clock", "kept", "cut_layers", "cache", "picking", "sizing", "taps", "families",
-      "listen", "prompt", "segment", "step", "layers", "restore", "raters", "shorten", "cutting", "follow", "checks",
-      "plan_checks", "refusals", "calls", "guesses", "embedded", "reading", "encodings",
-      "encoder_cut", "between", "encode", "report",
-      "accounting", "run",
-      "probe", "loss", "beginning", "placing", "passing", "hooks", "attach"]  # fmt: skip
+      "listen", "prompt", "locating", "segment", "step", "layers", "restore", "raters", "shorten", "cutting",
+      "follow", "checks", "plan_checks", "refusals", "calls", "guesses", "embedded", "reading", "encodings",
+      "encoder_cut", "between", "encode", "report", "accounting", "run", "probe", "loss", "beginning", "placing",
+      "passing", "hooks", "attach"]  # fmt: skip
 
 
 def imported(path: Path) -> set[tuple[str, ...]]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt
 from foveate.hf.families import family
-from foveate.hf.prompt import placeholders
+from foveate.hf.locating import placeholders
 from foveate.hf.report import ImageReport, Report
 
 

@@ -1,14 +1,14 @@
-"""`foveate search`: from a model and examples to a plan file with its evidence. (long: three commands' options)"""
+"""`foveate search`: from a model and examples to a plan file with its evidence."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from foveate.cli import app, choose, show
+from foveate.cli import app, choose
 from foveate.cli.idle import refuse_idle
+from foveate.cli.searching import Common, search
 from foveate.errors import FoveateError
 
 if TYPE_CHECKING:
@@ -60,31 +60,6 @@ By = Annotated[str, typer.Option(help="Of the 'own' layer, or of the 'previous' 
 Trials = Annotated[int, typer.Option(min=1, help="Evaluations (gsearch: a layer, with --how bayes).")]
 
 
-@dataclass(frozen=True)
-class Common:
-    """What all three commands take."""
-
-    model: str
-    data: Path
-    out: Path
-    metric: str
-    study: str | None
-    jobs: int
-    seed: int
-    batch: int
-    memory: float
-    device: str
-    dtype: str
-    max_new_tokens: int
-    as_json: bool
-    helper: bool
-
-    @classmethod
-    def of(cls, ctx: typer.Context) -> "Common":
-        """From the words of whichever command."""
-        return cls(**{f.name: ctx.params[f.name] for f in fields(cls)})
-
-
 def _scheduling(ctx: typer.Context) -> "tuple[Ranking, Effort]":
     """What the two searches for a schedule have in common, from their words."""
     from foveate.search.schedules import Effort, Ranking
@@ -129,7 +104,7 @@ def gsearch(
 
     settings = {"tolerance": tolerance, "how": how, "stride": stride, "whole": whole, **asdict(ranking),
                 "trials": trials if how == "bayes" else None}  # fmt: skip
-    _search("gsearch", Common.of(ctx), settings, check, lambda s: schedules.find_schedule(
+    search("gsearch", Common.of(ctx), settings, check, lambda s: schedules.find_schedule(
         s, tolerance, how, stride, ranking, effort, whole  # type: ignore[arg-type]
     ))  # fmt: skip
 
@@ -161,7 +136,7 @@ def psigmoid(
         METHODS["psigmoid"](share, depth=depth, **asdict(ranking))
 
     settings = {"keep": share, "unit": unit, "tune_top": tune_top, **asdict(ranking), "trials": trials}
-    _search("psigmoid", Common.of(ctx), settings, check, lambda s: schedules.find_slope(
+    search("psigmoid", Common.of(ctx), settings, check, lambda s: schedules.find_slope(
         s, share, unit, tune_top, ranking, effort  # type: ignore[arg-type]
     ))  # fmt: skip
 
@@ -179,7 +154,7 @@ def auto(
     as_json: Json = False, helper: Helper = False,
 ) -> None:  # fmt: skip
     """The cheapest plan that loses at most so much, or the best one for a cost, over methods and their settings."""
-    from foveate.search import auto as search
+    from foveate.search import auto as trying
     from foveate.search import promise
 
     if (max_loss is None) == (budget is None):
@@ -200,74 +175,7 @@ def auto(
     settings = {"cost": cost, "trials": trials} | ({"servable": True} if servable else {})
 
     def find(session: Any) -> "Plan":
-        points = search.explore(session, trials, jobs, cost, seed, budget, servable, max_loss)  # type: ignore[arg-type]
-        return search.choose(session, points, max_loss, budget, confidence, settings)
+        points = trying.explore(session, trials, jobs, cost, seed, budget, servable, max_loss)  # type: ignore[arg-type]
+        return trying.choose(session, points, max_loss, budget, confidence, settings)
 
-    _search("auto", Common.of(ctx), settings, check, find)
-
-
-def _search(
-    name: str,
-    common: Common,
-    settings: dict[str, Any],
-    check: Callable[[int, int], None],
-    find: "Callable[[Any], Plan]",
-) -> None:
-    """Check every word, load the model, search, write."""
-    from foveate import data, files
-    from foveate.engines import hf
-    from foveate.search import outcome, plot
-    from foveate.search.halves import split
-    from foveate.search.helpers import fingerprint, helpers
-    from foveate.search.promise import load_scipy
-    from foveate.search.session import Session
-    from foveate.search.study import Study
-
-    load_scipy()  # what is only needed at the end should be missed at the beginning
-    outcome.check_metric(common.metric)
-    hf.check_device(common.device)
-    hf.check_dtype(common.dtype)
-    out = files.check_target(common.out)
-    examples = data.load(common.data, labelled=outcome.needs_answers(common.metric))
-    halves = split(examples, common.seed)
-    facts = hf.look(common.model)
-    check(facts.depth, len(halves.search))
-    where = common.study or str(out.with_suffix(".study"))
-    all_settings = settings | {
-        "search": name, "metric": common.metric, "seed": common.seed, "width": common.jobs, "model": common.model,
-        "dtype": common.dtype, "max_new_tokens": common.max_new_tokens, "data": fingerprint(examples),
-    }  # fmt: skip
-    study = Study(where, f"foveate {name}", all_settings)
-
-    with helpers(0 if common.helper else common.jobs - 1):
-        quiet = common.as_json or common.helper
-        engine = show.load(common.model, common.device, common.dtype, quiet)
-        with show.searching(quiet, name) as (step, watch):
-            session = Session(engine, halves, common.metric, study, common.batch, common.memory,
-                              common.max_new_tokens, step, watch)  # fmt: skip
-            plan = find(session)
-    if common.helper:
-        return
-    known = study.known()
-    tried = [(r["flops"], r["loss"]) for key, r in known.items() if key.startswith("search: {")]
-    files.write(out, (plan.to_json() + "\n").encode())
-    picture = plot.draw(plan, facts.depth, tried, common.metric, out.with_suffix(".png"))
-    made = dict(plan.made or {})
-    if common.as_json:
-        show.as_json({"plan": str(out), "plot": str(picture) if picture else None, "study": where,
-                      "evaluated": len(known), "made": made})  # fmt: skip
-        return
-    page = show.console()
-    page.print(f"\n{made['claim']}")
-    page.print(f"Visual tokens: {made['budget']:.1%} of all, mean over the layers; {made['visual_flops']:.1%} of their "
-               "operations.")  # fmt: skip
-    if made.get("asked", {}).get("proven") is False:
-        page.print("[bold]Not proven[/bold]: the held-out half is too small, or too near the limit, to show that the "
-                   "loss stays within --max-loss.")  # fmt: skip
-    if nearest := made.get("asked", {}).get("nearest"):
-        above = made["asked"].get("nearest_above")
-        page.print(f"[bold]Far from what was asked[/bold]: no plan tried came nearer to --budget from below than "
-                   f"{nearest}" + (f"; from above {above}" if above else "") + ". Raise --trials.")  # fmt: skip
-    keeps = plot.schedule_of(plan, facts.depth)
-    page.print("Layers: " + " ".join(f"{k:.3g}" if isinstance(k, float) else str(k) for k in keeps))
-    page.print(f"[dim]plan: {out}   study: {where}" + (f"   plot: {picture}" if picture else "") + "[/dim]")
+    search("auto", Common.of(ctx), settings, check, find)

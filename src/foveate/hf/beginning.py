@@ -11,8 +11,8 @@ from foveate.hf.checks import MARK, check_mask, check_rows
 from foveate.hf.embedded import Embedded
 from foveate.hf.encodings import Encoding
 from foveate.hf.guesses import guessed
+from foveate.hf.locating import placeholders, runs
 from foveate.hf.plan_checks import check_counts
-from foveate.hf.prompt import placeholders, runs
 from foveate.hf.run import Run
 from foveate.ops.host import read
 

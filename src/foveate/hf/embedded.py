@@ -12,7 +12,8 @@ from torch import Tensor
 
 from foveate.errors import ModelError, PlanError, SignalError
 from foveate.fields import TOWER
-from foveate.hf.prompt import Image, numbered
+from foveate.hf.locating import numbered
+from foveate.hf.prompt import Image
 from foveate.plan import Plan
 from foveate.selection import Block, Grid
 

@@ -19,8 +19,8 @@ from foveate.hf.calls import named
 from foveate.hf.cutting import Cutting
 from foveate.hf.follow import light, settle
 from foveate.hf.layers import Layers
+from foveate.hf.locating import runs
 from foveate.hf.placing import prompt_of
-from foveate.hf.prompt import runs
 from foveate.hf.raters import rater_attention
 from foveate.hf.restore import restore
 from foveate.hf.run import Run

@@ -5,8 +5,9 @@ from typing import Any
 import torch
 
 from foveate.hf.beginning import visual_of
+from foveate.hf.locating import by_runs, locate
 from foveate.hf.plan_checks import check_counts, check_shares
-from foveate.hf.prompt import Prompt, anchored, by_runs, last_real, locate, without_last
+from foveate.hf.prompt import Prompt, anchored, last_real, without_last
 from foveate.hf.run import Run
 from foveate.hf.step import Step
 from foveate.question import question

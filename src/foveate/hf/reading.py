@@ -13,7 +13,8 @@ from torch import Tensor
 from foveate.errors import SignalError
 from foveate.geometry.base import Kind
 from foveate.hf.calls import KINDS
-from foveate.hf.prompt import placeholders, without_last
+from foveate.hf.locating import placeholders
+from foveate.hf.prompt import without_last
 from foveate.ops.host import read, upload
 from foveate.question import question
 

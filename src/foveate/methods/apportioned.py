@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from foveate.errors import PlanError
-from foveate.methods.switches import Wrapper, each_cut
+from foveate.methods.wrapper import Wrapper, each_cut
 from foveate.ops.wording import word_cosines
 from foveate.plan import Plan
 from foveate.selection import TokenView

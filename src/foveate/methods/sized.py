@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from foveate.errors import PlanError
-from foveate.methods.switches import Wrapper, each_cut
+from foveate.methods.wrapper import Wrapper, each_cut
 from foveate.plan import Plan
 from foveate.selection import Between, Selection, TokenView
 

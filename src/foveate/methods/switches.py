@@ -1,6 +1,4 @@
-"""Switches for any selector: what becomes of dropped tokens, and how many stay. (long: three of one kind)
-
-Each wraps, none copies.
+"""Switches for any selector: what becomes of dropped tokens, and how many stay. Each wraps, none copies.
 
     plan = merged(cdpruner(keep=64))        # dropped tokens are averaged into the nearest kept one
     plan = restored(divprune(keep=64))      # RESTORE: half of the count goes to merged groups
@@ -14,56 +12,20 @@ is the paper's Eq. 6 turned round. Its bias on attention is a switch of its own 
 groups and positions without it lose 6 points where all three gain 4, so `merged` is the one to use alone.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import torch
 
-from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.methods.by_count import by_count
+from foveate.methods.wrapper import Wrapper, each_cut
 from foveate.ops.cosine import Cosine
 from foveate.ops.merging import averaged, nearest_kept
 from foveate.ops.suppress import peaks
 from foveate.ops.topk import check_k, head_mask, ranked
 from foveate.plan import Plan
-from foveate.selection import Attention, Knob, Selection, Selector, TokenView
-
-_ASKED = ("attention", "text_tower", "text_words", "sized", "distance", "image_weights", "weighs")
-
-
-@dataclass(frozen=True)
-class Wrapper:
-    """A selector around another, which reads and answers as that one where nothing else is said."""
-
-    select: Selector
-
-    @property
-    def adaptive(self) -> bool:
-        """As the selector inside."""
-        return self.select.adaptive
-
-    def __getattr__(self, name: str) -> Any:
-        # What engines ask of selectors beside the protocol may stand on the one inside.
-        if name in _ASKED and "select" in self.__dict__:
-            return getattr(self.select, name)
-        raise AttributeError(name)
-
-    @property
-    def reads(self) -> frozenset[str]:
-        """As the selector inside."""
-        return self.select.reads
-
-    def __call__(self, view: TokenView, k: int) -> Selection:
-        """As the selector inside."""
-        return self.select(view, k)
-
-    def _plain(self, view: TokenView, k: int) -> Selection:
-        answer = self.select(view, k)
-        if answer.mix_BKN is not None:
-            raise PlanError(f"{type(self.select).__name__} merges tokens itself; leave {type(self).__name__} out")
-        return answer
+from foveate.selection import Attention, Knob, Selection, TokenView
 
 
 @dataclass(frozen=True)
@@ -224,22 +186,3 @@ def counted(
         least: no image keeps fewer.
     """
     return each_cut(plan, lambda cut: Counted(cut.select, times, field, least))
-
-
-def each_cut(plan: Plan, wrap: Callable[[Cut], Selector], **over: Any) -> Plan:
-    """The plan with every cut's selector wrapped, and other settings of its cuts.
-
-    Raises:
-        PlanError: a cut over the whole prompt, or one between a tower's layers that the wrapper does not know.
-    """
-    for cut in plan.cuts:
-        if cut.over == "prompt":
-            raise PlanError(f"the cut at {cut.at!r} chooses over the whole prompt; switches are for images")
-    cuts: tuple[Cut, ...] = tuple(replace(cut, select=wrap(cut), **over) for cut in plan.cuts)
-    for before, cut in zip(plan.cuts, cuts, strict=True):
-        if before.between is not None and cut.between is None:
-            raise PlanError(
-                f"{type(before.select).__name__} merges between the tower's layers, where {type(cut.select).__name__} "
-                "cannot follow; only sized(...) goes around it"
-            )
-    return replace(plan, cuts=cuts)

@@ -12,7 +12,7 @@ out of the prompt first (ResPrune prices that at a point) know the benchmark; a 
 from dataclasses import dataclass
 
 from foveate.errors import PlanError
-from foveate.methods.switches import Wrapper, each_cut
+from foveate.methods.wrapper import Wrapper, each_cut
 from foveate.plan import Plan
 from foveate.words import Words, check_words
 
