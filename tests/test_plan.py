@@ -116,6 +116,7 @@ def cut(**changes):
         (edit(cuts=[cut(select={"kind": 5})]), "Foveate's own selectors only"),
         (edit(mean=7), "mean is 7"),
         (edit(mean="much"), "mean is 'much'"),
+        (edit(cuts=[cut(keep=64)], mean=0.3), "mean=0.3 scales fractions, but a cut keeps 64 tokens"),
         (edit(note=[1]), "note is"),
         (edit(mean=float("nan")), "NaN is no number of JSON"),
         (edit(cuts=[cut(select={"kind": "foveate.methods.tops:StageOne", "alpha": float("nan")})]), "NaN"),

@@ -41,6 +41,8 @@ class Plan:
         mean = self.mean
         if mean is not None and not (isinstance(mean, int | float) and not isinstance(mean, bool) and 0 < mean <= 1):
             raise PlanError(f"mean is {short(repr(mean))}; it must be a fraction in (0, 1], or None")
+        if mean is not None and (counts := [c.keep for c in self.cuts if isinstance(c, Cut) and _counts(c)]):
+            raise PlanError(f"mean={mean} scales fractions, but a cut keeps {counts[0]} tokens; leave the mean out")
         if not isinstance(self.note, str):
             raise PlanError(f"note is {short(repr(self.note))}; it must be text")
         if not isinstance(self.made, Mapping | None):
@@ -160,6 +162,11 @@ class Plan:
             raise PlanError(
                 f"this plan is incomplete: {type(e).__name__} {e}; write plans with Plan.to_json()"
             ) from None
+
+
+def _counts(cut: Cut) -> bool:
+    """Whether a cut's keep is a number of tokens; 0 is none, whatever it is of."""
+    return isinstance(cut.keep, int) and cut.keep > 0
 
 
 def _scaled(cuts: list[Cut], depth: int, mean: float) -> list[Cut]:

@@ -118,6 +118,8 @@ def test_the_baselines_are_always_there() -> None:
     assert (some["fastv@0.1"].plan, some["fastv@0.1"].why, some["fastv@0.5"].why) == (None, "not so few", "")
     with pytest.raises(FoveateError, match="not so few"):
         line_up(["fastv"], ["0.1"], sometimes)
+    with pytest.raises(FoveateError, match=r"keep is -1\.0"):
+        line_up(["fastv"], ["0.5", "-1"], build)
     for methods, keeps in ((["fastv", "fastv"], ["0.5"]), (["fastv"], ["0.5", "0.5"]), (["fastv"], [])):
         with pytest.raises(FoveateError, match="--"):
             line_up(methods, keeps, build)

@@ -309,3 +309,15 @@ def test_what_cannot_be_is_refused():
     b = batch("llava", [Row([3, ("image", PICTURES["llava"][0]), 11], 2)])
     with torch.no_grad(), attach(model, sized(METHODS["divprune"](keep=4))), pytest.raises(PlanError, match="wrap it"):
         model(**b.inputs)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("far", [False, True])
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_a_prompt_in_which_nothing_is_merged_is_beside_others_as_by_itself(name, far):
+    """One without a picture; distances are added to the attention of the others."""
+    model, rows = shared(name), [Row([3, ("image", PICTURES[name][0]), 11], 2), Row([17], 4)]
+    with attach(model, sized(inside(), far)):
+        told = model(**batch(name, rows).inputs).logits[:, -1]
+        alone = [model(**batch(name, [row]).inputs).logits[0, -1] for row in rows]
+    assert_close(told, torch.stack(alone), rtol=1e-4, atol=2e-5)

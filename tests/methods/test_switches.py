@@ -5,6 +5,7 @@ import torch
 
 from foveate import Plan, PlanError
 from foveate.methods import METHODS
+from foveate.methods.sized import Sized
 from foveate.methods.switches import Counted, Merged, Restored, counted, merged, restored
 
 from .test_laws import checked, make_view, mapped, same
@@ -96,3 +97,20 @@ def test_restored_lets_the_selector_choose_its_share():
         slots = out.keep_BN[i].long().cumsum(0) - 1
         own = slots[alone[i]]
         assert torch.equal((out.mix_BKN[i, own] > 0).sum(-1), torch.ones(5, dtype=torch.long)), "nobody joins its picks"
+
+
+@pytest.mark.parametrize("keep", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["restored", "visionzip", "sparsevlm", "trim"])
+def test_of_few_tokens_no_group_can_be_made_and_each_stands_for_itself(name, keep):
+    """A batch has large pictures and small ones: what merges in one may have nothing to merge in the other."""
+    plan = restored(METHODS["divprune"](0.5), gamma=0.8) if name == "restored" else METHODS[name](0.5)
+    out = Sized(plan.cuts[0].select)(make_view(0, 2, 5, 6), keep)
+    assert (out.keep_BN.sum(1) == keep).all()
+    torch.testing.assert_close(out.mix_BKN.sum(-1), torch.ones(2, keep))
+    assert (out.mix_BKN.gather(2, out.keep_BN.nonzero()[:, 1].view(2, keep, 1)) > 0).all()
+
+
+def test_what_was_asked_not_to_merge_is_refused_beside_sizes():
+    for plan in (restored(METHODS["divprune"](0.5), gamma=1.0), METHODS["visionzip"](0.5, contextual=0)):
+        with pytest.raises(PlanError, match="merges no tokens"):
+            Sized(plan.cuts[0].select)(make_view(0, 2, 5, 6), 6)

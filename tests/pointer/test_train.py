@@ -1,5 +1,6 @@
 """Training: the loss is that of use, only the selector learns, and an interrupted run is the run that was not."""
 
+import math
 import os
 import signal
 from pathlib import Path
@@ -410,8 +411,9 @@ def test_a_dial_of_many_budgets(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("steps", 0), ("rate", 0.0), ("gate", "fog"), ("batch", -1), ("spread", (0.2, 0.1)), ("length", "none")],
-)
+    [("steps", 0), ("rate", 0.0), ("gate", "fog"), ("batch", -1), ("spread", (0.2, 0.1)), ("length", "none"),
+     ("rate", math.inf), ("spread", (0.1, math.inf)), ("spread", (0.1, 5.0))],
+)  # fmt: skip
 def test_recipes_that_cannot_be(field: str, value: Any) -> None:
     with pytest.raises(FoveateError, match=field):
         Recipe(**{field: value})

@@ -53,7 +53,8 @@ def line_up(methods: Sequence[str], keeps: Sequence[str], build: Callable[[str, 
         build: (method, keep) -> plan.
 
     Raises:
-        FoveateError: nothing to keep, something twice, or a method that can be built at no keep.
+        FoveateError: nothing to keep, something twice, a method that can be built at no keep, or a keep at which none
+            can.
     """
     if not keeps:
         raise FoveateError("there is no --keep; give one or more, such as 0.333,0.111")
@@ -72,6 +73,9 @@ def line_up(methods: Sequence[str], keeps: Sequence[str], build: Callable[[str, 
             except FoveateError as e:
                 failed.setdefault(name, []).append(e)
                 ways.append(Way(name, keep, "plan", None, str(e)))
+        # Baselines can be built at whatever means something.
+        if all(w.plan is None for w in ways if w.keep == keep and w.kind == "plan"):
+            raise failed[ALWAYS[0]][-1]
     for errors in failed.values():
         # Wrong at every keep is a wrong word; wrong at some is a fact about the method.
         if len(errors) == len(keeps):

@@ -1,6 +1,7 @@
 """`foveate search`: from a model and examples to a plan file with its evidence."""
 
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -97,7 +98,7 @@ def gsearch(
         allowed = schedules.TOLERANCE[metric] if tolerance is None else tolerance
         if metric != "likelihood":
             promise.check_tolerance(allowed, examples)
-        elif not allowed > 0:
+        elif not 0 < allowed < inf:
             raise FoveateError(f"the tolerance is {allowed}; give nats a token above 0, such as 0.02")
         searched(depth, stride, first != "full", whole)
         ranking.plan([1.0] * depth)
@@ -169,7 +170,7 @@ def auto(
     def check(depth: int, examples: int) -> None:
         if max_loss is not None and metric != "likelihood":
             promise.check_tolerance(max_loss, examples)
-        elif max_loss is not None and not max_loss > 0:
+        elif max_loss is not None and not 0 < max_loss < inf:
             raise FoveateError(f"--max-loss is {max_loss}; give nats a token above 0")
 
     settings = {"cost": cost, "trials": trials} | ({"servable": True} if servable else {})

@@ -81,6 +81,9 @@ class Layers:
         def make() -> Tensor:
             far = step.distance and not step.past
             near = nearness(step.positions(kept, step.segment), step.lm.rotary_emb, step.lm.config) if far else None
+            if near is not None:
+                # Not in prompts where nothing was merged: beside others each is as by itself.
+                near = near * (bias_BK != 0).any(1)[:, None, None]
             return biased(mask, bias_BK, step.width(hidden), hidden.dtype, self.flat, near)
 
         return self._once((id(bias_BK),), mask, make)  # type: ignore[no-any-return]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from foveate.ops.host import upload
-from foveate.ops.merging import averaged
+from foveate.ops.merging import alone
 from foveate.selection import Selection, TokenView
 
 
@@ -31,9 +31,7 @@ def by_count(
         answer = choose(_some(view, here), count)
         keep_BN[here] = answer.keep_BN
         if mix_BKN is not None:
-            own_N = torch.arange(n, device=device)
-            alone = averaged(answer.keep_BN, torch.where(answer.keep_BN, own_N, -1), most=count)
-            mix_BKN[here, :count] = alone if answer.mix_BKN is None else answer.mix_BKN
+            mix_BKN[here, :count] = alone(answer.keep_BN, count) if answer.mix_BKN is None else answer.mix_BKN
     return Selection(keep_BN, mix_BKN)
 
 

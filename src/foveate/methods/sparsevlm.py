@@ -26,7 +26,7 @@ from foveate.errors import PlanError
 from foveate.methods.by_count import by_count
 from foveate.methods.idle import refuse_idle
 from foveate.ops.clusters import density_peaks
-from foveate.ops.merging import averaged
+from foveate.ops.merging import alone, averaged
 from foveate.ops.topk import check_k, ranked
 from foveate.plan import Plan
 from foveate.selection import Attention, Knob, Selection, TokenView
@@ -68,7 +68,7 @@ class Recycling:
         top, spent, clusters = self._split(n, k)
         keep_BN = torch.zeros_like(attn_BN, dtype=torch.bool).scatter_(1, order_BN[:, :top], True)
         if not clusters:
-            return Selection(keep_BN)
+            return Selection(keep_BN, alone(keep_BN, k) if self.recycled else None)
         # In order of attention, as the release clusters them.
         spent_BR = order_BN[:, top : top + spent]
         hidden_BND = view.need("hidden_BND").float()

@@ -21,7 +21,7 @@ from foveate.errors import PlanError
 from foveate.methods.by_count import by_count
 from foveate.methods.wrapper import Wrapper, each_cut
 from foveate.ops.cosine import Cosine
-from foveate.ops.merging import averaged, nearest_kept
+from foveate.ops.merging import alone, averaged, nearest_kept
 from foveate.ops.suppress import peaks
 from foveate.ops.topk import check_k, head_mask, ranked
 from foveate.plan import Plan
@@ -85,7 +85,9 @@ class Restored(Wrapper):
         check_k(k, n)
         own = max(1, int(self.gamma * k + 0.5))
         if k == n or own == k:
-            return self._plain(view, k)
+            answer = self._plain(view, k)
+            # Of so few there is no group; of other images there is, and these are told in the same way.
+            return answer if k == n or self.gamma == 1 else Selection(answer.keep_BN, alone(answer.keep_BN, k))
         base_BN = self._plain(view, own).keep_BN
         # The others of each image, in order: they are as many in all.
         rest_BR = (~base_BN).nonzero()[:, 1].view(b, n - own)

@@ -22,7 +22,7 @@ import torch
 from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.methods import asked
-from foveate.ops.merging import averaged
+from foveate.ops.merging import alone, averaged
 from foveate.ops.topk import check_k, head_mask, outliers
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
@@ -70,7 +70,7 @@ class Answering:
             counts_B = torch.minimum(counts_B, outliers(share_BN).clamp(min=1))
         keep_BN = head_mask(score_BN, counts_B)
         if not rest:
-            return Selection(keep_BN)
+            return Selection(keep_BN, alone(keep_BN, k) if self.rest else None)
         best_B1 = score_BN.masked_fill(keep_BN, -torch.inf).argmax(1, keepdim=True)
         own_N = torch.arange(n, device=score_BN.device)
         home_BN = torch.where(keep_BN, own_N, best_B1)

@@ -22,7 +22,7 @@ from torch import Tensor
 from foveate.cut import Cut
 from foveate.errors import PlanError
 from foveate.ops.cosine import Cosine
-from foveate.ops.merging import averaged, mixture
+from foveate.ops.merging import alone, averaged, mixture
 from foveate.ops.topk import check_k, head_mask
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
@@ -61,7 +61,8 @@ class Zipped:
         counts_B = torch.full((b,), k - m, device=attn_BN.device)
         dominant_BN = head_mask(attn_BN, counts_B)
         if not m:
-            return Selection(dominant_BN)
+            # So few that no share of them is a whole token; where none was asked for, nothing merges at all.
+            return Selection(dominant_BN, alone(dominant_BN, k) if share else None)
         # The open ones in order: there are as many in every image.
         rest_BR = dominant_BN.byte().sort(dim=1, stable=True).indices[:, : n - k + m]
         target_BM = rest_BR[:, torch.arange(m, device=rest_BR.device) * (rest_BR.shape[1] // m)]

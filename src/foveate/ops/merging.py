@@ -35,6 +35,12 @@ def averaged(keep_BN: Tensor, home_BN: Tensor, weight_BN: Tensor | None = None, 
     return mix_BKN / mix_BKN.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
+def alone(keep_BN: Tensor, most: int) -> Tensor:
+    """The matrix [B, K, N] that leaves each kept token as it is: where something merges, and nothing has to."""
+    own_N = torch.arange(keep_BN.shape[1], device=keep_BN.device)
+    return averaged(keep_BN, torch.where(keep_BN, own_N, -1), most=most)
+
+
 def sizes(mix_KN: Tensor, before_N: Tensor) -> Tensor:
     """How many tokens each mixed one stands for, [K], at least 1: each of them counts once, by its shares of weight.
 

@@ -2,7 +2,7 @@
 
 import random
 from dataclasses import dataclass
-from math import cos, exp, log, pi
+from math import cos, exp, inf, log, pi
 from typing import Any, Literal, Self
 
 from foveate.errors import FoveateError
@@ -88,13 +88,15 @@ class Recipe:
             if (value := getattr(self, name)) < 1:
                 raise FoveateError(f"{name} is {value}; it must be at least 1")
         for name in ("rate", "clip", "room", "coldest", "hottest", "cool"):
-            if not (value := getattr(self, name)) > 0:
-                raise FoveateError(f"{name} is {value}; it must be above 0")
+            if not 0 < (value := getattr(self, name)) < inf:
+                raise FoveateError(f"{name} is {value}; it must be a number above 0")
         if self.gate not in GATES:
             raise FoveateError(f"no gate {self.gate!r}; there are {', '.join(GATES)}")
         object.__setattr__(self, "spread", tuple(self.spread))
-        if self.spread and not (len(self.spread) == 2 and 0 < self.spread[0] <= self.spread[1]):
+        if self.spread and not (len(self.spread) == 2 and 0 < self.spread[0] <= self.spread[1] < inf):
             raise FoveateError(f"spread is {self.spread}; it must be empty, or a lowest and a highest value above 0")
+        if self.length == "pull" and self.spread and self.spread[1] > 1:
+            raise FoveateError(f"spread is {self.spread}; budgets are shares of the tokens, at most 1")
         if self.length not in ("pull", "pressure"):
             raise FoveateError(f"length is {self.length!r}; it must be 'pull' or 'pressure'")
         if self.length == "pressure" and not self.spread:
