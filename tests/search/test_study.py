@@ -112,10 +112,12 @@ def test_storages_that_cannot_be_used(tmp_path, where, monkeypatch):
         Study(where, "s", {})
 
 
-def test_a_file_that_is_no_journal(tmp_path):
-    (tmp_path / "s.journal").write_text("this is no journal\n")
-    with pytest.raises(FoveateError, match="cannot be used"):
-        Study(tmp_path / "s.journal", "s", {})
+@pytest.mark.parametrize("text", ["this is no journal\n", "a last line without an end", '{"image":"a"}\n{"image":"b"}'])
+def test_a_file_that_is_no_journal_is_refused_and_left_as_it_is(tmp_path, text):
+    (tmp_path / "mine.jsonl").write_text(text)
+    with pytest.raises(FoveateError, match="is no study"):
+        Study(tmp_path / "mine.jsonl", "s", {})
+    assert (tmp_path / "mine.jsonl").read_text() == text
 
 
 @pytest.mark.parametrize("kind", ["gp", "tpe"])

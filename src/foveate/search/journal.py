@@ -13,6 +13,9 @@ from typing import Any
 
 from foveate.errors import FoveateError
 
+_HEAD = b'{"op_code":'
+"""How every line of a journal begins."""
+
 
 class Journal:
     """What Optuna's `JournalStorage` asks of a backend."""
@@ -48,8 +51,14 @@ class Journal:
                 ) from None
 
     def mend(self) -> bool:
-        """Drop a last line that was cut off; whether there was one."""
+        """Drop a last line that was cut off; whether there was one.
+
+        Raises:
+            FoveateError: the file is something else, which nothing may be dropped from.
+        """
         with self._held(), open(self.path, "r+b", buffering=0) as file:
+            if not _HEAD.startswith(file.read(len(_HEAD))):
+                raise FoveateError(f"{self.path} is no study, and is left as it is; name another file with --study")
             before = os.fstat(file.fileno()).st_size
             return _mend(file) < before
 
