@@ -30,7 +30,8 @@ with (`--text`, `--config`, `--covering`), and `--undialled` asks at fixed count
         # with --finish 400, 800, 1200 before, each state copied to out/sts/long-1 to -4
     train published --text 2 --name mild --begin out/sts/long-1 --steps 450 --training 800 --config group=4 --recipe
         rate=3e-4 warmup=20 hottest=0.82 opening=0.0 'spread=[0.02,0.4]'          # --finish 225: out/sts/mild-225
-        # slow: --steps 600, rate=1.5e-4, no spread
+        # slow: --steps 600, rate=1.5e-4, no spread; shut-225: mild-225 with text=0.0 in its --config; one02-225 and
+        # the like: 'spread=[0.02,0.02]'. Then sts_published.py.
     look published --text 2 --name mild-225 --config group=4 --undialled --counts 32 64
     rounds published --text 2 --name mild-225 --config group=4
     test published --text 2 --name mild-225 --config group=4 --scenes 200 --dial 60 --budgets 056 111 --fixed

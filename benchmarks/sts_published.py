@@ -4,9 +4,9 @@
     python benchmarks/sts_published.py lambdas mild-225 one02-225 one09-225 one4-225 --scenes 200
 
 `sts_many.py` has to have trained its runs (its docstring has the commands), and for `reads` to have tested them.
-`lambdas`: runs of one lambda each keep what their own stop lets stand; the first run, trained with lambda drawn and
-told, is dialled to the same mean on the same test scenes. No answer is read for that. Figures go to `reads/NAME` and
-`lambdas/NAME` in benchmarks/results/sts.json.
+`lambdas`: runs of one lambda each, at fixed counts and where their own stop lets picks stand; the first run, trained
+with lambda drawn and told, is dialled to the same mean on the same test scenes. No answer is read for that. Figures go
+to `reads/NAME` and `lambdas/NAME` in benchmarks/results/sts.json.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate import files
+from foveate import FoveateError, files
 from foveate.pointer.train.calibrate import calibrated
 from foveate.tiny import world
-from sts_figures import against, figures
+from sts_figures import against
 from sts_many import TOKENS, learned, made
 from sts_many import world as seen
 from sts_ways import first, walked
@@ -31,6 +31,7 @@ from sts_world import load_model
 
 SMALL = 12
 """Patches of 576 that the answer needs at most: a thing of middling size, or a letter."""
+COUNTS = (32, 64)
 MOST = 127
 """Picks at most, as in training."""
 
@@ -58,23 +59,33 @@ def reads(args: argparse.Namespace, known: dict[str, Any]) -> None:
 
 
 def lambdas(args: argparse.Namespace, known: dict[str, Any]) -> None:
-    """Each run's own stop, beside the first run dialled to its mean."""
+    """Each run beside the first one: at two fixed counts, and by its own stop, the first run dialled to its mean."""
     scenes = seen(args, load_model(), "test", args.scenes, 8)
     per = [sum(len(a) for s, a in scenes.items if s == n) for n in range(args.scenes)]
     many, *ones = args.names
     dial, path = walk(args, many, scenes)
+    fixed = {k: scenes.answers(first(path.order_BT, [k] * scenes.size)) for k in COUNTS}
     for name in ones:
         single, own = walk(args, name, scenes)
         counts = own.standing(single.config, 0.0).sum(1).tolist()
-        now = calibrated(dial, [(path, TOKENS)], fmean(counts) / TOKENS)
-        sizes = {"own": counts, "dialled": path.standing(now.config, now.config.stop_bias).sum(1).tolist()}
-        places = {"own": first(own.order_BT, counts), "dialled": first(path.order_BT, sizes["dialled"])}
-        hits: dict[str, list[Tensor]] = {w: scenes.answers(p) for w, p in places.items()}
-        ways = {w: figures(h, sizes[w], scenes) for w, h in hits.items()}
-        entry = against(*(torch.cat(hits[w]).split(per) for w in ("dialled", "own")))
-        known[f"lambdas/{name}"] = {"many": many, "scenes": args.scenes, "ways": ways, "dialled_minus_own": entry}
-        each = ", ".join(f"{w} {f['percent']:.1f} at {f['kept']:.1f}" for w, f in ways.items())
-        print(f"{name}: {each}; dialled minus own", said(entry), flush=True)
+        entry: dict[str, Any] = {"many": many, "scenes": args.scenes, "own_mean": fmean(counts)}
+        hits = {f"{k}": scenes.answers(first(own.order_BT, [k] * scenes.size)) for k in COUNTS}
+        theirs: dict[str, list[Tensor]] = {f"{k}": h for k, h in fixed.items()}
+        try:
+            now = calibrated(dial, [(path, TOKENS)], fmean(counts) / TOKENS)
+            dialled = path.standing(now.config, now.config.stop_bias).sum(1).tolist()
+            theirs["own stop"] = scenes.answers(first(path.order_BT, dialled))
+            hits["own stop"] = scenes.answers(first(own.order_BT, counts))
+            entry["dialled_mean"] = fmean(dialled)
+        except FoveateError as e:
+            entry["refused"] = str(e)
+        print(name, {k: v for k, v in entry.items() if k != "many"}, flush=True)
+        for at, mine in hits.items():
+            pair = against(torch.cat(theirs[at]).split(per), torch.cat(mine).split(per))
+            each = {n: 100 * float(torch.cat(h).float().mean()) for n, h in ((name, mine), (many, theirs[at]))}
+            entry[at] = pair | each
+            print(f"{at}: {each}; {many} minus it", said(pair), flush=True)
+        known[f"lambdas/{name}"] = entry
 
 
 def walk(args: argparse.Namespace, name: str, scenes: Any) -> tuple[Any, Any]:

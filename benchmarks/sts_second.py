@@ -16,9 +16,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -174,7 +175,7 @@ def test(args: argparse.Namespace, model: Any) -> None:
     attended = cache(scenes.attended)
     tops = partial(METHODS["tops"], depth=10, stages=1)
     sizes = [len(asked) for _, asked in scenes.items]
-    theirs = cache(partial(pointed, args, model, "test", args.scenes))
+    theirs = cache(partial(pointed, args, model, "test", args.asked or args.scenes))
     for budget, k in BUDGETS.items():
         bias, room = selector.at(k / TOKENS).config.stop_bias, int(2.5 * k)
         counts = path.standing(selector.config, bias)[:, :room].sum(1).tolist()
@@ -201,15 +202,28 @@ def test(args: argparse.Namespace, model: Any) -> None:
         if name not in ways and (found := theirs().get(budget)):
             asked, places = found
             ways[name] = figures(asked.answers(places), [len(x) for x in places], asked)
-        right = {w: torch.tensor([c == "1" for c in f["right"]]).split(sizes) for w, f in ways.items()}
+        right = {w: by_scene(f["right"], sizes) for w, f in ways.items()}
         for name, facts in ways.items():
-            if name != "ours" and "published, fixed count" in right:
-                facts["published_minus_it"] = against(right["published, fixed count"], right[name])
-            pair = facts["ours_minus_it"] = against(right["ours"], right[name])
+            # The published one may have been asked of the first scenes alone.
+            if "published, fixed count" in right:
+                facts["published_minus_it"] = against(*both(right["published, fixed count"], right[name]))
+            pair = facts["ours_minus_it"] = against(*both(right["ours"], right[name]))
             gap = "{:+.2f} ({:+.2f} to {:+.2f}), p {:.2g}".format(pair["difference"], *pair["interval"], pair["p"])
-            print(f"{budget} {name}: {short(right[name], scenes)}, {facts['kept']:.1f} tokens; {gap}", flush=True)
+            print(f"{budget} {name}: {facts['percent']:.1f}, {facts['kept']:.1f} tokens; {gap}", flush=True)
         known[f"second/{budget}"] = {"scenes": args.scenes, "budget": k, "ways": ways}
         files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
+
+
+def by_scene(right: str, sizes: Sequence[int]) -> Sequence[Tensor]:
+    """Answers, scene by scene, of as many scenes as were asked."""
+    ends = list(accumulate(sizes))
+    return torch.tensor([c == "1" for c in right]).split(list(sizes[: ends.index(len(right)) + 1]))
+
+
+def both(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """The scenes that both were asked of."""
+    n = min(len(one), len(other))
+    return one[:n], other[:n]
 
 
 def main() -> None:
@@ -229,6 +243,7 @@ def main() -> None:
     parser.add_argument("--training", type=int, default=400, help="training scenes")
     parser.add_argument("--validation", type=int, default=120, help="validation scenes")
     parser.add_argument("--scenes", type=int, default=500, help="test scenes")
+    parser.add_argument("--asked", type=int, help="test scenes that the published one is asked of")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("out/sts-second"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))

@@ -230,7 +230,7 @@ def pair(known: dict[str, Any], sizes: list[int], share: str, rivals: Path) -> N
     others = {f"{n} {share}": ways[f"{n} {share}"] for n in RIVALS} | {"full 100%": ways["full 100%"]}
     others |= {n: w for n, w in known["ways"].items() if n.endswith(f" {share}")}
     right = {n: torch.tensor([c == "1" for c in w["hits"]]) for n, w in others.items()}
-    for mine in (f"sts {share}", f"sts, published, fixed count {share}"):
+    for mine in (f"sts {share}", f"sts, fixed count {share}", f"sts, published, fixed count {share}"):
         for name in [n for n in right if mine in right and n != mine]:
             n = min(len(right[mine]), len(right[name]))
             scenes = [min(s, n - sum(sizes[:i])) for i, s in enumerate(sizes) if sum(sizes[:i]) < n]

@@ -104,7 +104,10 @@ class Recipe:
 
     @classmethod
     def published(cls, **changes: Any) -> Self:
-        """What STS and StepPrune publish (lambda: STS), or leave open and we fill in (rate, temperatures, steps)."""
+        """What STS and StepPrune publish (lambda: STS), or leave open and we fill in (temperatures, steps).
+
+        The rate is ours: theirs, 5e-6, is for runs of many more updates.
+        """
         known: dict[str, Any] = {
             "length": "pressure", "spread": (0.01, 0.01), "chained": True, "perturb": False, "denoise": True,
             "everything": True, "gone": 0.0, "opening": 0.2, "rate": 5e-4,
