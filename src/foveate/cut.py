@@ -116,6 +116,8 @@ class Cut:
             raise PlanError(f'{type(self.select).__name__} divides a total among a prompt\'s images: give per="prompt"')
         if self.between is not None and self.at != "encoder":
             raise PlanError(f'{type(self.select).__name__} merges between the tower\'s layers: cut at "encoder"')
+        if isinstance(self.select, type):
+            raise PlanError(f"{self.select.__name__} is a class of selectors; make one: {self.select.__name__}()")
         for name, kind in (("reads", set | frozenset), ("adaptive", bool)):
             if not isinstance(getattr(self.select, name, None), kind):
                 raise PlanError(f"{short(repr(self.select))} is no selector: its {name!r} must be a {kind}")

@@ -1,14 +1,18 @@
 """Values from outside against the annotations they are meant for: a wrong kind is named where it comes in."""
 
+import functools
+import inspect
 import math
 import numbers
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
-from foveate.errors import FoveateError, short
+from foveate.errors import FoveateError, PlanError, short
 
+P = ParamSpec("P")
+R = TypeVar("R")
 _MOST = 2**63 - 1
 """What PyTorch, NumPy and files hold: beyond it every one of them fails in its own way."""
 _WORDS: dict[Any, str] = {
@@ -29,6 +33,24 @@ def check(values: Mapping[str, Any], hints: Mapping[str, Any], error: type[Fovea
     for name, value in values.items():
         if name in hints and not fits(value, hints[name]):
             raise error(f"{name} is {short(repr(value))}; it must be {words(hints[name])}")
+
+
+def checked(method: Callable[P, R]) -> Callable[P, R]:
+    """A method that refuses arguments of a wrong kind, NaN and infinity among them; of `keep` a cut says more.
+
+    Raises:
+        PlanError: naming the argument, what it is and what it must be.
+    """
+    signature = inspect.signature(method)
+    hints = functools.cache(lambda: hints_of(method))
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = signature.bind(*args, **kwargs).arguments
+        check({name: value for name, value in given.items() if name != "keep"}, hints(), PlanError)
+        return method(*args, **kwargs)
+
+    return wrapper
 
 
 def hints_of(target: Any) -> dict[str, Any]:
@@ -62,7 +84,8 @@ def fits(value: Any, hint: Any) -> bool:
     if hint is int:
         whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
         return whole and -_MOST <= int(typing.cast(Any, value)) <= _MOST
-    return isinstance(value, hint) if isinstance(hint, type) else True
+    # `Any` is a class to Python 3.11, of which nothing is an instance.
+    return isinstance(value, hint) if isinstance(hint, type) and hint is not Any else True
 
 
 def words(hint: Any) -> str:

@@ -103,7 +103,7 @@ def test_a_number_of_tokens_or_an_upper_level():
         ({"depth": 1}, "at least 2"),
         ({"tokens": 576}, "also need depth"),
         ({"shape": SHAPE}, "needs tokens"),
-        ({"first": "csl"}, "did you mean 'cls'"),
+        ({"first": "csl"}, "first is 'csl'; it must be \"full\""),
         ({"raters": "first"}, "raters is 'first'"),
         ({"depth": 10, "keep": 0.001, "first": "cls", "tokens": 20}, "not one of 20 tokens"),
     ],

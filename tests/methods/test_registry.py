@@ -1,6 +1,7 @@
 """Methods from outside: an installed package's entry points, and any module:function."""
 
 import json
+import pickle
 import sys
 
 import pytest
@@ -8,10 +9,12 @@ import torch
 from click.testing import CliRunner
 from typer.main import get_command
 
-from foveate import Plan, PlanError, attach
+from foveate import Cut, Plan, PlanError, attach
 from foveate.cli import app, choose
 from foveate.methods import METHODS, find, method
 from foveate.methods.registry import names
+from foveate.methods.switches import merged
+from foveate.methods.uniform import Uniform
 from zoo import Row, batch, shared
 
 TOY = '''
@@ -115,3 +118,30 @@ def test_module_and_function(tmp_path, monkeypatch):
     with pytest.raises(PlanError, match="returned a float"):
         method("my_pruner:no_plan", keep=0.5)
     sys.modules.pop("my_pruner", None)
+
+
+WRONG = [
+    ("mmtok", {"alpha": float("nan")}), ("mmtok", {"alpha": -1.0}), ("scope", {"alpha": float("inf")}),
+    ("scope", {"alpha": -1.0}), ("holov", {"beta": float("nan")}), ("anchorprune", {"tau": float("nan")}),
+    ("anchorprune", {"least": -1}), ("anchorprune", {"patience": 1.5}), ("eadp", {"beta": -1.0}),
+    ("trim", {"rest": "no"}), ("random", {"seed": "a"}), ("prumerge", {"plus": "yes"}), ("priortr", {"eps": -1.0}),
+    ("fastv", {"layer": "2"}), ("fastv", {"scoring": "x"}), ("divprune", {"distance": "a"}), ("tops", {"layers": 5}),
+    ("tops", {"depth": 0}), ("feather", {"layers": (3,)}), ("clse", {"layers": (1, 2)}), ("sms", {"score": "x"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "options"), WRONG, ids=str)
+def test_wrong_values_are_refused_by_the_functions_too(name, options):
+    """Those who call the function get the sentence that those get who name it on a command line."""
+    (option,) = options
+    with pytest.raises(PlanError, match=f"{option} (is|are) "):
+        METHODS[name](0.5, **options)
+
+
+def test_what_is_no_plan_and_a_class_of_selectors_are_named():
+    for plan in (None, METHODS["divprune"]):
+        with pytest.raises(PlanError, match=r"plan is .* it must be Plan"):
+            merged(plan)
+    with pytest.raises(PlanError, match="Uniform is a class of selectors"):
+        Cut("input", Uniform, 0.5)
+    assert pickle.loads(pickle.dumps(METHODS["fastv"])) is METHODS["fastv"]

@@ -132,7 +132,7 @@ def test_plans():
         ({"correlation": "both"}, "correlation is 'both'"),
         ({"stages": 3}, "stages is 3"),
         ({"raters": "received"}, "raters is 'received'"),
-        ({"attention": "next"}, "layer is 'next'"),
+        ({"attention": "next"}, "attention is 'next'"),
         ({"image": 0.0}, "image is 0"),
         ({"text": -0.1}, "text is -0.1"),
         ({"layers": ()}, "layers is empty"),

@@ -79,7 +79,7 @@ def test_positions_raters_and_layer_are_parameters():
         ({"schedule": "llava-1.5-7B"}, "did you mean 'llava-1.5-7b'"),
         ({"stages": 3}, "stages is 3"),
         ({"raters": "received"}, "raters is 'received'"),
-        ({"attention": "next"}, "layer is 'next'"),
+        ({"attention": "next"}, "attention is 'next'"),
         ({"budget": "paper"}, "budget is 'paper'"),
         ({"normalise": "max"}, "normalise is 'max'"),
         ({"transform": "root"}, "transform is 'root'"),

@@ -28,6 +28,7 @@ from foveate.ops.farthest import farthest
 from foveate.ops.topk import check_k, ranked
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Anchored:
     def __post_init__(self) -> None:
         if self.by not in ("encoder", "hidden"):
             raise PlanError(f'by is {self.by!r}; it must be "encoder" or "hidden"')
+        if not self.least >= 0:
+            raise PlanError(f"least is {self.least}; it is a share or a number of tokens, 0 or more")
         if self.patience < 1:
             raise PlanError(f"patience is {self.patience}; the walk ends at the first new token at the earliest")
 
@@ -92,6 +95,7 @@ class Anchored:
         return (least + before_B + 1).clamp(max=most)
 
 
+@checked
 def anchorprune(
     keep: float | int, least: float | int = 10 / 64, tau: float = 0.2, patience: int = 3,
     by: Literal["encoder", "hidden"] = "encoder", text_tower: str | None = None,

@@ -28,6 +28,7 @@ from foveate.methods.wrapper import Wrapper, each_cut
 from foveate.ops.wording import word_cosines
 from foveate.plan import Plan
 from foveate.selection import TokenView
+from foveate.typed import checked
 
 _READS = {"change": {"hidden_BND", "input_BND"}, "words": {"hidden_BND", "text_BTD"}}
 
@@ -87,6 +88,7 @@ class Apportioned(Wrapper):
         return word_cosines(hidden_BND, view.need("text_BTD")).amax(1).mean()
 
 
+@checked
 def apportioned(
     plan: Plan, alpha: float = 1.0, low: float = 0.05, high: float = 0.95, by: Literal["change", "words"] = "change"
 ) -> Plan:

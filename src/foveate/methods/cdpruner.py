@@ -26,6 +26,7 @@ from foveate.ops.scale import minmax
 from foveate.ops.start import fill
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,7 @@ class Determinantal:
         return Selection.of(fill(residual(rows_BND, k), relevance_BN), hidden_BND.shape[1])
 
 
+@checked
 def cdpruner(keep: float | int, theta: float | None = None, text_tower: str | None = None) -> Plan:
     """CDPruner: a conditional determinantal point process, before the LLM.
 

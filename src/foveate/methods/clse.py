@@ -19,9 +19,11 @@ import torch
 from torch import Tensor
 
 from foveate.cut import Cut, check_keep
+from foveate.errors import PlanError
 from foveate.methods.fastv import LAST, TextAttention
 from foveate.plan import Plan
 from foveate.selection import Attention, Block, Selection, Selector, TokenView
+from foveate.typed import checked
 
 _EPS = 1e-6
 # Before layers 1, 11 and 21 of 32, in units of the paper's K.
@@ -70,6 +72,7 @@ def _detail(x_BND: Tensor, blocks: tuple[Block, ...]) -> Tensor:
     return out_BN
 
 
+@checked
 def clse(keep: float | int, layers: tuple[int | float, ...] | None = None) -> Plan:
     """CLSE: change of detail times attention, then attention, at three layers inside the LLM.
 
@@ -79,6 +82,8 @@ def clse(keep: float | int, layers: tuple[int | float, ...] | None = None) -> Pl
         layers: the three places, layers or fractions of the depth; by default those of layers 1, 11 and 21 of 32.
     """
     check_keep(keep)
+    if layers is not None and len(layers) != len(_LAYERS):
+        raise PlanError(f"layers are {layers}; CLSE cuts at three")
     places = layers or tuple(layer / _DEPTH for layer in _LAYERS)
     if isinstance(keep, int):
         keeps: list[float | int] = [max(1, int(keep * s + 0.5)) for s in _SHAPE]

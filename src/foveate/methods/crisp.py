@@ -23,6 +23,7 @@ from foveate.ops.topk import check_k, head_mask, ranked
 from foveate.ops.wording import word_cosines
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class WordsFirst:
         return torch.where(core_BN.any(1, keepdim=True), core_BN, alone_BN)
 
 
+@checked
 def crisp(keep: float | int, alpha: float | None = None, words: int | None = None) -> Plan:
     """CRISP: tokens for the question's words, then farthest points from them, before the LLM.
 

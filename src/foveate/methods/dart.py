@@ -27,6 +27,7 @@ from foveate.ops.topk import check_k, ranked
 from foveate.ops.wording import word_cosines
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def _rows(x_BND: Tensor, index_BP: Tensor) -> Tensor:
     return x_BND.gather(1, index_BP[:, :, None].expand(-1, -1, x_BND.shape[2]))
 
 
+@checked
 def dart(keep: float | int, layer: int | None = None, image: int = 4, text: int = 4) -> Plan:
     """DART: the tokens least like a few pivots, inside the LLM.
 

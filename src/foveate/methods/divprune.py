@@ -27,6 +27,7 @@ from foveate.errors import PlanError
 from foveate.ops.farthest import farthest, gaps
 from foveate.plan import Plan
 from foveate.selection import Knob, Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Apart:
         return Selection(out_BN.scatter_(1, order_BK, far_BK))
 
 
+@checked
 def divprune(keep: float | int, distance: float | None = None) -> Plan:
     """DivPrune: max-min diversity, before the LLM.
 

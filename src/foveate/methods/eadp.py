@@ -33,6 +33,7 @@ from foveate.ops.scale import minmax
 from foveate.ops.wording import word_cosines
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 _TEMPERATURE = 0.01
 _EPS = 1e-6
@@ -59,6 +60,8 @@ class Dispersed:
     def __post_init__(self) -> None:
         if not 0 <= self.mu <= 1 or not 0 < self.words <= 1:
             raise PlanError(f"mu is {self.mu} and words {self.words}; both are shares, and some word has to count")
+        if not self.beta >= 0:
+            raise PlanError(f"beta is {self.beta}; the power of importance is 0 or more")
 
     @property
     def reads(self) -> frozenset[str]:
@@ -94,6 +97,7 @@ def pointed(words_BTN: Tensor, share: float) -> Tensor:
     return (weight_BT[:, :, None] * chosen_BTN).sum(1)
 
 
+@checked
 def eadp(
     keep: float | int, mu: float = 0.5, words: float = 0.2, beta: float = 1.0, text_tower: str | None = None
 ) -> Plan:

@@ -22,6 +22,7 @@ from foveate.ops.cosine import unit
 from foveate.ops.topk import check_k, ranked
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 _GOLDEN = 0.6180339887498949
 
@@ -69,6 +70,7 @@ def frame_count(view: TokenView) -> int:
     return frames if view.shape[1] % frames == 0 else 1
 
 
+@checked
 def evs(keep: float | int, least: int = 1) -> Plan:
     """EVS: a video's first frame and its changes, before the LLM.
 

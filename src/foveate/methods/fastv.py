@@ -20,6 +20,7 @@ from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.plan import Plan
 from foveate.selection import Attention, Selection, TokenView
+from foveate.typed import checked
 
 LAST = Attention("last", "previous")
 
@@ -38,6 +39,7 @@ class TextAttention:
         return Selection.top(view.need("text_attn_BN"), k)
 
 
+@checked
 def fastv(keep: float | int, layer: int | None = None, scoring: Literal["code", "paper"] = "code") -> Plan:
     """FastV: attention top-k, inside the LLM.
 
@@ -57,7 +59,5 @@ def fastv(keep: float | int, layer: int | None = None, scoring: Literal["code", 
     layer = 2 if layer is None else layer
     if layer < 1:
         raise PlanError(f"layer is {layer}, but FastV reads the attention of the layer before; the first possible is 1")
-    if scoring not in ("code", "paper"):
-        raise PlanError(f'scoring is {scoring!r}; it must be "code" or "paper"')
     attention = Attention("last" if scoring == "code" else "received", "previous")
     return Plan((Cut(layer, TextAttention(attention), keep, or_last=or_last),))

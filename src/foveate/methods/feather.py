@@ -23,6 +23,7 @@ from foveate.ops.budget import solve_ratio, spans
 from foveate.ops.topk import ranked
 from foveate.plan import Plan
 from foveate.selection import Attention, Selection, TokenView
+from foveate.typed import checked
 
 _UNROTATED = Attention("last", "previous", rotary=False)
 _DEPTH = 32
@@ -63,6 +64,7 @@ class GridAndAttention:
         return on_N
 
 
+@checked
 def feather(keep: float | int, stride: int = 3, layers: tuple[int, int] | None = None) -> Plan:
     """FEATHER: attention without rotary positions and a coarse grid, at two layers inside the LLM.
 

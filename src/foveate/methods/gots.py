@@ -19,6 +19,7 @@ from foveate.ops.residual import residual
 from foveate.ops.start import fill
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Spanning:
         return Selection.of(order_BK, x_BND.shape[1])
 
 
+@checked
 def gots(keep: float | int, by: Literal["encoder", "hidden"] = "encoder") -> Plan:
     """GOTS: the tokens that span the image's features, before the LLM.
 

@@ -26,6 +26,7 @@ from foveate.ops.shares import shared_out
 from foveate.ops.topk import check_k, head_mask, ranked
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class ByTiles:
         return Selection(torch.cat((keep_BN, rest_BN), 1))
 
 
+@checked
 def hired(keep: float | int, alpha: float = 0.5, as_released: bool = False) -> Plan:
     """HiRED: [CLS] top-k tile by tile, tiles sharing by the thumbnail's early attention, before the LLM.
 

@@ -26,6 +26,7 @@ from foveate.ops.shares import shared_out
 from foveate.ops.topk import check_k, ranked
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 _SCALE = 1000.0
 _BETA = 0.09
@@ -83,6 +84,7 @@ class Strips:
         return (attn_BS + self.beta * spread_BS * scale_B1).mean(1)
 
 
+@checked
 def holov(keep: float | int, strips: int = 16, beta: float = _BETA) -> Plan:
     """HoloV: attention inside strips that share the tokens by attention and variety, before the LLM.
 

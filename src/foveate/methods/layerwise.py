@@ -8,17 +8,18 @@ from itertools import pairwise
 from typing import Literal
 
 from foveate.cut import Cut
-from foveate.errors import PlanError, unknown
+from foveate.errors import PlanError
 from foveate.methods.divprune import Farthest
 from foveate.methods.fastervlm import ClsAttention
 from foveate.methods.fastv import TextAttention
 from foveate.plan import Plan, Positions
 from foveate.selection import Attention, Selector
+from foveate.typed import checked
 
 First = Literal["full", "own", "cls", "spread"]
-FIRSTS = ("full", "own", "cls", "spread")
 
 
+@checked
 def layerwise(
     keeps: Sequence[float] | Sequence[int],
     raters: Literal["last", "text", "dynamic", "received"] = "last",
@@ -40,8 +41,6 @@ def layerwise(
     Raises:
         PlanError: keeps grow, are out of range, or cut the first layer although it is to see everything.
     """
-    if first not in FIRSTS:
-        raise PlanError(unknown("first", first, FIRSTS, see="foveate.methods.layerwise"))
     for i, (a, b) in enumerate(pairwise(keeps), 1):
         if b > a:
             raise PlanError(f"keep grows from {a} at layer {i - 1} to {b} at layer {i}; dropped tokens cannot return")

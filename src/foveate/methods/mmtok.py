@@ -22,6 +22,7 @@ from foveate.ops.coverage import cover
 from foveate.ops.wording import word_cosines
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class CoveringBoth:
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise PlanError(f"alpha is {self.alpha}; the weight of covering the image is 0 or more")
         for name in ("text_temperature", "image_temperature"):
             if not getattr(self, name) > 0:
                 raise PlanError(f"{name} is {getattr(self, name)}; a temperature is above 0")
@@ -62,6 +65,7 @@ class CoveringBoth:
         return Selection.of(cover(rows_BRN, k), n)
 
 
+@checked
 def mmtok(
     keep: float | int, alpha: float = 0.5, text_temperature: float = 0.02, image_temperature: float = 0.2
 ) -> Plan:

@@ -20,6 +20,7 @@ from foveate.errors import PlanError
 from foveate.ops.prior import against_prior
 from foveate.plan import Plan
 from foveate.selection import Attention, Selection, TokenView
+from foveate.typed import checked
 
 _EPS = 1e-10
 QUESTION = Attention("text", "own")
@@ -40,11 +41,16 @@ class AgainstPrior:
     reads: ClassVar[frozenset[str]] = frozenset({"text_attn_BN", "prior_attn_BN"})
     adaptive: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        if not self.eps > 0:
+            raise PlanError(f"eps is {self.eps}; under a logarithm it must be above 0")
+
     def __call__(self, view: TokenView, k: int) -> Selection:
         """Exactly k tokens."""
         return Selection.top(against_prior(view.need("text_attn_BN"), view.need("prior_attn_BN"), self.eps), k)
 
 
+@checked
 def priortr(
     keep: float | int, layer: int | None = None, raters: Literal["text", "last"] = "text", eps: float = _EPS
 ) -> Plan:
@@ -61,7 +67,5 @@ def priortr(
         PlanError: raters that the paper does not have.
     """
     check_keep(keep)
-    if raters not in ("text", "last"):
-        raise PlanError(f'raters is {raters!r}; it must be "text" or "last"')
     select = AgainstPrior(Attention(raters, "own"), eps)
     return Plan((Cut(2 if layer is None else layer, select, keep, or_last=layer is None),))

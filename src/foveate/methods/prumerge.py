@@ -27,6 +27,7 @@ from foveate.ops.merging import with_likes
 from foveate.ops.topk import check_k, head_mask, outliers, ranked
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ class PruMerge:
         return head_mask(-rank_BN, counts_B)
 
 
+@checked
 def prumerge(
     keep: float | int,
     count: Literal["outliers", "fixed"] = "outliers",

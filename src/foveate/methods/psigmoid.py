@@ -26,6 +26,7 @@ from foveate.methods.layerwise import First, layerwise
 from foveate.ops.budget import apportion, solve
 from foveate.ops.flops import LayerShape, visual_share
 from foveate.plan import Plan
+from foveate.typed import checked
 
 FOOT = 1 / 2000
 SLOPE = 12.0
@@ -34,6 +35,7 @@ _FAR = 60.0
 """A sigmoid this far from its midpoint is 1 to the last bit of a float."""
 
 
+@checked
 def psigmoid(
     keep: float | int,
     slope: float = SLOPE,

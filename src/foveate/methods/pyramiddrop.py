@@ -19,11 +19,13 @@ from foveate.methods.fastv import TextAttention
 from foveate.ops.budget import solve_ratio, spans
 from foveate.plan import Plan
 from foveate.selection import Attention
+from foveate.typed import checked
 
 # Fewer than this share at one stage, and the stages move to earlier layers instead.
 _HARDEST = 0.25
 
 
+@checked
 def pyramiddrop(
     keep: float | int | None = None,
     ratio: float | None = None,

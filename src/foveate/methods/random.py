@@ -15,6 +15,7 @@ from foveate.ops.host import upload
 from foveate.ops.topk import check_k
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Random:
         return Selection.of(upload(order_N[:k], view.device).expand(b, k), n)
 
 
+@checked
 def random(keep: float | int, seed: int = 0) -> Plan:
     """Keep a random subset of the visual tokens, before the LLM.
 

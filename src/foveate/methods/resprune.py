@@ -21,6 +21,7 @@ from foveate.ops.start import fill
 from foveate.ops.wording import nearest_word
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 _EPS = 1e-6
 
@@ -60,6 +61,7 @@ class SpanningWords:
         return Selection.of(fill(order_BK, weight_BN), hidden_BND.shape[1])
 
 
+@checked
 def resprune(keep: float | int, alpha: float = 0.75, seed: Literal["cls", "norm"] = "cls") -> Plan:
     """ResPrune: the tokens that span the image, weighted by the question's words, before the LLM.
 

@@ -18,6 +18,7 @@ from foveate.errors import PlanError
 from foveate.ops.coverage import coverage
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,8 @@ class Covering:
     adaptive: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
+        if not self.alpha >= 0:
+            raise PlanError(f"alpha is {self.alpha}; the power of the attention is 0 or more")
         if self.combine not in ("multiply", "add"):
             raise PlanError(f'combine is {self.combine!r}; it must be "multiply" or "add"')
 
@@ -50,6 +53,7 @@ class Covering:
         return Selection.of(order_BK, hidden_BND.shape[1])
 
 
+@checked
 def scope(keep: float | int, alpha: float = 1.0, combine: Literal["multiply", "add"] = "multiply") -> Plan:
     """SCOPE: greedy coverage of the image, weighted by [CLS] attention, before the LLM.
 

@@ -25,6 +25,7 @@ from foveate.ops.scale import minmax
 from foveate.ops.suppress import peaks
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ def leverage(x_BND: Tensor, ridge: float) -> Tensor:
         return torch.linalg.solve(full, gram).diagonal(dim1=1, dim2=2)
 
 
+@checked
 def sfpruner(
     keep: float | int, alpha: float = 0.5, ridge: float = 0.01, tau: float = 100.0, text_tower: str | None = None
 ) -> Plan:

@@ -24,6 +24,7 @@ from foveate.errors import PlanError
 from foveate.methods.wrapper import Wrapper, each_cut
 from foveate.plan import Plan
 from foveate.selection import Between, Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Sized(Wrapper):
         return answer
 
 
+@checked
 def sized(plan: Plan, distance: bool = False) -> Plan:
     """The plan with attention that knows how many tokens each merged one stands for. Hugging Face engine only.
 

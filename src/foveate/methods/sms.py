@@ -36,6 +36,7 @@ from foveate.ops.knee import check_knee, knee
 from foveate.ops.topk import check_k
 from foveate.plan import Plan, Positions
 from foveate.selection import Attention, Knob, Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ _INSIDE = ("layers", "image", "text", "c_inside", "correlation", "sign_inside", 
 """Settings of stage 2."""
 
 
+@checked
 def sms(
     keep: float | int,
     c: float = 4.0,
@@ -149,11 +151,6 @@ def sms(
         PlanError: an unknown choice, a value out of range, or one that has no effect beside the others.
     """
     given = dict(locals())
-    _one_of("score", score, ("attention", "cosine"))
-    _one_of("correlation", correlation, ("attention", "similarity"))
-    _one_of("raters", raters, ("text", "dynamic", "last"))
-    if stages not in ("both", 1, 2):
-        raise PlanError(f'stages is {stages!r}; it must be "both", 1 or 2')
     if stages == 1:
         refuse_idle(sms, given, _INSIDE, "stages=1", 'stages="both"')
     if stages == 2:
@@ -181,8 +178,3 @@ def sms(
         inside = BySimilarity(image, text, c_inside, quantile, sign=sign_inside)
     later = tuple(Cut(at, inside, keep, over="prompt") for at in layers)
     return Plan((outside, *later) if stages == "both" else later, positions)
-
-
-def _one_of(name: str, value: object, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise PlanError(f"{name} is {value!r}; it must be {' or '.join(known)}")

@@ -30,6 +30,7 @@ from foveate.ops.merging import alone, averaged
 from foveate.ops.topk import check_k, ranked
 from foveate.plan import Plan
 from foveate.selection import Attention, Knob, Selection, TokenView
+from foveate.typed import checked
 
 _RECYCLED = 0.3
 RATERS = Attention("dynamic", "previous")
@@ -118,6 +119,7 @@ class ByRank(Recycling):
         return by_count(view, counts_B.clamp(min=1, max=k), super().__call__, mixes=True)
 
 
+@checked
 def sparsevlm(
     keep: float | int,
     recycled: float = _RECYCLED,
@@ -140,8 +142,6 @@ def sparsevlm(
     """
     given = dict(locals())
     check_keep(keep)
-    if count not in ("tables", "rank"):
-        raise PlanError(f'count is {count!r}; it must be "tables" or "rank"')
     places = layers or tuple(layer / _DEPTH for layer in _LAYERS)
     if count == "rank":
         return Plan(tuple(Cut(at, ByRank(recycled, lam=lam), keep) for at in places))

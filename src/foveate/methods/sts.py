@@ -8,17 +8,18 @@ there are no authors' indices to compare with; docs/methods/sts.md says what the
 0.111 wants room above it for crowded images: `sts(keep=0.28, budget=0.111)`.
 """
 
-from foveate import typed
 from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.plan import Plan
 from foveate.pointer.loading import load
 from foveate.pointer.saved import names
+from foveate.typed import checked
 
 _TINY, _TOKENS = "tiny", 576
 """What is shipped, and the tokens of the model that it is for, by which a keep that is a number is a share."""
 
 
+@checked
 def sts(
     keep: float | int, path: str | None = None, stop_bias: float | None = None, budget: float | None = None
 ) -> Plan:
@@ -37,7 +38,6 @@ def sts(
         ModelError: no selector at `path`.
     """
     keep = check_keep(keep)
-    typed.check({"path": path, "stop_bias": stop_bias, "budget": budget}, typed.hints_of(sts), PlanError)
     if stop_bias is not None and budget is not None:
         raise PlanError(f"stop_bias={stop_bias} and budget={budget} both set the mean count; give one of them")
     select = load(path or _shipped())

@@ -26,6 +26,7 @@ from foveate.ops.suppress import peaks
 from foveate.ops.topk import check_k, head_mask, ranked
 from foveate.plan import Plan
 from foveate.selection import Attention, Knob, Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,7 @@ class Counted(Wrapper):
         return by_count(view, counts_B, self._plain)
 
 
+@checked
 def merged(plan: Plan, least: float = -1.0) -> Plan:
     """The plan, its dropped tokens averaged into the kept ones they are most like.
 
@@ -165,6 +167,7 @@ def merged(plan: Plan, least: float = -1.0) -> Plan:
     return each_cut(plan, lambda cut: Merged(cut.select, least))
 
 
+@checked
 def restored(plan: Plan, gamma: float = 0.5, as_released: bool = False) -> Plan:
     """The plan with RESTORE's groups: a share 1 - gamma of each count are means of dropped tokens, at their median.
 
@@ -176,6 +179,7 @@ def restored(plan: Plan, gamma: float = 0.5, as_released: bool = False) -> Plan:
     return each_cut(plan, lambda cut: Restored(cut.select, gamma, as_released))
 
 
+@checked
 def counted(
     plan: Plan, times: float = 1.0, field: Literal["cls_attn_BN", "text_attn_BN"] = "cls_attn_BN", least: int = 1
 ) -> Plan:

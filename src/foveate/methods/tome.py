@@ -31,6 +31,7 @@ from foveate.ops.merging import averaged
 from foveate.ops.topk import check_k
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,7 @@ def _merged(keys_BNC: Tensor, size_BN: Tensor, from_BR: Tensor, to_BR: Tensor) -
     return total_BNC / size_BN[:, :, None], size_BN
 
 
+@checked
 def tome(
     keep: float | int,
     rounds: int | None = None,

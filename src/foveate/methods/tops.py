@@ -32,6 +32,7 @@ from foveate.ops.balance import Normalise, balance
 from foveate.ops.relevance import Transform, transform
 from foveate.plan import Plan, Positions
 from foveate.selection import Attention, Selection, TokenView
+from foveate.typed import checked
 
 DROWNING = 10.0
 """A relevance whose largest value is this many times its mean outweighs the other criteria, which stay near 1."""
@@ -123,6 +124,7 @@ _INSIDE = ("schedule", "layers", "budget", "alpha_inside", "lam_inside", "transf
 """Settings of Stage II. Not `depth`, which says what the model is and not what is wished."""
 
 
+@checked
 def tops(
     keep: float | int,
     schedule: str | None = None,
@@ -176,11 +178,9 @@ def tops(
     given = dict(locals())
     if schedule is not None and schedule not in SCHEDULES:
         raise PlanError(unknown("TOPS schedule", schedule, SCHEDULES, see="foveate.methods.tops_schedules"))
-    if stages not in ("both", 1, 2):
-        raise PlanError(f'stages is {stages!r}; it must be "both", 1 or 2')
-    if raters not in ("dynamic", "text", "last"):
-        raise PlanError(f'raters is {raters!r}; it must be "dynamic", "text" or "last"')
     first = StageOne(alpha, lam, normalise, transform, clip, beta)
+    if depth is not None and depth < 1:
+        raise PlanError(f"depth is {depth}; an LLM has at least 1 decoder layer")
     alone = Cut("input", first, keep)  # made in any case, because it refuses a keep out of range
     if stages == 1:
         refuse_idle(tops, given, _INSIDE, "stages=1", 'stages="both"')

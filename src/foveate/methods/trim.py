@@ -26,6 +26,7 @@ from foveate.ops.merging import alone, averaged
 from foveate.ops.topk import check_k, head_mask, outliers
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,7 @@ class Answering:
         return Selection(keep_BN, averaged(keep_BN, home_BN))
 
 
+@checked
 def trim(
     keep: float | int,
     count: Literal["fixed", "outliers"] = "fixed",

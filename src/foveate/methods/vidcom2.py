@@ -25,6 +25,7 @@ from foveate.ops.shares import shared_out
 from foveate.ops.topk import check_k, ranked
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 _WIDTHS = tuple(2.0**p for p in range(-3, 2))
 
@@ -71,6 +72,7 @@ def _similarity(x_BFSD: Tensor, centre: Tensor) -> Tensor:
     return torch.stack([(-far_BFS / (2 * w)).exp() for w in _WIDTHS]).sum(0)
 
 
+@checked
 def vidcom2(keep: float | int, temperature: float = 0.01, channels: float = 0.5) -> Plan:
     """VidCom2: the least typical tokens of each frame, unlike frames with more of them, before the LLM.
 

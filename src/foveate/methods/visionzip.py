@@ -26,6 +26,7 @@ from foveate.ops.merging import alone, averaged, mixture
 from foveate.ops.topk import check_k, head_mask
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class Zipped:
         return torch.where(dominant_BN, own_N, home_BN)
 
 
+@checked
 def visionzip(
     keep: float | int,
     contextual: float | int = 10 / 64,

@@ -23,6 +23,7 @@ from foveate.ops.cosine import Cosine
 from foveate.ops.topk import check_k, ranked
 from foveate.plan import Plan
 from foveate.selection import Selection, TokenView
+from foveate.typed import checked
 
 _NEAR = 64
 
@@ -95,6 +96,7 @@ def _best(cosine: Cosine, near_BNM: Tensor, like_BNM: Tensor, even_BE: Tensor, o
     return best_BE
 
 
+@checked
 def vispruner(keep: float | int, important: float = 0.5, step: int = 8) -> Plan:
     """VisPruner: [CLS] attention and pruned duplicates, half and half, before the LLM.
 

@@ -13,8 +13,10 @@ from foveate.cut import Cut, check_keep
 from foveate.errors import PlanError
 from foveate.methods.uniform import Uniform
 from foveate.plan import Plan
+from foveate.typed import checked
 
 
+@checked
 def vtw(keep: float | None = None, layer: int | None = None) -> Plan:
     """VTW: all visual tokens up to a layer, none from there on.
 

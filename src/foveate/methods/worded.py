@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from foveate.errors import PlanError
 from foveate.methods.wrapper import Wrapper, each_cut
 from foveate.plan import Plan
+from foveate.typed import checked
 from foveate.words import Words, check_words
 
 
@@ -34,6 +35,7 @@ class Worded(Wrapper):
         check_words(self.text_words)
 
 
+@checked
 def worded(plan: Plan, words: Words = "nouns") -> Plan:
     """The plan, with some words of the question counting. Hugging Face engine only; it reads by the model's tokenizer.
 
