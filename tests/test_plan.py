@@ -109,6 +109,7 @@ def cut(**changes):
         (edit(cuts=[5]), "a cut is 5; it must be an object"),
         (edit(cuts=[cut(keeep=0.1)]), "did you mean 'keep'"),
         (edit(cuts=[cut(or_last="yes")]), "or_last is 'yes'"),
+        (edit(cuts=[cut(or_last=True)]), "or_last=True speaks of a decoder layer's number, but the cut is at 'input'"),
         (edit(cuts=[cut(keep=10**400)]), "keep is 1000.* at most 1,000,000,000"),
         (edit(cuts=[cut(at=10**400)]), "cut at layer 1000"),
         (edit(cuts=[cut(select={"kind": "foveate.methods.random:Random", "seed": "x"})]), "seed is 'x'"),

@@ -94,6 +94,8 @@ class Cut:
             raise PlanError(f"cut at layer {short(str(self.at))}; layers count from 0, the first decoder layer")
         if not isinstance(self.or_last, bool):
             raise PlanError(f"or_last is {self.or_last!r}; it must be true or false")
+        if self.or_last and not isinstance(self.at, int):
+            raise PlanError(f"or_last=True speaks of a decoder layer's number, but the cut is at {self.at!r}")
         if self.over not in ("visual", "prompt"):
             raise PlanError(f'over is {short(repr(self.over))}; it must be "visual" or "prompt"')
         if self.over == "prompt" and self.at == "encoder":

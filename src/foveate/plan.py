@@ -104,7 +104,7 @@ class Plan:
 
     def relative(self, depth: int, mean: float | None = None) -> "Plan":
         """The plan with its layers as fractions of this depth, so that it fits any model; `mean` as in the class."""
-        cuts = tuple(replace(c, at=c.at / depth) if isinstance(c.at, int) else c for c in self.cuts)
+        cuts = tuple(replace(c, at=c.at / depth, or_last=False) if isinstance(c.at, int) else c for c in self.cuts)
         return replace(self, cuts=cuts, mean=mean)
 
     @property

@@ -1,6 +1,7 @@
 """What a prompt's question is not: marks of places, whatever a type's config or its tokenizer calls them."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -12,7 +13,7 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from alltypes.prompts import Row, batch, sizes
 from alltypes.tiny import END, START, TYPES, build
-from foveate import Cut, Plan, Selection, attach
+from foveate import Cut, ModelError, Plan, Selection, attach
 from foveate.question import marked
 
 NAMED = {
@@ -76,7 +77,7 @@ def test_the_question_is_words_alone(name):
     words.add_tokens([AddedToken(str(tag), special=True)])
     named = {START, END} & set(marked([model.config, model.config.get_text_config()]).tolist())
     assert named == ({START, END} if name != "idefics3" else set())
-    for told in (None, words):
+    for told in (None, words, SimpleNamespace(tokenizer=words)):
         seen: list[torch.Tensor] = []
         with torch.no_grad(), attach(model, Plan((Cut("input", Reader(seen), 0.5),)), tokenizer=told):
             model(**inputs)
@@ -86,3 +87,8 @@ def test_the_question_is_words_alone(name):
         # Some types scale what they look up.
         got = seen[0] * (want[0].norm() / seen[0][0].norm())
         torch.testing.assert_close(got, want, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_no_tokenizer_is_refused():
+    with pytest.raises(ModelError, match="tokenizer is 'words'; give the model's tokenizer, or its processor"):
+        attach(build("gemma3"), Plan((Cut("input", Reader([]), 0.5),)), tokenizer="words")

@@ -55,6 +55,7 @@ class Attachment:
         self.plan = plan = plan.at_depth(self.family.depth(model))
         self.base, self.lm = self.family.base(model), self.family.language_model(model)
         check_plan(plan, self.family, self.base, self.lm)
+        tokenizer = text_tower.tokenizer_of(tokenizer)
         asked = {getattr(c.select, "text_tower", None) for c in plan.cuts if "relevance_BN" in c.select.reads}
         self.towers = {name: text_tower.load(name, model, tokenizer) for name in asked if name}
         said = {c.words for c in plan.cuts if c.words is not None}
@@ -178,9 +179,9 @@ def attach(
             question. None is `template_tail` of the model's config, or the family's usual count.
         probe: whether to try on nine tokens that cutting does to this language model what never sending does (see
             `probe.py` for the cost). None tries types without a family of their own, once for each model object.
-        tokenizer: the model's. What it calls special is no part of the question: tags of tiles and of speakers, say, of
-            which no config tells. And it reads the question for plans that name a `text_tower`, which without one is
-            loaded from where the model came from.
+        tokenizer: the model's, or its processor. What it calls special is no part of the question: tags of tiles and
+            of speakers, say, of which no config tells. And it reads the question for plans that name a `text_tower`,
+            which without one is loaded from where the model came from.
 
     Returns:
         The attachment: a context manager with `.report` and `.detach()`.

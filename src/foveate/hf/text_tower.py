@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 from transformers import AutoModel, AutoTokenizer
 
-from foveate.errors import ModelError
+from foveate.errors import ModelError, short
 from foveate.words import Words, rule, tokens_of
 
 KINDS = ("clip", "siglip", "siglip2")
@@ -102,6 +102,19 @@ def load(source: str, model: Any, tokenizer: Any = None) -> TextTower:
     joint, own = _loaded(AutoModel, source), _loaded(AutoTokenizer, source)
     joint.to(device=model.device)
     return TextTower(joint, own, lambda ids: str(words.decode(ids, skip_special_tokens=True)))
+
+
+def tokenizer_of(given: Any) -> Any:
+    """The tokenizer that was given, or that of a processor; None where none was.
+
+    Raises:
+        ModelError: it is neither.
+    """
+    if given is not None and not hasattr(given, "all_special_ids"):
+        given = getattr(given, "tokenizer", given)
+        if not hasattr(given, "decode"):
+            raise ModelError(f"tokenizer is {short(repr(given))}; give the model's tokenizer, or its processor")
+    return given
 
 
 def reader(model: Any, tokenizer: Any = None) -> Any:
