@@ -7,6 +7,7 @@ Sections whose file is missing keep their text.
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,11 @@ def methods(data: dict[str, Any]) -> str:
     """Accuracy of every way at every budget, with its interval; random is the mean of its seeds."""
     ways = data["ways"]
     names = list(dict.fromkeys(w["name"] for w in ways.values() if w["share"] in SHARES))
+    shares = [s for s in SHARES if any(w["share"] == s for w in ways.values())]
     rows = []
     for name in names:
         cells = []
-        for share in SHARES:
+        for share in shares:
             w = ways.get(f"{name} {share}")
             if w is None:
                 cells.append("")
@@ -39,19 +41,24 @@ def methods(data: dict[str, Any]) -> str:
                 cells.append("cannot")
             else:
                 cells.append(f"{w['percent']:.1f} ({w['low']:.0f} to {w['high']:.0f}), {w['budget']:.1%}")
-        asked = next((w["questions"] for s in SHARES if "questions" in (w := ways.get(f"{name} {s}", {}))), 0)
+        asked = next((w["questions"] for s in shares if "questions" in (w := ways.get(f"{name} {s}", {}))), 0)
         rows.append([name, *cells, str(asked)])
-    return table(["method", *SHARES, "questions"], rows)
+    return table(["method", *shares, "questions"], rows)
 
 
-def kinds(data: dict[str, Any]) -> str:
+def kinds(data: dict[str, Any], asked: Sequence[str] = KINDS) -> str:
     """The full model and its controls by kind."""
     rows = []
     for key in ("full 100%", "another picture 100%", "ground truth 11.1%", "random, seed 0 11.1%", "divprune 11.1%"):
         if "kinds" in (w := data["ways"].get(key, {})):
             of = w["kinds"]
-            rows.append([key, f"{w['percent']:.1f}", *(f"{of[k]:.0f}" if k in of else "" for k in KINDS)])
-    return table(["", "all", *KINDS], rows)
+            rows.append([key, f"{w['percent']:.1f}", *(f"{of[k]:.0f}" if k in of else "" for k in asked)])
+    return table(["", "all", *asked], rows)
+
+
+def easy(data: dict[str, Any]) -> str:
+    """All of the third party's questions."""
+    return "\n\n".join([kinds(data, ("shape", "colour", "exist")), methods(data), pairs(data)])
 
 
 def difference(p: dict[str, Any]) -> str:
@@ -67,10 +74,11 @@ def pairs(data: dict[str, Any]) -> str:
         method, share = first.rsplit(" ", 1)
         found.setdefault(f"{method} - {second.rsplit(' ', 1)[0]}", {})[share] = p
     rows = []
+    shares = [s for s in SHARES if any(s in of for of in found.values())]
     for name, of in found.items():
         asked = sorted({p["questions"] for p in of.values()})
-        rows.append([name, *(difference(of[s]) if s in of else "" for s in SHARES), " or ".join(map(str, asked))])
-    return table(["first - second", *SHARES, "questions"], rows)
+        rows.append([name, *(difference(of[s]) if s in of else "" for s in shares), " or ".join(map(str, asked))])
+    return table(["first - second", *shares, "questions"], rows)
 
 
 def searched(data: dict[str, Any]) -> str:
@@ -169,6 +177,7 @@ SECTIONS = {
     "methods": ("smol.json", methods),
     "pairs": ("smol.json", pairs),
     "searched": ("smol_search.json", searched),
+    "easy": ("smol_easy.json", easy),
     "probe": ("smol_probe.json", probe),
     "layers": ("smol_layers.json", layers),
 }
