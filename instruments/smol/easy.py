@@ -1,6 +1,7 @@
 """A third party's questions for the same model: easy-vqa (MIT, PyPI), one coloured shape on a light ground.
 
-    python -m instruments.smol.easy train --minutes 12            # a short adaptation, from instruments/smol
+    python -m instruments.smol.easy probe                         # do the tower's features name shape and colour?
+    python -m instruments.smol.easy train --minutes 13            # a short adaptation, from instruments/smol
     python -m instruments.smol.build OUT --weights RUN/weights.safetensors
     python -m instruments.smol.easy examples DIR [--split test]   # for `benchmarks/smol_methods.py --data DIR`
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -117,6 +119,36 @@ class Adaptation(Run):
         return seen("validation", VALIDATION, self.given.image_size)[:most], asked
 
 
+def named(split: str, n: int, colour: bool) -> str | None:
+    """The shape or the colour in a picture, where a question tells it."""
+    theirs, at = located(split, n)
+    words = [a for _, a in rows(theirs).get(at, []) if a not in ("yes", "no") and (a in SHAPES) != colour]
+    return words[0] if words else None
+
+
+def probe(side: int, steps: int = 200) -> None:
+    """How well a linear classifier on the tower's features, each layer's mean over the picture, names what is there."""
+    train, held = (seen(s, c, side).float().mean(2) for s, c in (("train", ADAPT), ("validation", VALIDATION)))
+    mean, std = train.mean(0), train.std(0) + 1e-3
+    known = {"train": (train - mean) / std, "validation": (held - mean) / std}
+    for colour in (False, True):
+        words = {split: [named(split, n, colour) for n in range(len(of))] for split, of in known.items()}
+        names = sorted({w for w in words["train"] if w})
+        told = {split: [n for n, w in enumerate(of) if w] for split, of in words.items()}
+        labels = {split: torch.tensor([names.index(words[split][n]) for n in at]) for split, at in told.items()}
+        for i, layer in enumerate(features.LAYERS):
+            torch.manual_seed(0)
+            linear = torch.nn.Linear(train.shape[-1], len(names))
+            optimizer = torch.optim.AdamW(linear.parameters(), lr=1e-2)
+            for _ in range(steps):
+                loss = F.cross_entropy(linear(known["train"][told["train"], i]), labels["train"])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            hits = linear(known["validation"][told["validation"], i]).argmax(1) == labels["validation"]
+            print("colour" if colour else "shape", "layer", layer, f"{int(hits.sum())} of {len(hits)}", flush=True)
+
+
 def drawn(split: str, n: int, side: int) -> tuple[Image.Image, list[world.Question]]:
     """Picture n with what is asked about it."""
     image, box = picture(split, n, side)
@@ -127,7 +159,8 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     ways = parser.add_subparsers(dest="way", required=True)
     ways.add_parser("train", parents=[given := options("")], add_help=False)
-    given.set_defaults(start=str(Path(__file__).parent), run=str(cache() / "easy"), names=0, naming=0, scenes=12)
+    given.set_defaults(start=str(Path(__file__).parent), run=str(cache() / "easy"), names=0, naming=0, scenes=6)
+    ways.add_parser("probe").add_argument("--side", type=int, default=168)
     make = ways.add_parser("examples")
     make.add_argument("out", type=Path)
     make.add_argument("--split", default="test", choices=("validation", "test"))
@@ -136,6 +169,8 @@ if __name__ == "__main__":
     args = parser.parse_args()
     if args.way == "train":
         Adaptation(args).learn()
+    elif args.way == "probe":
+        probe(args.side)
     else:
         pictures = (drawn(args.split, n, args.side) for n in range(args.pictures))
         write(args.out, f"easy-{args.split}", pictures)
