@@ -27,7 +27,8 @@ from foveate.data import load as load_examples
 from foveate.engines.hf import load
 from foveate.engines.prompting import prepare_batch
 from foveate.plan import Cut, Plan
-from foveate.search.evaluator import FLOOR, WHOLE, Evaluator
+from foveate.search.evaluator import WHOLE, Evaluator
+from foveate.search.outcome import FLOOR
 from foveate.search.outcome import Outcome as Scores
 from foveate.selection import Selection, TokenView
 from instruments.smol import world

@@ -25,12 +25,10 @@ from foveate.metrics import METRICS
 from foveate.ops.flops import LayerShape, visual_share
 from foveate.plan import Plan
 from foveate.search.cases import Batch, Forced, batches, force, some
-from foveate.search.outcome import Outcome, check_metric, needs_answers
+from foveate.search.outcome import FLOOR, Outcome, check_metric, needs_answers
 from foveate.search.resume import Arrival, beginning, can_begin, passing, prepared
 from foveate.search.said import Speaker
 
-FLOOR = 0.01
-"""A token that is wrong for sure costs 4.6 nats and no more: else a few questions would decide about all."""
 WHOLE = Plan((Cut("input", Uniform(), 1.0),))
 """The full model, as a plan: so that it goes through the same code."""
 

@@ -1,5 +1,6 @@
 """What a plan did on a set of examples, and by which metrics searches go."""
 
+import math
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -8,6 +9,11 @@ from foveate.errors import FoveateError, unknown
 SEARCH_METRICS = ("exact", "vqa", "agreement", "likelihood")
 """`exact`, `vqa`: as in `foveate.metrics`; `agreement`: 1 where the answer is the full model's, token by token;
 `likelihood`: minus the mean over the tokens of -log(0.99 p + 0.01), for the first answer."""
+
+FLOOR = 0.01
+"""A token that is wrong for sure costs 4.6 nats and no more: else a few questions would decide about all."""
+MOST = -math.log(FLOOR)
+"""What an example can lose at most in likelihood."""
 
 
 def check_metric(name: str) -> None:

@@ -15,7 +15,7 @@ from foveate.hf.families import family
 from foveate.plan import Plan
 from foveate.search.evaluator import Evaluator
 from foveate.search.halves import Split
-from foveate.search.outcome import Outcome, losses
+from foveate.search.outcome import MOST, Outcome, losses
 from foveate.search.promise import Promise, promise
 from foveate.search.study import Asked, Study
 
@@ -149,7 +149,9 @@ class Session:
     def judge(self, plan: Plan, confidence: float = 0.95) -> tuple[Outcome, Promise]:
         """The plan on the half that was not searched on."""
         (outcome,) = self.held.evaluate([plan])
-        return outcome, promise(self.held.losses(outcome), confidence, one_way=self.metric == "agreement")
+        most = MOST if self.metric == "likelihood" else 1.0
+        losses = self.held.losses(outcome)
+        return outcome, promise(losses, confidence, one_way=self.metric == "agreement", most=most)
 
     def evidence(self, plan: Plan, how: dict[str, Any], confidence: float = 0.95) -> Plan:
         """The plan with how it was made, and what it did on both halves, for its file."""
