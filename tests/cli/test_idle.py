@@ -23,6 +23,8 @@ IDLE = [
     ([*BENCH, "--no-cost"], ["--lengths", "2"], ["--cost"]),
     ([*BENCH, "--no-cost"], ["--repeats", "2"], ["--cost"]),
     (SEARCH, ["--trials", "5"], ["--how", "bayes"]),
+    (SEARCH, ["--max-new-tokens", "5"], ["--metric", "agreement"]),
+    (["search", "auto", *SEARCH[2:], "--budget", "0.5", "--metric", "likelihood"], ["--max-new-tokens", "5"], None),
     (["train", "oneshot", *TRAIN], ["--group", "2"], None),
     (["train", "sts", *TRAIN, "--recipe", "published"], ["--text"], ["--recipe", "coverage"]),
     (["bench", "--compare", "a", "b"], ["--method", "divprune"], None),
@@ -48,3 +50,7 @@ def test_an_option_without_effect_is_refused_and_one_with_effect_is_not(command,
 
 def test_two_forms_of_the_list_are_one_too_many():
     assert "--json and --models are two ways to print" in said(["list", "--models", "--json"])
+
+
+def test_a_servers_settings_are_read_whatever_else_is_given():
+    assert "no option of divprune 'distanze'" in said(["serve", "tiny", "--image-tokens", "64", "--set", "distanze=1"])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from foveate.cli import show
+from foveate.cli.idle import refuse_idle
 
 if TYPE_CHECKING:
     from foveate.plan import Plan
@@ -34,7 +35,13 @@ class Common:
 
     @classmethod
     def of(cls, ctx: typer.Context) -> "Common":
-        """From the words of whichever command."""
+        """From the words of whichever command.
+
+        Raises:
+            FoveateError: one of them has no effect.
+        """
+        if ctx.params["metric"] == "likelihood":
+            refuse_idle(ctx, ("max_new_tokens",), "--metric likelihood, which has the data's own answers forced")
         return cls(**{f.name: ctx.params[f.name] for f in fields(cls)})
 
 
