@@ -3,8 +3,9 @@
     python benchmarks/sts_second.py train             # out/sts-second; goes on where it stopped
     python benchmarks/sts_second.py train --oneshot 111 --steps 60
     python benchmarks/sts_second.py look              # validation scenes, for each lead
-    python benchmarks/sts_second.py train --published --steps 600 --finish 600       # then look --published
-    python benchmarks/sts_second.py test --lead 4 --scenes 1000   # dial on validation scenes, test scenes once
+    python benchmarks/sts_second.py train --published --steps 200 --finish 200 --name first
+    python benchmarks/sts_second.py train --published --steps 300 --finish 300 --begin out/sts-second/first
+    python benchmarks/sts_second.py test --lead 4 --scenes 1000 --asked 400   # dial on validation, test once
 
 It has 144 visual tokens and no [CLS]: TOPS's relevance is the attention that a token receives in the tower's last
 block. Recipe, seeds and ways of asking are those of the first instrument (`sts_many.py`), the stop aside, which is
@@ -98,6 +99,8 @@ def published(args: argparse.Namespace) -> tuple[Any, Recipe, Path]:
     torch.manual_seed(args.seed)
     joint = StepwiseConfig(192 * MERGE**2, 256, BUDGETS["111"] / TOKENS, width=192, group=2)
     recipe = replace(PUBLISHED, steps=args.steps, most=0.35, rate=5e-4, warmup=30, spread=(0.02, 0.4), seed=args.seed)
+    if args.begin:
+        recipe = replace(recipe, rate=3e-4, warmup=20, hottest=0.82, opening=0.0)
     return StepwiseSelector(joint), recipe, args.out / (args.name or "published")
 
 
@@ -124,6 +127,8 @@ def learn(args: argparse.Namespace, model: Any) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     asked = (2, "encoder") if args.published else (0, "input")
     scenes = Second(model, "train", args.training, 14, args.out / "features", *asked)
+    if args.begin:
+        selector.load_state_dict(learned(args.begin))
     selector.fit(*scenes.statistics())
     tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
     finish = None if args.oneshot else args.finish
@@ -233,6 +238,7 @@ def main() -> None:
     parser.add_argument("--oneshot", choices=BUDGETS, help="train a one-shot scorer for this budget instead")
     parser.add_argument("--published", action="store_true", help="train, or look at, the published selector instead")
     parser.add_argument("--astray", action="store_true", help="let it read another scene's question")
+    parser.add_argument("--begin", type=Path, help="a folder whose weights its training begins with")
     parser.add_argument("--name", help="its folder")
     parser.add_argument("--steps", type=int, default=100, help="updates of a one-shot scorer, or the published one")
     parser.add_argument("--finish", type=int, default=60, help="end training after so many updates (ours: of 80)")
