@@ -244,6 +244,23 @@ def test_a_text_turn_on_a_pruned_cache(name, positions):
     assert cache.get_seq_length() == b.length + 6
 
 
+@pytest.mark.parametrize("name", ["llava", "internvl"])
+@pytest.mark.parametrize("positions", ["original", "contiguous"])
+def test_a_chat_goes_on_under_another_plan(name, positions):
+    """A later turn without pictures: what the cache lost, and where its tokens stand, the first plan has settled."""
+    model, b = shared(name), pair(name)
+    more = torch.randint(3, 100, (2, 6), generator=torch.Generator().manual_seed(0))
+    told = {"input_ids": more, "attention_mask": torch.cat((b.inputs["attention_mask"], torch.ones_like(more)), 1)}
+    first = replace(METHODS["tops"](0.5, depth=DEPTH), positions=positions)
+    other = replace(METHODS["fastv"](0.3), positions="original" if positions == "contiguous" else "contiguous")
+    with torch.no_grad(), attach(model, first):
+        caches = [model(**b.inputs, use_cache=True).past_key_values for _ in range(2)]
+        want = model(**told, past_key_values=caches[0]).logits
+    with torch.no_grad(), attach(model, other):
+        got = model(**told, past_key_values=caches[1]).logits
+    assert_close(got, want, rtol=1e-4, atol=2e-5)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("plan", [TWO_STAGES, SMS, METHODS["tops"](keep=0.5, depth=DEPTH)])
 def test_generate_goes_on_from_its_own_cache(name, plan):

@@ -174,11 +174,14 @@ class Layers:
         return value
 
     def _renumbered(self, named: dict[str, Any], kept: Kept | None, picked: bool, hidden: Tensor) -> None:
-        """With contiguous positions, tables are not picked but made: they are of other positions."""
+        """With contiguous positions, tables are not picked but made: they are of other positions.
+
+        Also where it was another plan that cut the cache so.
+        """
         step = self.step
-        if step.contiguous and named.get("position_embeddings") is not None:
-            first = kept_of(step.cache, step.first_with_keys())
-            if picked or (kept is not None and kept is not first and kept.shift_B is not None):
+        if named.get("position_embeddings") is not None:
+            moved = kept is not None and kept.shift_B is not None
+            if (step.contiguous and picked) or (moved and kept is not kept_of(step.cache, step.first_with_keys())):
                 named["position_embeddings"] = step.table(kept, hidden)
 
     # -- and what they share
