@@ -1,10 +1,6 @@
 """What plans found by `foveate search` do on the test questions of the instrument of pretrained parts; promises kept?
 
-    python -m instruments.smol.examples SET0 --split unseen --first 100 --scenes 80     # one folder a set, none alike
-    foveate search gsearch --model OUT --dtype bfloat16 --data SET0 --out PLANS/gsearch-0.json \\
-        --whole 2 --raters last --attention previous --stride 8 --tolerance 0.04        # the paper's form
-    foveate search psigmoid --model OUT --dtype bfloat16 --data SET0 --out PLANS/psigmoid-0.json --keep 0.125
-    foveate search auto --model OUT --dtype bfloat16 --data SETS --out PLANS/auto.json --max-loss 0.01
+    python benchmarks/smol_promises.py --model OUT --plans PLANS --sets SET0 SET1 ...      # or `foveate search`
     python benchmarks/smol_search.py --model OUT --data TEST PLANS/*.json
 
 A row a plan: what the search saw on its half, what the plan promises from the half it did not see, and on the test
@@ -13,6 +9,7 @@ questions its loss in the metric of the promise, its right answers against all t
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,7 +26,8 @@ from smol import Bench, Loaded, Outcome
 def judged(bench: Bench, plan: Plan, full: Outcome) -> dict[str, Any]:
     """A plan file's row."""
     made, plan = dict(plan.made or {}), plan.at_depth(bench.depth)
-    found = bench.forced(plan)
+    # What was asked is kept by what the plan does: how it was found may change.
+    found = bench.forced(replace(plan, note="", made=None))
     scores = [("likelihood", full.likelihood, found.likelihood), ("exact", full.right, found.right)]
     (lost,) = ([a - b for a, b in zip(x, y, strict=True)] for m, x, y in scores if m == made["metric"])
     counts = [bench.tokens] * bench.depth
