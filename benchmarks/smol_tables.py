@@ -57,8 +57,8 @@ def kinds(data: dict[str, Any], asked: Sequence[str] = KINDS) -> str:
 
 
 def easy(data: dict[str, Any]) -> str:
-    """All of the third party's questions."""
-    return "\n\n".join([kinds(data, ("shape", "colour", "exist")), methods(data), pairs(data)])
+    """The third party's questions: by kind, then those that are not of yes and no."""
+    return "\n\n".join([kinds(data, ("shape", "colour", "exist")), methods(data["open"]), pairs(data["open"])])
 
 
 def difference(p: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
     python -m instruments.smol.easy probe                         # do the tower's features name shape and colour?
     python -m instruments.smol.easy train --minutes 13            # a short adaptation, from instruments/smol
     python -m instruments.smol.build OUT --weights RUN/weights.safetensors
-    python -m instruments.smol.easy examples DIR [--split test]   # for `benchmarks/smol_methods.py --data DIR`
+    python -m instruments.smol.easy examples DIR [--split test]   # for `benchmarks/smol_easy.py --data DIR`
 
 It keeps our world from being the only judge. Its pictures are 64 x 64 and are enlarged to the tower's side; its own
 split is kept (4,000 pictures to train, of which the last 100 are for validation here; 1,000 to test). The box of a
