@@ -52,8 +52,9 @@ def kinds(data: dict[str, Any], asked: Sequence[str] = KINDS) -> str:
     for key in ("full 100%", "another picture 100%", "ground truth 11.1%", "random, seed 0 11.1%", "divprune 11.1%"):
         if "kinds" in (w := data["ways"].get(key, {})):
             of = w["kinds"]
-            rows.append([key, f"{w['percent']:.1f}", *(f"{of[k]:.0f}" if k in of else "" for k in asked)])
-    return table(["", "all", *asked], rows)
+            row = [key, f"{w['percent']:.1f}", *(f"{of[k]:.0f}" if k in of else "" for k in asked)]
+            rows.append([*row, "{:.1f} ({:.1f} to {:.1f})".format(*w["kept"])] if "kept" in w else row)
+    return table(["", "all", *asked, *(["without relation and kind"] if "kept" in w else [])], rows)
 
 
 def easy(data: dict[str, Any]) -> str:
@@ -125,6 +126,20 @@ def probe(data: dict[str, Any]) -> str:
     return table(["pixels", "tokens", "pictures of training", "unseen pictures", against], rows)
 
 
+def tuned(data: dict[str, Any]) -> str:
+    """A linear classifier's names on the tower as it is, and after LoRA."""
+    rows = []
+    for name in ("frozen", "LoRA"):
+        cells = []
+        for split in ("validation", "unseen"):
+            low, high = interval([float(c) for c in data[name][split]["hits"]])
+            cells.append(f"{data[name][split]['percent']:.1f} ({100 * low:.0f} to {100 * high:.0f})")
+        rows.append([f"{name}, {data['things']} things", *cells])
+    hits = ([float(c) for c in data[name]["unseen"]["hits"]] for name in ("LoRA", "frozen"))
+    rows.append(["LoRA - frozen", "", difference(compare(*hits).to_dict())])
+    return table(["tower's last four blocks", "pictures of training", "unseen pictures"], rows)
+
+
 def curve(data: dict[str, Any]) -> str:
     """The learning curve."""
     rows = []
@@ -179,6 +194,7 @@ SECTIONS = {
     "searched": ("smol_search.json", searched),
     "easy": ("smol_easy.json", easy),
     "probe": ("smol_probe.json", probe),
+    "tuned": ("smol_tuned.json", tuned),
     "layers": ("smol_layers.json", layers),
 }
 

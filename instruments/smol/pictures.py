@@ -7,11 +7,14 @@
 | drawings, some photographs | Debian `gcompris-qt-data` | GPL-3+, CC BY-SA and freer | never: fetched to train |
 | clip art | Debian `openclipart-png` | public domain | never: fetched to train |
 | emoji of eight makers | npm `@iconify-json/*` (`ICONS`) | MIT, Apache-2.0, CC BY, CC BY-SA | never: fetched to train |
+| emoji of a ninth | npm `@iconify-json/streamline-emojis` | CC BY 4.0 | never: fetched to test |
+| drawings on white (Art4Apps) | Debian `pysiogame` | GPL-3+, as Debian says | never: fetched to test |
 | photographic grounds | Debian `mate-backgrounds` | GPL-2+ and others | never |
 | texture photographs (grass, gravel, brick) | PyPI `scikit-image` | CC0 | in the sample scenes |
 
-`things.json` lists every name with its pictures; half of the names keep one picture for the test split alone. A picture
-that is another size or form of a test picture is in no list: clip art, GCompris and the stamps share some drawings.
+`things.json` lists every name with its pictures. For half of the names the test split shows none that training shows,
+but up to three others: a stamp, and one of each of two makers of whom training shows nothing. A picture that is another
+size or form of a test picture is in no list: clip art, GCompris and the stamps share some drawings.
 """
 
 import functools
@@ -25,21 +28,23 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageDraw, ImageOps
 
 from instruments.smol.bundles import entries
 from instruments.smol.parts import cache, check
 
 STAMPS, GROUNDS = "usr/share/tuxpaint/stamps", "usr/share/backgrounds/mate/nature"
 CLIPART, BUNDLES = "usr/share/openclipart/png", "usr/share/gcompris-qt/rcc"
+ART = "usr/share/games/pysiogame/res/images/art4apps"
 DEBS = {
     "tuxpaint-stamps-default_2022.06.04-1_all.deb": "6db6c1bfc870a47f1499d6203b083522eacb57c5f9c87d468f2e92eb6d9d5f34",
     "mate-backgrounds_1.26.0-1_all.deb": "7bf4c2209f34b4f61ba6d24c8b58c28b361e82e4b943aae6d42c030169af9e04",
     "openclipart-png_1%3a0.18+dfsg-19_all.deb": "f07f1545a2970c2cf3fa339bc2405da1a95cf2b1827bfa05bf73eb1c20291c02",
     "gcompris-qt-data_3.1-2_all.deb": "e9cf06ab2105529068df73085784e835d2ff03f870d2a8091f09125d40abac9f",
+    "pysiogame_4.20.01-1_all.deb": "6b22766dfd8ef3a046c2665fe2598ac8a1ecee3d331bda38accf53de65bc59bf",
 }
 EMOJI = "lobehub-fluent-emoji-3d-1.1.0.tgz", "c1bb7eee7de090205a232518a9ab4adb3df458bfbe8a1f78232991194c8b2e58"
-# CC BY 4.0: emojione, twemoji; CC BY-SA 4.0: emojione-v1, openmoji; MIT: fluent; Apache-2.0: fxemoji, noto, noto-v1.
+# CC BY 4.0: emojione, streamline, twemoji; CC BY-SA 4.0: emojione-v1, openmoji; MIT: fluent; Apache-2.0: the others.
 ICONS = {
     "iconify-json-emojione-1.2.3.tgz": "26a14f44284407e8bcde91799388dca2bfd91dbcd55a97f425524a1c5b73610e",
     "iconify-json-emojione-v1-1.2.3.tgz": "6641d59d48a42823fdc2b84e7427e9f302944eb98d2c7d94d6e67c139e7b37b3",
@@ -48,11 +53,12 @@ ICONS = {
     "iconify-json-noto-1.2.9.tgz": "3e918d88fc945c0bb3d468dbace6f88caef67f01c9f0e7bcae0915a042e8f1ad",
     "iconify-json-noto-v1-1.2.5.tgz": "2bf62c26c2c2884aa99e90aec942cdaee17a5921f05690694f4978ad4b017c37",
     "iconify-json-openmoji-1.2.29.tgz": "03181e2c156cab35cf4a62f1f7886bd971d59212e75ac3f189d5a4cae3930fc5",
+    "iconify-json-streamline-emojis-1.2.4.tgz": "5dac87c876b322500989828c5823143e0100d78881627a2e4081a4b897cbfdbc",
     "iconify-json-twemoji-1.2.5.tgz": "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
 }
 TEST_GROUNDS = ("Storm", "Wood", "brick")
 NOT_GROUNDS = ("LadyBird", "FreshFlower", "YellowFlower")
-LARGEST = 192
+LARGEST, WHITE = 192, 240
 
 
 @dataclass(frozen=True)
@@ -156,8 +162,16 @@ def drawn(svg: bytes) -> Image.Image:
     return Image.open(io.BytesIO(bytes(resvg_py.svg_to_bytes(svg_string=svg.decode(), width=LARGEST))))
 
 
+def unmounted(picture: Image.Image) -> Image.Image:
+    """A drawing without the white that surrounds it."""
+    sheet = ImageOps.expand(picture.convert("L").point(lambda v: 255 if v >= WHITE else 128), 1, 255)
+    ImageDraw.floodfill(sheet, (0, 0), 0)
+    picture.putalpha(ImageOps.crop(sheet.point(lambda v: 255 * (v > 0)), 1))
+    return picture
+
+
 def read(source: str) -> Image.Image:
-    """'s:' a stamp's path, 'e:' an emoji's name in 3-D, 'o:' clip art's path, 'g:bundle/path', 'i:maker:name'."""
+    """'s:' a stamp's path, 'e:' a 3-D emoji's name, 'o:' clip art's path, 'g:bundle/path', 'i:maker:name', 'a:' art."""
     where, name = source[0], source[2:]
     if where == "i":
         return drawn(icon(*name.split(":")))
@@ -165,6 +179,8 @@ def read(source: str) -> Image.Image:
         first, _, rest = name.partition("/")
         (data,) = (d for path, d in bundle(first).items() if path.endswith(f"/{rest}"))
         return drawn(data) if name.endswith(".svg") else Image.open(io.BytesIO(data))
+    if where == "a":
+        return unmounted(Image.open(unpacked() / "pysiogame" / ART / f"{name}.jpg"))
     folders = {"s": Path("tuxpaint-stamps-default", STAMPS), "o": Path("openclipart-png", CLIPART)}
     path = emoji(name) if where == "e" else unpacked() / folders[where] / name
     return drawn(path.read_bytes()) if path.suffix == ".svg" else Image.open(path)
