@@ -82,8 +82,9 @@ class Table:
         row = {"name": name, "share": share, "plan": plan, "percent": round(outcome.percent, 2)}
         row |= {"low": round(100 * low, 1), "high": round(100 * high, 1), "questions": len(outcome.right)}
         row |= {"budget": round(fmean(outcome.budget) / self.tokens, 4), "kinds": bench.by_kind(outcome)}
-        kept = [float(r) for r, kind in zip(outcome.right, bench.kinds, strict=True) if kind in KEPT]
-        row["kept"] = [round(100 * x, 1) for x in (fmean(kept), *interval(kept))]
+        if set(KEPT) <= set(bench.kinds):
+            kept = [float(r) for r, kind in zip(outcome.right, bench.kinds, strict=True) if kind in KEPT]
+            row["kept"] = [round(100 * x, 1) for x in (fmean(kept), *interval(kept))]
         self.data["ways"][f"{name} {share}"] = row | {"hits": "".join("01"[r] for r in outcome.right)}
         Console().print(f"{name} {share}: {row['percent']} ({row['low']} to {row['high']}) of {row['questions']}")
         files.write(self.file, (json.dumps(self.data, indent=1) + "\n").encode())

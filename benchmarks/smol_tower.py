@@ -24,7 +24,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--model", required=True)
 parser.add_argument("--data", type=Path, required=True)
 parser.add_argument("--work", type=Path, required=True)
-parser.add_argument("--questions", type=int, default=1011)
+parser.add_argument("--questions", type=int, default=1171)
 parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "smol_tower.json")
 SHARES = {"22.2%": 2 / 9, "11.1%": 1 / 9}
 BEHIND = "tome, behind the tower"
