@@ -140,16 +140,6 @@ def tuned(data: dict[str, Any]) -> str:
     return table(["tower's last four blocks", "pictures of training", "unseen pictures"], rows)
 
 
-def curve(data: dict[str, Any]) -> str:
-    """The learning curve."""
-    rows = []
-    for c in data["curve"]:
-        of = [f"{c[k]:.0f}" if k in c else "" for k in KINDS]
-        unseen = str(c["unseen"]["mean"]) if "unseen" in c else ""
-        rows.append([str(c["step"]), str(c["minutes"]), f"{c['loss']:.2f}", str(c["mean"]), *of, unseen])
-    return table(["step", "minutes", "loss", "mean of kinds", *KINDS, "unseen pictures"], rows)
-
-
 def layers(data: dict[str, Any]) -> str:
     """Everything about layers that has been measured."""
     parts = []
@@ -187,7 +177,6 @@ def layers(data: dict[str, Any]) -> str:
 
 
 SECTIONS = {
-    "curve": ("../instruments/smol/run.json", curve),
     "kinds": ("smol.json", kinds),
     "methods": ("smol.json", methods),
     "pairs": ("smol.json", pairs),
@@ -203,8 +192,7 @@ def main() -> None:
     page = ROOT / "docs" / "instrument-smol.md"
     text = page.read_text(encoding="utf8")
     for name, (file, make) in SECTIONS.items():
-        source = ROOT / "benchmarks" / file if file.startswith("..") else RESULTS / file
-        if source.exists():
+        if (source := RESULTS / file).exists():
             made = f"<!-- {name} -->\n{make(json.loads(source.read_text()))}\n<!-- end {name} -->"
             pattern = rf"<!-- {name} -->.*?<!-- end {name} -->"
             text = re.sub(pattern, lambda _, made=made: made, text, flags=re.DOTALL)
