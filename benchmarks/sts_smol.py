@@ -3,7 +3,7 @@
     python -m instruments.smol.features train 600             # the tower's features of the training scenes
     python benchmarks/sts_smol.py train coverage --finish 60 --model OUT   # out/sts-smol; goes on where it stopped
     python benchmarks/sts_smol.py look coverage --model OUT --data VALIDATION         # fixed counts, for each lead
-    python benchmarks/sts_smol.py test coverage --lead 1 --questions 504 --model OUT --val VALIDATION --data TEST
+    python benchmarks/sts_smol.py test coverage --lead 1 --model OUT --val VALIDATION --data TEST
     python benchmarks/sts_smol.py train published --text 0 --name mild --steps 60 --finish 40 --model OUT
         --recipe 'spread=[0.02,0.4]' rate=3e-4      # then test published, with the same --text and --name
     python benchmarks/sts_smol.py pair coverage --data TEST      # stored answers once more with those of smol.json
