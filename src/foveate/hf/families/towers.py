@@ -14,6 +14,8 @@ from foveate.hf.families.base import Inner, Tap, feature_layers
 class TiledTap(Tap):
     """One image a row, q_proj and k_proj apart: [tiles, 1? + patches, C]. Rows: patches, or cells of them."""
 
+    joined: "Joined" = ()
+
     def __init__(
         self, reads: frozenset[str], layer: Any, attn: Any, cls: bool, merge: int = 1, joined: "Joined" = ()
     ) -> None:
