@@ -13,16 +13,14 @@ import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
 
 from foveate import files
-from foveate.bench.statistics import compare, interval
 from foveate.methods import METHODS
 from smol import Bench, Loaded
-from smol_methods import SHARES, Table, still
+from smol_methods import SHARES, Table, paired, scored, still
 
 RESULTS = Path(__file__).parent / "results"
 PAIRS = (
@@ -48,16 +46,12 @@ def opened(ways: dict[str, Any], kinds: Sequence[str]) -> dict[str, Any]:
     out: dict[str, Any] = {}
     for key, way in ways.items():
         hits = [h for h, kind in zip(way["hits"], kinds, strict=True) if kind != "exist"]
-        right = [float(h) for h in hits]
-        low, high = interval(right)
-        found = {"percent": round(100 * fmean(right), 2), "low": round(100 * low, 1), "high": round(100 * high, 1)}
-        out[key] = way | found | {"hits": "".join(hits), "questions": len(hits)}
+        out[key] = way | scored([h == "1" for h in hits]) | {"hits": "".join(hits)}
     named = [(f"{a} {s}", f"{b} 100%" if b == "full" else f"{b} {s}") for s in SHARES for a, b in PAIRS]
     pairs = {}
     for first, second in named:
         if first in out and second in out:
-            a, b = ([float(h) for h in out[n]["hits"]] for n in (first, second))
-            pairs[f"{first} - {second}"] = compare(a, b).to_dict() | {"questions": len(a)}
+            pairs[f"{first} - {second}"] = paired(out[first]["hits"], out[second]["hits"])
     return {"ways": out, "pairs": pairs}
 
 

@@ -16,7 +16,7 @@ budget is written down with the reason.
 import argparse
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -78,9 +78,7 @@ class Table:
 
     def put(self, name: str, share: str, outcome: Outcome, plan: Any, bench: Bench) -> None:
         """Write one down."""
-        low, high = interval([float(r) for r in outcome.right])
-        row = {"name": name, "share": share, "plan": plan, "percent": round(outcome.percent, 2)}
-        row |= {"low": round(100 * low, 1), "high": round(100 * high, 1), "questions": len(outcome.right)}
+        row: dict[str, Any] = {"name": name, "share": share, "plan": plan} | scored(outcome.right)
         row |= {"budget": round(fmean(outcome.budget) / self.tokens, 4), "kinds": bench.by_kind(outcome)}
         if set(KEPT) <= set(bench.kinds):
             kept = [float(r) for r, kind in zip(outcome.right, bench.kinds, strict=True) if kind in KEPT]
@@ -92,10 +90,21 @@ class Table:
     def against(self, first: str, second: str) -> dict[str, Any] | None:
         """Paired over the questions both were asked."""
         a, b = (self.data["ways"].get(n, {}).get("hits") for n in (first, second))
-        if not a or not b:
-            return None
-        n = min(len(a), len(b))
-        return compare([float(c) for c in a[:n]], [float(c) for c in b[:n]]).to_dict() | {"questions": n}
+        return paired(a, b) if a and b else None
+
+
+def scored(right: Sequence[bool]) -> dict[str, Any]:
+    """Per cent right with its interval, and of how many."""
+    values = [float(r) for r in right]
+    low, high = interval(values)
+    found = {"percent": round(100 * fmean(values), 2), "low": round(100 * low, 1), "high": round(100 * high, 1)}
+    return found | {"questions": len(values)}
+
+
+def paired(one: str, other: str) -> dict[str, Any]:
+    """The first minus the second, of their stored hits, over the questions both were asked."""
+    n = min(len(one), len(other))
+    return compare([float(c) for c in one[:n]], [float(c) for c in other[:n]]).to_dict() | {"questions": n}
 
 
 def still(plan: Plan) -> Plan:

@@ -51,10 +51,9 @@ def kinds(data: dict[str, Any], asked: Sequence[str] = KINDS) -> str:
     rows = []
     for key in ("full 100%", "another picture 100%", "ground truth 11.1%", "random, seed 0 11.1%", "divprune 11.1%"):
         if "kinds" in (w := data["ways"].get(key, {})):
-            of = w["kinds"]
-            row = [key, f"{w['percent']:.1f}", *(f"{of[k]:.0f}" if k in of else "" for k in asked)]
-            rows.append([*row, "{:.1f} ({:.1f} to {:.1f})".format(*w["kept"])] if "kept" in w else row)
-    return table(["", "all", *asked, *(["without relation and kind"] if "kept" in w else [])], rows)
+            of, last = w["kinds"], ["{:.1f} ({:.1f} to {:.1f})".format(*w["kept"])] if asked is KINDS else []
+            rows.append([key, f"{w['percent']:.1f}", *(f"{of[k]:.0f}" if k in of else "" for k in asked), *last])
+    return table(["", "all", *asked, *(["without relation and kind"] if asked is KINDS else [])], rows)
 
 
 def easy(data: dict[str, Any]) -> str:
@@ -111,17 +110,26 @@ def searched(data: dict[str, Any]) -> str:
     return table(head, rows)
 
 
+def named(of: dict[str, Any]) -> list[str]:
+    """What a linear classifier names of pictures of training, and of unseen ones."""
+    cells = []
+    for split in ("validation", "unseen"):
+        low, high = interval([float(c) for c in of[split]["hits"]])
+        cells.append(f"{of[split]['percent']:.1f} ({100 * low:.0f} to {100 * high:.0f})")
+    return cells
+
+
+def unseen_gain(of: dict[str, Any], base: dict[str, Any]) -> str:
+    """What one classifier names more of unseen pictures than another."""
+    return difference(compare(*([float(c) for c in x["unseen"]["hits"]] for x in (of, base))).to_dict())
+
+
 def probe(data: dict[str, Any]) -> str:
     """A linear classifier's names at every picture size."""
     first, rows = next(iter(data.values())), []
     for size, of in data.items():
-        cells = []
-        for split in ("validation", "unseen"):
-            hits, base = ([float(c) for c in x[split]["hits"]] for x in (of, first))
-            low, high = interval(hits)
-            cells.append(f"{of[split]['percent']:.1f} ({100 * low:.0f} to {100 * high:.0f})")
-        cells.append("" if of is first else difference(compare(hits, base).to_dict()))
-        rows.append([size, str((int(size) // 14) ** 2), *cells])
+        gain = "" if of is first else unseen_gain(of, first)
+        rows.append([size, str((int(size) // 14) ** 2), *named(of), gain])
     against = f"unseen against {next(iter(data))}"
     return table(["pixels", "tokens", "pictures of training", "unseen pictures", against], rows)
 
@@ -130,13 +138,8 @@ def tuned(data: dict[str, Any]) -> str:
     """A linear classifier's names on the tower as it is, and after LoRA."""
     rows = []
     for name in ("frozen", "LoRA"):
-        cells = []
-        for split in ("validation", "unseen"):
-            low, high = interval([float(c) for c in data[name][split]["hits"]])
-            cells.append(f"{data[name][split]['percent']:.1f} ({100 * low:.0f} to {100 * high:.0f})")
-        rows.append([f"{name}, {data['things']} things", *cells])
-    hits = ([float(c) for c in data[name]["unseen"]["hits"]] for name in ("LoRA", "frozen"))
-    rows.append(["LoRA - frozen", "", difference(compare(*hits).to_dict())])
+        rows.append([f"{name}, {data['things']} things", *named(data[name])])
+    rows.append(["LoRA - frozen", "", unseen_gain(data["LoRA"], data["frozen"])])
     return table(["tower's last four blocks", "pictures of training", "unseen pictures"], rows)
 
 

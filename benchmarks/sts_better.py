@@ -24,7 +24,7 @@ from foveate.ops.relevance import transform
 from foveate.pointer import PointerSelector
 from foveate.pointer.candidates import Candidates
 from foveate.selection import TokenView
-from sts_figures import against
+from sts_figures import against, said
 from sts_ways import first, views
 from sts_world import World, load_model
 
@@ -95,8 +95,7 @@ def main() -> None:
         for name, order in ideas(selector).items():
             hits = world.answers(first(torch.cat([order(v, k) for v in seen]), [k] * world.size))
             base = base or hits
-            flat, d = torch.cat(hits).float(), against(hits, base)
-            gap = "{:+.1f} ({:+.1f} to {:+.1f}), p {:.2g}".format(d["difference"], *d["interval"], d["p"])
+            flat, gap = torch.cat(hits).float(), said(against(hits, base))
             print(
                 f"{k}: {name}: {100 * flat.mean():.1f}, counting {100 * flat[counting].mean():.1f}; {gap}", flush=True
             )

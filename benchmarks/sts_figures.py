@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import correlation, fmean, pstdev
 from typing import Any
@@ -65,6 +65,12 @@ def against(one: Sequence[Tensor], other: Sequence[Tensor]) -> dict[str, Any]:
         "interval": [100 * (mean - 1.96 * spread), 100 * (mean + 1.96 * spread)],
         "p": paired(torch.cat(list(one)).bool(), torch.cat(list(other)).bool()),
     }
+
+
+def said(pair: Mapping[str, Any], digits: int = 1) -> str:
+    """A paired difference in words."""
+    gap, low, high = (f"{x:+.{digits}f}" for x in (pair["difference"], *pair["interval"]))
+    return f"{gap} ({low} to {high}), p {pair['p']:.2g}"
 
 
 def others(known: dict[str, Any], mine: str, budget: str, per_scene: list[int]) -> dict[str, Any]:

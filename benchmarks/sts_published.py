@@ -23,7 +23,7 @@ from torch import Tensor
 from foveate import FoveateError, files
 from foveate.pointer.train.calibrate import calibrated
 from foveate.tiny import world
-from sts_figures import against
+from sts_figures import against, said
 from sts_many import TOKENS, learned, made
 from sts_many import world as seen
 from sts_ways import first, walked
@@ -93,11 +93,6 @@ def walk(args: argparse.Namespace, name: str, scenes: Any) -> tuple[Any, Any]:
     selector, _ = made(args)
     selector.load_state_dict(learned(args.out / name))
     return selector.eval(), walked(selector, scenes, MOST)
-
-
-def said(entry: dict[str, Any]) -> str:
-    """A paired difference in words."""
-    return "{:+.1f} ({:+.1f} to {:+.1f}), p {:.2g}".format(entry["difference"], *entry["interval"], entry["p"])
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ from foveate import files, tiny
 from foveate.selection import TokenView
 from foveate.tiny import world as tiny_world
 from foveate.tiny.statistics import holm
-from sts_figures import against, others
+from sts_figures import against, others, said
 from sts_ways import Spread, asking_methods, blind_methods, by_selector, first, spread, views
 from sts_world import World, load_model
 
@@ -95,8 +95,7 @@ def compare(known: dict[str, Any], run: str, args: argparse.Namespace) -> None:
     kinds = [[q.kind for q in tiny_world.scene(args.split, i, 8).questions] for i in range(args.scenes)]
     rows = [r for b in args.budgets for r in pair(known, run, b, kinds, args.kinds) if r[1] in (args.ways or [r[1]])]
     for (budget, way, percent, d), p in zip(rows, holm([d["p"] for *_, d in rows]), strict=True):
-        gap = "{:+.2f} ({:+.2f} to {:+.2f}), p {:.2g}".format(d["difference"], *d["interval"], d["p"])
-        print(f"  {budget} {way}: {percent:.2f}; {gap}, Holm {p:.2g}")
+        print(f"  {budget} {way}: {percent:.2f}; {said(d, 2)}, Holm {p:.2g}")
 
 
 def share(hits: Sequence[Tensor]) -> float:

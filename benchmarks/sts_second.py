@@ -45,7 +45,7 @@ from instruments.qwen.anatomy import FRAME, MERGE, SIDE
 from instruments.qwen.checkpoint import load
 from instruments.qwen.evaluate import FOLDER
 from instruments.qwen.tower import merged, received, tower_states
-from sts_figures import against, figures
+from sts_figures import against, figures, said
 from sts_many import COVERAGE, PUBLISHED, ROOM, learned, short
 from sts_ways import by_selector, first, spread, walked
 from sts_world import World
@@ -213,8 +213,7 @@ def test(args: argparse.Namespace, model: Any) -> None:
             if "published, fixed count" in right:
                 facts["published_minus_it"] = against(*both(right["published, fixed count"], right[name]))
             pair = facts["ours_minus_it"] = against(*both(right["ours"], right[name]))
-            gap = "{:+.2f} ({:+.2f} to {:+.2f}), p {:.2g}".format(pair["difference"], *pair["interval"], pair["p"])
-            print(f"{budget} {name}: {facts['percent']:.1f}, {facts['kept']:.1f} tokens; {gap}", flush=True)
+            print(f"{budget} {name}: {facts['percent']:.1f}, {facts['kept']:.1f} tokens; {said(pair, 2)}", flush=True)
         known[f"second/{budget}"] = {"scenes": args.scenes, "budget": k, "ways": ways}
         files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
 

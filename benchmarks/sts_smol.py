@@ -41,7 +41,7 @@ from instruments.smol.examples import chosen
 from instruments.smol.train import logits
 from smol import Bench, Loaded, Outcome, Scene
 from smol_methods import SHARES
-from sts_figures import against
+from sts_figures import against, said
 from sts_many import COVERAGE, PUBLISHED, ROOM, learned, pairs
 from sts_ways import Spread, first, spread
 from sts_world import World, items
@@ -236,8 +236,7 @@ def pair(known: dict[str, Any], sizes: list[int], share: str, rivals: Path) -> N
             scenes = [min(s, n - sum(sizes[:i])) for i, s in enumerate(sizes) if sum(sizes[:i]) < n]
             found = against(*(x[:n].split(scenes) for x in (right[mine], right[name])))
             known["pairs"][f"{mine} - {name}"] = found | {"questions": n}
-            gap = "{:+.1f} ({:+.1f} to {:+.1f}), p {:.2g}".format(found["difference"], *found["interval"], found["p"])
-            print(f"{mine} - {name}: {gap}, {n} questions", flush=True)
+            print(f"{mine} - {name}: {said(found)}, {n} questions", flush=True)
 
 
 def main() -> None:

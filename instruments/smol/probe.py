@@ -69,6 +69,15 @@ def learnt(seen: Tensor, names: Tensor) -> tuple[nn.Module, Tensor, Tensor]:
     return linear, mean, std
 
 
+def judged(linear: nn.Module, seen: Tensor, names: Tensor, split: str) -> dict[str, object]:
+    """What it names rightly; of `unseen` scenes only the names that show an unseen picture count."""
+    with torch.no_grad():
+        hits = linear(seen).argmax(-1) == names
+    if split == "unseen":
+        hits = hits[torch.tensor([bool(t.unseen) for t in things()])[names]]
+    return {"percent": round(100 * hits.float().mean().item(), 1), "hits": "".join("01"[h] for h in hits)}
+
+
 def main() -> None:
     """All sizes, one after the other."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,7 +87,6 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    hidden = torch.tensor([bool(t.unseen) for t in things()])
     result = json.loads(args.out.read_text()) if args.out.exists() else {}
     for size in map(int, args.sizes.split(",")):
         seen, names = many("train", args.scenes, size)
@@ -86,11 +94,8 @@ def main() -> None:
         row: dict[str, object] = {"things": len(names)}
         for split in ("validation", "unseen"):
             x, of = many(split, args.held if split == "unseen" else args.held // 2, size)
-            with torch.no_grad():
-                hits = linear((x - mean) / std).argmax(-1) == of
-            hits = hits[hidden[of]] if split == "unseen" else hits
-            row[split] = {"percent": round(100 * hits.float().mean().item(), 1), "hits": "".join("01"[h] for h in hits)}
-            print(size, split, row[split]["percent"], "of", len(hits), flush=True)  # type: ignore[index]
+            row[split] = found = judged(linear, (x - mean) / std, of, split)
+            print(size, split, found["percent"], "of", len(str(found["hits"])), flush=True)
         result[str(size)] = row
         part = args.out.with_suffix(".part")
         part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf8")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from instruments.smol import features, world
 from instruments.smol.parts import PATCH, tower
 from instruments.smol.pictures import things
-from instruments.smol.probe import learnt
+from instruments.smol.probe import judged, learnt
 
 SIZE, FIRST, TOGETHER, RATE, HEAD_RATE = 168, 8, 8, 5e-4, 3e-4
 
@@ -74,7 +74,6 @@ def main() -> None:
     torch.manual_seed(0)
     late, train = blocks(args.rank), Things("train", args.scenes)
     held = {split: Things(split, args.held) for split in ("validation", "unseen")}
-    hidden = torch.tensor([bool(t.unseen) for t in things()])
     linear, mean, std = learnt(*train.all(late))
     result: dict[str, dict[str, object]] = {}
 
@@ -82,11 +81,8 @@ def main() -> None:
         result[name] = {}
         for split, of in held.items():
             seen, names = of.all(late)
-            hits = linear((seen - mean) / std).argmax(-1) == names
-            hits = hits[hidden[names]] if split == "unseen" else hits
-            percent = round(100 * hits.float().mean().item(), 1)
-            result[name][split] = {"percent": percent, "hits": "".join("01"[h] for h in hits)}
-            print(name, split, percent, "of", len(hits), flush=True)
+            result[name][split] = found = judged(linear, (seen - mean) / std, names, split)
+            print(name, split, found["percent"], "of", len(str(found["hits"])), flush=True)
 
     judge("frozen")
     tuned = [p for p in late.parameters() if p.requires_grad]

@@ -150,8 +150,8 @@ class Session:
         """The plan on the half that was not searched on."""
         (outcome,) = self.held.evaluate([plan])
         most = MOST if self.metric == "likelihood" else 1.0
-        losses = self.held.losses(outcome)
-        return outcome, promise(losses, confidence, one_way=self.metric == "agreement", most=most)
+        lost = self.held.losses(outcome)
+        return outcome, promise(lost, confidence, one_way=self.metric == "agreement", most=most)
 
     def evidence(self, plan: Plan, how: dict[str, Any], confidence: float = 0.95) -> Plan:
         """The plan with how it was made, and what it did on both halves, for its file."""
