@@ -5,7 +5,10 @@
     python benchmarks/sts_second.py look              # validation scenes, for each lead
     python benchmarks/sts_second.py train --published --steps 200 --finish 200 --name first
     python benchmarks/sts_second.py train --published --steps 300 --finish 300 --begin out/sts-second/first
+    python benchmarks/sts_second.py train --published --covering --begin out/sts-second/published --steps 40 --finish 40
+    python benchmarks/sts_second.py look --published --covering --weight 100                  # for each weight
     python benchmarks/sts_second.py test --lead 4 --scenes 1000 --asked 400   # dial on validation, test once
+    python benchmarks/sts_second.py test --lead 4 --scenes 1000 --asked 400 --covering --weight 100
 
 It has 144 visual tokens and no [CLS]: TOPS's relevance is the attention that a token receives in the tower's last
 block. Recipe, seeds and ways of asking are those of the first instrument (`sts_many.py`), the stop aside, which is
@@ -46,7 +49,7 @@ from instruments.qwen.checkpoint import load
 from instruments.qwen.evaluate import FOLDER
 from instruments.qwen.tower import merged, received, tower_states
 from sts_figures import against, figures, said
-from sts_many import COVERAGE, PUBLISHED, ROOM, learned, short
+from sts_many import COVERAGE, PUBLISHED, ROOM, learned, short, weigh
 from sts_ways import by_selector, first, spread, walked
 from sts_world import World
 
@@ -97,11 +100,11 @@ class Second(World):
 def published(args: argparse.Namespace) -> tuple[Any, Recipe, Path]:
     """The untrained published selector, how it is trained, and where."""
     torch.manual_seed(args.seed)
-    joint = StepwiseConfig(192 * MERGE**2, 256, BUDGETS["111"] / TOKENS, width=192, group=2)
+    joint = StepwiseConfig(192 * MERGE**2, 256, BUDGETS["111"] / TOKENS, width=192, group=2, coverage=args.covering)
     recipe = replace(PUBLISHED, steps=args.steps, most=0.35, rate=5e-4, warmup=30, spread=(0.02, 0.4), seed=args.seed)
     if args.begin:
         recipe = replace(recipe, rate=3e-4, warmup=20, hottest=0.82, opening=0.0)
-    return StepwiseSelector(joint), recipe, args.out / (args.name or "published")
+    return StepwiseSelector(joint), recipe, args.out / (args.name or "published" + "-covering" * args.covering)
 
 
 def made(args: argparse.Namespace, budget: str | None, lead: int = TOKENS) -> tuple[Any, Recipe, Path]:
@@ -128,7 +131,7 @@ def learn(args: argparse.Namespace, model: Any) -> None:
     asked = (2, "encoder") if args.published else (0, "input")
     scenes = Second(model, "train", args.training, 14, args.out / "features", *asked)
     if args.begin:
-        selector.load_state_dict(learned(args.begin))
+        selector.load_state_dict(learned(args.begin), strict=not args.covering)
     selector.fit(*scenes.statistics())
     tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
     finish = None if args.oneshot else args.finish
@@ -162,6 +165,7 @@ def pointed(args: argparse.Namespace, model: Any, split: str, scenes: int) -> di
     if not (folder / "state.safetensors").is_file():
         return {}
     selector.load_state_dict(learned(folder))
+    weigh(selector, args.weight)
     asked = Second(model, split, scenes, 8, args.out / "features", 1, "encoder")
     asked.astray = args.astray
     path = walked(selector.eval(), asked, max(BUDGETS.values()))
@@ -203,7 +207,7 @@ def test(args: argparse.Namespace, model: Any) -> None:
         for name in kept.keys() - ways.keys():
             places = kept[name]()
             ways[name] = figures(scenes.answers(places), [len(x) for x in places], scenes)
-        name = "published, fixed count" + ", astray" * args.astray
+        name = "published" + " + coverage" * args.covering + ", fixed count" + ", astray" * args.astray
         if name not in ways and (found := theirs().get(budget)):
             asked, places = found
             ways[name] = figures(asked.answers(places), [len(x) for x in places], asked)
@@ -236,6 +240,8 @@ def main() -> None:
     parser.add_argument("work", choices=["train", "look", "test"])
     parser.add_argument("--oneshot", choices=BUDGETS, help="train a one-shot scorer for this budget instead")
     parser.add_argument("--published", action="store_true", help="train, or look at, the published selector instead")
+    parser.add_argument("--covering", action="store_true", help="our coverage in the published selector")
+    parser.add_argument("--weight", type=float, help="of coverage, above 20, instead of the learned one")
     parser.add_argument("--astray", action="store_true", help="let it read another scene's question")
     parser.add_argument("--begin", type=Path, help="a folder whose weights its training begins with")
     parser.add_argument("--name", help="its folder")

@@ -6,6 +6,8 @@
     python benchmarks/sts_smol.py test coverage --lead 1 --model OUT --val VALIDATION --data TEST
     python benchmarks/sts_smol.py train published --text 0 --name mild --steps 60 --finish 40 --model OUT
         --recipe 'spread=[0.02,0.4]' rate=3e-4      # then test published, with the same --text and --name
+    python benchmarks/sts_smol.py train published --text 0 --covering --begin out/sts-smol/mild --name covering
+        --steps 40 --recipe 'spread=[0.02,0.4]' rate=3e-4 hottest=0.4 --model OUT     # then look, --weight; test
     python benchmarks/sts_smol.py pair coverage --data TEST      # stored answers once more with those of smol.json
 
 OUT, VALIDATION, TEST: as for `smol_methods.py`, whose questions these are and with whose answers (smol.json) ours are
@@ -42,7 +44,7 @@ from instruments.smol.train import logits
 from smol import Bench, Loaded, Outcome, Scene
 from smol_methods import SHARES
 from sts_figures import against, said
-from sts_many import COVERAGE, PUBLISHED, ROOM, learned, pairs
+from sts_many import COVERAGE, PUBLISHED, ROOM, learned, pairs, weigh
 from sts_ways import Spread, first, spread
 from sts_world import World, items
 
@@ -80,7 +82,7 @@ def made(args: argparse.Namespace, lead: int = TOKENS) -> tuple[Any, Recipe]:
     if args.which == "coverage":
         config = PointerConfig(576, budget, group=2, lead=lead / TOKENS)
         return PointerSelector(config), replace(COVERAGE, steps=args.steps or 80, seed=args.seed, **pairs(args.recipe))
-    joint = StepwiseConfig(1152, 576 if args.text else 0, budget, width=192, group=2)
+    joint = StepwiseConfig(1152, 576 if args.text else 0, budget, width=192, group=2, coverage=args.covering)
     return StepwiseSelector(joint), replace(
         PUBLISHED, steps=args.steps or 200, seed=args.seed, most=0.35, **pairs(args.recipe)
     )
@@ -90,12 +92,15 @@ def trained(args: argparse.Namespace, lead: int) -> Any:
     """The selector with the weights of its last saved state."""
     selector, _ = made(args, lead)
     selector.load_state_dict(learned(args.folder))
+    weigh(selector, args.weight)
     return selector.eval()
 
 
 def learn(args: argparse.Namespace, loaded: Loaded) -> None:
     """Train, or go on."""
     selector, recipe = made(args)
+    if args.begin:
+        selector.load_state_dict(learned(args.begin), strict=not args.covering)
     text = args.text if args.which == "published" else 0
     scenes = Training(loaded, args.training, 8, text, selector.place if args.which == "published" else "input")
     selector.fit(*scenes.statistics())
@@ -197,7 +202,7 @@ def test(args: argparse.Namespace, loaded: Loaded) -> None:
     room = int(2.5 * max(COUNTS.values()))
     path = asked.walked(selector, room)
     known = json.loads(args.results.read_text()) if args.results.is_file() else {"ways": {}, "pairs": {}}
-    mine = "sts" if ours else "sts, published" + ", astray" * args.astray
+    mine = "sts" if ours else "sts, published" + " + coverage" * args.covering + ", astray" * args.astray
     for share, k in COUNTS.items():
         ways: dict[str, Callable[[], list[Tensor]]] = {
             f"{mine}, fixed count": lambda k=k: first(path.order_BT, [k] * len(path.order_BT)),
@@ -230,7 +235,8 @@ def pair(known: dict[str, Any], sizes: list[int], share: str, rivals: Path) -> N
     others = {f"{n} {share}": ways[f"{n} {share}"] for n in RIVALS} | {"full 100%": ways["full 100%"]}
     others |= {n: w for n, w in known["ways"].items() if n.endswith(f" {share}")}
     right = {n: torch.tensor([c == "1" for c in w["hits"]]) for n, w in others.items()}
-    for mine in (f"sts {share}", f"sts, fixed count {share}", f"sts, published, fixed count {share}"):
+    published = (f"sts, published{more}, fixed count {share}" for more in ("", " + coverage"))
+    for mine in (f"sts {share}", f"sts, fixed count {share}", *published):
         for name in [n for n in right if mine in right and n != mine]:
             n = min(len(right[mine]), len(right[name]))
             scenes = [min(s, n - sum(sizes[:i])) for i, s in enumerate(sizes) if sum(sizes[:i]) < n]
@@ -248,6 +254,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="questions to answer")
     parser.add_argument("--val", type=Path, help="questions that set the dial")
     parser.add_argument("--text", type=int, default=2, help="published: questions an item, read; 0: blind")
+    parser.add_argument("--covering", action="store_true", help="our coverage in the published selector")
+    parser.add_argument("--weight", type=float, help="of coverage, above 20, instead of the learned one")
+    parser.add_argument("--begin", type=Path, help="a folder whose weights training begins with")
     parser.add_argument("--astray", action="store_true", help="let the selector read another scene's question")
     parser.add_argument("--steps", type=int, help="updates that the schedule is made for: 80, published 200")
     parser.add_argument("--finish", type=int, help="end training after so many of them")

@@ -27,6 +27,7 @@ IDLE = [
     (["search", "auto", *SEARCH[2:], "--budget", "0.5", "--metric", "likelihood"], ["--max-new-tokens", "5"], None),
     (["train", "oneshot", *TRAIN], ["--group", "2"], None),
     (["train", "sts", *TRAIN, "--recipe", "published"], ["--text"], ["--recipe", "coverage"]),
+    (["train", "sts", *TRAIN], ["--felt"], ["--recipe", "published"]),
     (["bench", "--compare", "a", "b"], ["--method", "divprune"], None),
     (["bench", "--compare", "a", "b"], ["--out", "nowhere"], None),
 ]

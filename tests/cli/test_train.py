@@ -29,7 +29,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_selector_comes_out(kind: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Hardly trained, the published stop comes at once or late: one picture meets a small budget only by luck.
     monkeypatch.setattr(calibrate, "_OFF", 1.0)
-    which = ["sts", "--recipe", "published", "--group", "2"] if kind == "published" else [kind]
+    which = ["sts", "--recipe", "published", "--felt", "--group", "2"] if kind == "published" else [kind]
     words = ["train", *which, "--data", str(data), "--budget", "0.05", "--steps", "2", "--batch", "2"]
     result = run(app, [*words, "--out", str(tmp_path / "run"), "--json"])
     assert result.exit_code == 0, result.stderr
@@ -44,6 +44,7 @@ def test_a_selector_comes_out(kind: str, data: Path, tmp_path: Path, monkeypatch
     }
     trained = state.read(tmp_path / "run" / "state.safetensors")[1]["run"]["recipe"]
     assert trained["rate"] == (Recipe.published() if kind == "published" else Recipe()).rate
+    assert trained["felt"] == (kind == "published")
     if kind == "oneshot":
         assert figures["kept_count"] == {"mean": 29, "deviation": 0, "of": 576}
         return

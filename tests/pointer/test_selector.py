@@ -173,7 +173,8 @@ def test_the_soft_top_k_sums_to_k_and_becomes_the_top_k(seed: int, n: int, tempe
 
 def test_the_threshold_of_the_soft_top_k_has_its_gradient() -> None:
     score = torch.randn(2, 7, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda s: soft_top(s, torch.tensor([2.0, 3.0]), 0.7), (score,), atol=1e-4)
+    k = torch.tensor([2.0, 3.0], dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda s, k: soft_top(s, k, 0.7), (score, k), atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", GATES)

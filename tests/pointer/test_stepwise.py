@@ -130,6 +130,19 @@ def test_the_count_of_soft_top_k_is_a_fact() -> None:
     assert all(g is None or float(g.abs().max()) < 1e-4 for g in grad)
 
 
+def test_answers_may_feel_the_count() -> None:
+    """With `felt`, a gradient that asks for more weight in all asks the stop for one more token per unit of weight."""
+    select, v = make("blind"), view(0, 1)
+    learned = list(select.parameters())
+    soft = select.soft(seen(select, v), 8, Heat(0.7, 0.0, felt=True))
+    asked = torch.autograd.grad(soft.alpha_BN.sum(), learned, allow_unused=True, retain_graph=True)
+    wanted = torch.autograd.grad(soft.count_B.sum(), learned, allow_unused=True)
+    assert any(w is not None and float(w.abs().max()) > 0 for w in wanted)
+    for a, w in zip(asked, wanted, strict=True):
+        if w is not None:
+            assert_close(a, w, rtol=1e-3, atol=1e-4)
+
+
 def test_it_stops_at_the_first_round_that_the_stop_wins() -> None:
     select, v = make("default", 1), view(1, 4)
     path = select.walk(v, 20)

@@ -184,13 +184,13 @@ def test_a_projector_of_several_tokens_each_is_refused(task: Examples) -> None:
 
 
 @llava
-@pytest.mark.parametrize("coverage", [False, True])
-def test_the_published_recipe_trains_the_published_selector(task: Examples, coverage: bool) -> None:
+@pytest.mark.parametrize(("coverage", "felt"), [(False, False), (True, False), (False, True)])
+def test_the_published_recipe_trains_the_published_selector(task: Examples, coverage: bool, felt: bool) -> None:
     early = before_projector(task)
     torch.manual_seed(0)
     features = early.look([0]).candidates.tokens_BND.shape[-1]
     selector = StepwiseSelector(StepwiseConfig(features, 32, 0.3, heads=2, coverage=coverage))
-    recipe = Recipe.published(steps=20, spread=(0.01, 0.5))
+    recipe = Recipe.published(steps=20, spread=(0.01, 0.5), felt=felt)
     trainee = Trainee(early, task.engine.model, selector, recipe, lambda x: x)
     optimizer = torch.optim.SGD([p for p in trainee.parameters() if p.requires_grad], 0.05)
     for step in range(8, 12):

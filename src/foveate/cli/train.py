@@ -20,7 +20,8 @@ _EXAMPLES = """
 
   foveate train sts --model ./llava --data train.jsonl --budget 0.111 --out runs/sts-111
 
-  foveate train sts --recipe published --model ./llava --data train.jsonl --steps 4000 --out runs/sts-published
+  foveate train sts --recipe published --felt --spread 0.02 0.4 --group 4 --model ./llava --data train.jsonl \\
+      --steps 4000 --out runs/sts-published
 
   foveate train sts --spread 0.05 0.33 --model ./llava --data train.jsonl --out runs/sts-many
 
@@ -74,6 +75,9 @@ def train(
         typer.Option(metavar="LOW HIGH", help="One selector for budgets from LOW to HIGH; published: for lambdas."),
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Read the question too.")] = False,
+    felt: Annotated[
+        bool, typer.Option("--felt", help="Of published: answers pull at the count too, and it does not collapse.")
+    ] = False,
     save_every: Annotated[int, typer.Option(min=1, help="Updates between states on disk; Ctrl-C saves one too.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Decides weights, order and noise.")] = 0,
     precision: Annotated[str, typer.Option(help="Mixed precision: no, bf16 or fp16.")] = "no",
@@ -99,12 +103,16 @@ def train(
         refuse_idle(ctx, ("group",), "oneshot, which takes no steps")
     if published:
         refuse_idle(ctx, ("text",), "--recipe published, which reads the question in any case")
+    else:
+        refuse_idle(ctx, ("felt",), "any recipe but published")
     more: dict[str, Any] = {"steps": steps, "batch": batch, "accumulate": accumulate, "seed": seed}
     more["save_every"] = save_every
     if rate is not None:
         more["rate"] = rate
     if spread:
         more["spread"] = spread
+    if felt:
+        more["felt"] = True
     how = Recipe.published(**more) if published else Recipe(**more)
 
     def config(features: int, words: int) -> "PointerConfig | OneShotConfig | StepwiseConfig":

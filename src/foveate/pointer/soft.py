@@ -29,8 +29,9 @@ class Heat:
     Over dozens of picks that chain explodes as the temperature falls. `straight`: hard values with soft gradients (the
     straight-through estimator). For the published selector, whose history is always straight: `text` is how far the
     question is let in, `beta` how fast later rounds count less, `scored` what the trajectory score sums (see
-    `stepwise.unroll.weights`), and `logs` whether Soft Top-K sees its logarithm. Scores of late rounds are small, and
-    the temperature would not tell them from those of tokens that were never picked.
+    `stepwise.unroll.weights`), `logs` whether Soft Top-K sees its logarithm (scores of late rounds are small, and the
+    temperature would not tell them from those of tokens that were never picked), and `felt` whether the number of
+    tokens that it keeps has a gradient.
     """
 
     temperature: float
@@ -41,6 +42,7 @@ class Heat:
     text: float = 1.0
     logs: bool = True
     scored: Scored = "alive"
+    felt: bool = False
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _ABSENT = -1e8
 def soft_top(score_BN: Tensor, k_B: Tensor, temperature: float) -> Tensor:
     """Weights in [0, 1] that sum to k in each row and rise with the score: sigmoid((score - threshold) / temperature).
 
-    The threshold's own gradient is that of the condition that the sum stays k.
+    The threshold's own gradient is that of the condition that the sum stays k; k may have one too.
     """
     with torch.no_grad():
         low_B, high_B = score_BN.amax(1) - 1, score_BN.amax(1)
@@ -29,6 +29,9 @@ def soft_top(score_BN: Tensor, k_B: Tensor, temperature: float) -> Tensor:
         threshold_B1 = ((low_B + high_B) / 2).unsqueeze(1)
         slope_BN = torch.sigmoid((score_BN - threshold_B1) / temperature)
         slope_BN = slope_BN * (1 - slope_BN)
-        share_BN = slope_BN / slope_BN.sum(1, keepdim=True).clamp(min=1e-12)
+        slope_B1 = slope_BN.sum(1, keepdim=True).clamp(min=1e-12)
+        share_BN = slope_BN / slope_B1
     moved_B1 = threshold_B1 + (share_BN * (score_BN - score_BN.detach())).sum(1, keepdim=True)
+    if k_B.requires_grad:
+        moved_B1 = moved_B1 - (temperature / slope_B1) * (k_B - k_B.detach()).unsqueeze(1)
     return torch.sigmoid((score_BN - moved_B1) / temperature)

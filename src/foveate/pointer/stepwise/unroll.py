@@ -106,6 +106,7 @@ def unroll(pointer: Pointer, c: Candidates, most: int, heat: Heat, stop_bias: Te
     score_BN = trajectory(torch.stack(chances, 1), weights(stop_BT, heat.beta, heat.scored))
     score_BN = (score_BN.clamp(min=_FLOOR).log() if heat.logs else score_BN).masked_fill(padding_BN, _PADDING)
     count_B = config.group * (alive(stop_BT) * (1 - stop_BT) * live_BT).sum(1)
-    share = (count_B.sum() / c.counts_B.sum()).detach()
+    share = count_B.sum() / c.counts_B.sum()
+    share = share if heat.felt else share.detach()
     k_B = (share * c.counts_B).clamp(min=1.0).minimum(c.counts_B - 0.5)
     return Soft(soft_top(score_BN, k_B, heat.temperature), count_B)

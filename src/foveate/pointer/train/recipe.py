@@ -42,6 +42,7 @@ class Recipe:
         beta: how fast later rounds count less in the published score.
         scored: what that score sums.
         logs: whether Soft Top-K sees the logarithm of that score; see `soft.Heat`.
+        felt: whether answers feel how many tokens stay, through the k of Soft Top-K; published: no, it is a fact.
         opening: the share of the run over which the question is let in, in the published selector.
         cool: the share of the run over which the temperature falls from `hottest` to `coldest`.
         calmest: the perturbation's last size; it falls from 1.
@@ -74,6 +75,7 @@ class Recipe:
     beta: float = 0.9
     logs: bool = True
     scored: Scored = "alive"
+    felt: bool = False
     opening: float = 0.0
     cool: float = 0.8
     hottest: float = 1.0
@@ -132,7 +134,7 @@ class Recipe:
         calm = self.calmest + (1 - self.calmest) * (1 - step / self.steps)
         text = min(1.0, (step + 1) / (self.opening * self.steps)) if self.opening else 1.0
         calm = calm if self.perturb else 0.0
-        return Heat(temperature, calm, self.chained, self.straight, self.beta, text, self.logs, self.scored)
+        return Heat(temperature, calm, self.chained, self.straight, self.beta, text, self.logs, self.scored, self.felt)
 
     def company(self, step: int) -> tuple[int, float]:
         """How many tokens by lot the LLM sees at update number `step`, and below which alpha it sees none."""
