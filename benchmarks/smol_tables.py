@@ -1,4 +1,4 @@
-"""Write the measured tables into docs/instrument-smol.md, between its markers, from benchmarks/results/smol*.json.
+"""Write the measured tables into docs/instrument-smol*.md, between their markers, from benchmarks/results/smol*.json.
 
     python benchmarks/smol_tables.py
 
@@ -17,6 +17,12 @@ from instruments.smol.world import KINDS
 ROOT = Path(__file__).parent.parent
 RESULTS = Path(__file__).parent / "results"
 SHARES = ("22.2%", "12.5%", "11.1%", "5.6%")
+PAGES = ("instrument-smol.md", "instrument-smol-tables.md")
+MAIN = (
+    "ground truth", "random, seed 0", "uniform", "fastervlm", "divprune", "scope", "tops I", "tops", "tops at 24, 27",
+    "sms I", "sms", "fastv", "psigmoid", "flat behind layer 0",
+)  # fmt: skip
+"""Ways on the first page; all are on the second."""
 
 
 def table(head: list[str], rows: list[list[str]]) -> str:
@@ -25,10 +31,10 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(r) + " |" for r in rows)])
 
 
-def methods(data: dict[str, Any]) -> str:
-    """Accuracy of every way at every budget, with its interval; random is the mean of its seeds."""
-    ways = data["ways"]
-    names = list(dict.fromkeys(w["name"] for w in ways.values() if w["share"] in SHARES))
+def methods(data: dict[str, Any], names: Sequence[str] = ()) -> str:
+    """Accuracy of every way, or some, at every budget, with its interval; of all of them what was spent too."""
+    ways, every = data["ways"], not names
+    names = names or list(dict.fromkeys(w["name"] for w in ways.values() if w["share"] in SHARES))
     shares = [s for s in SHARES if any(w["share"] == s for w in ways.values())]
     rows = []
     for name in names:
@@ -40,9 +46,10 @@ def methods(data: dict[str, Any]) -> str:
             elif "cannot" in w:
                 cells.append("cannot")
             else:
-                cells.append(f"{w['percent']:.1f} ({w['low']:.0f} to {w['high']:.0f}), {w['budget']:.1%}")
-        asked = next((w["questions"] for s in shares if "questions" in (w := ways.get(f"{name} {s}", {}))), 0)
-        rows.append([name, *cells, str(asked)])
+                spent = f", {w['budget']:.1%}" if every else ""
+                cells.append(f"{w['percent']:.1f} ({w['low']:.0f} to {w['high']:.0f}){spent}")
+        asked = {w["questions"] for s in shares if "questions" in (w := ways.get(f"{name} {s}", {}))}
+        rows.append([name, *cells, " or ".join(map(str, sorted(asked)))])
     return table(["method", *shares, "questions"], rows)
 
 
@@ -58,7 +65,8 @@ def kinds(data: dict[str, Any], asked: Sequence[str] = KINDS) -> str:
 
 def easy(data: dict[str, Any]) -> str:
     """The third party's questions: by kind, then those that are not of yes and no."""
-    return "\n\n".join([kinds(data, ("shape", "colour", "exist")), methods(data["open"]), pairs(data["open"])])
+    names = ("tops I", "divprune", "fastervlm", "random, seed 0", "ground truth")
+    return "\n\n".join([kinds(data, ("shape", "colour", "exist")), methods(data["open"], names)])
 
 
 def difference(p: dict[str, Any]) -> str:
@@ -82,32 +90,29 @@ def pairs(data: dict[str, Any]) -> str:
 
 
 def searched(data: dict[str, Any]) -> str:
-    """What searches found, promised and came to."""
+    """What searches found, promised and came to, on other sets' questions and on the test's."""
+    alike = json.loads((RESULTS / "smol_promises.json").read_text())
     rows = []
     for name, row in data.items():
-        test, held, of = row["test"], row["held out"], row["counts"]
+        of, promised = row["counts"], row["held out"]["upper"]
         steps = [f"{c} from {i}" for i, c in enumerate(of) if not i or c != of[i - 1]]
-        unit = (lambda x: f"{x:.3f}") if row["metric"] == "likelihood" else (lambda x: f"{100 * x:.1f} points")
         # A schedule with a step a layer is no use in a cell: its ends say what it is.
         said = ", ".join(steps) if len(steps) < 7 else f"{steps[0]}, ..., {steps[-1]}"
-        kept = "yes" if test["within"] else "no"
-        lost = f"{unit(test['loss'])} ± {unit(test['error'])}"
         rows.append([
-            name, str(row["searched on"]), said, unit(row["search loss"]), unit(held["upper"]), lost, kept,
-            difference(test["points"]), f"{test['flops']:.0%}",
+            name, str(row["searched on"]), said, f"{row['search loss']:.3f}", f"{promised:.3f}",
+            *(came(found, promised) for found in (alike.get(name), row["test"])),
+            difference(row["test"]["points"]), f"{row['test']['flops']:.0%}",
         ])  # fmt: skip
-    head = [
-        "plan",
-        "searched on",
-        "tokens from layer",
-        "loss there",
-        "promised",
-        "test loss",
-        "kept",
-        "points",
-        "operations",
-    ]
-    return table(head, rows)
+    head = ["plan", "searched on", "tokens from layer", "loss there", "promised", "other sets", "test"]
+    return table([*head, "points", "operations"], rows)
+
+
+def came(found: dict[str, Any] | None, promised: float) -> str:
+    """A loss, in bold if it is above what was promised."""
+    if found is None:
+        return ""
+    text = f"{found['loss']:.3f} ± {found['error']:.3f}"
+    return f"**{text}**" if found["loss"] > promised else text
 
 
 def named(of: dict[str, Any]) -> list[str]:
@@ -181,10 +186,12 @@ def layers(data: dict[str, Any]) -> str:
 
 SECTIONS = {
     "kinds": ("smol.json", kinds),
+    "main": ("smol.json", lambda data: methods(data, MAIN)),
     "methods": ("smol.json", methods),
     "pairs": ("smol.json", pairs),
     "searched": ("smol_search.json", searched),
     "easy": ("smol_easy.json", easy),
+    "easy pairs": ("smol_easy.json", lambda data: pairs(data["open"])),
     "probe": ("smol_probe.json", probe),
     "tuned": ("smol_tuned.json", tuned),
     "layers": ("smol_layers.json", layers),
@@ -192,14 +199,14 @@ SECTIONS = {
 
 
 def main() -> None:
-    page = ROOT / "docs" / "instrument-smol.md"
-    text = page.read_text(encoding="utf8")
-    for name, (file, make) in SECTIONS.items():
-        if (source := RESULTS / file).exists():
-            made = f"<!-- {name} -->\n{make(json.loads(source.read_text()))}\n<!-- end {name} -->"
-            pattern = rf"<!-- {name} -->.*?<!-- end {name} -->"
-            text = re.sub(pattern, lambda _, made=made: made, text, flags=re.DOTALL)
-    page.write_text(text, encoding="utf8")
+    for page in (ROOT / "docs" / name for name in PAGES):
+        text = page.read_text(encoding="utf8")
+        for name, (file, make) in SECTIONS.items():
+            if (source := RESULTS / file).exists():
+                made = f"<!-- {name} -->\n{make(json.loads(source.read_text()))}\n<!-- end {name} -->"
+                pattern = rf"<!-- {name} -->.*?<!-- end {name} -->"
+                text = re.sub(pattern, lambda _, made=made: made, text, flags=re.DOTALL)
+        page.write_text(text, encoding="utf8")
 
 
 if __name__ == "__main__":
