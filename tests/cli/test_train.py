@@ -109,3 +109,16 @@ def test_questions_about_one_picture_stay_together() -> None:
     assert len(set.union(*groups)) == 40
     more = split([*examples, Example("x", (Path("x.png"),), "?", ("a",))])
     assert len({e.id for e in more.train} ^ {e.id for e in parts.train}) <= 4
+
+
+def test_one_that_reads_the_question_is_taught_first(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(calibrate, "_OFF", 1.0)
+    words = ["train", "sts", "--data", str(data), "--budget", "0.05", "--steps", "2", "--batch", "2"]
+    result = run(app, [*words, "--text", "--teach", "3", "--out", str(tmp_path / "run"), "--json"])
+    assert result.exit_code == 0, result.stderr
+    assert state.read(tmp_path / "run" / "taught" / "state.safetensors")[1]["step"] == 3
+    assert load(str(tmp_path / "run" / "selector")).asks
+    refused = run(app, [*words, "--teach", "3", "--out", str(tmp_path / "other")])
+    assert refused.exit_code and "add --text" in refused.stderr

@@ -25,6 +25,8 @@ _EXAMPLES = """
 
   foveate train sts --spread 0.05 0.33 --model ./llava --data train.jsonl --out runs/sts-many
 
+  foveate train sts --text --spread 0.05 0.33 --model ./llava --data train.jsonl --out runs/sts-reads
+
   foveate train oneshot --model ./llava --data train.jsonl --budget 0.111 --out runs/oneshot-111
 
   accelerate launch --num_processes 8 -m foveate.cli train sts --model ./llava --data train.jsonl --budget 0.111 \\
@@ -35,6 +37,9 @@ _EXAMPLES = """
 Killed or stopped with Ctrl-C, the same command again goes on where it stopped.
 One JSON object a line of the data: image, question, answer.
 """
+
+
+_TEACH = 1000
 
 
 class Recipes(StrEnum):
@@ -78,6 +83,14 @@ def train(
     felt: Annotated[
         bool, typer.Option("--felt", help="Of published: answers pull at the count too, and it does not collapse.")
     ] = False,
+    teach: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Updates before all others that teach it what the model looks at (sts --text).",
+            show_default="1000",
+        ),
+    ] = None,
     save_every: Annotated[int, typer.Option(min=1, help="Updates between states on disk; Ctrl-C saves one too.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Decides weights, order and noise.")] = 0,
     precision: Annotated[str, typer.Option(help="Mixed precision: no, bf16 or fp16.")] = "no",
@@ -100,13 +113,17 @@ def train(
     if selector is Kind.oneshot:
         if published or spread:
             raise FoveateError("--recipe published and --spread are of sts; a one-shot scorer keeps what it is asked")
-        refuse_idle(ctx, ("group",), "oneshot, which takes no steps")
+        refuse_idle(ctx, ("group", "teach"), "oneshot, which takes no steps")
     if published:
-        refuse_idle(ctx, ("text",), "--recipe published, which reads the question in any case")
+        refuse_idle(ctx, ("text", "teach"), "--recipe published, which reads the question in any case")
     else:
         refuse_idle(ctx, ("felt",), "any recipe but published")
+        if not text:
+            refuse_idle(ctx, ("teach",), "a selector that does not read the question; add --text")
+    learns = text and selector is Kind.sts
+    before = (_TEACH if teach is None else teach) if learns else 0
     more: dict[str, Any] = {"steps": steps, "batch": batch, "accumulate": accumulate, "seed": seed}
-    more["save_every"] = save_every
+    more |= {"save_every": save_every, "teach": before}
     if rate is not None:
         more["rate"] = rate
     if spread:
@@ -141,7 +158,7 @@ def train(
             how,
             out,
             precision,
-            lambda n: bar(f"training {selector.value}", n, steps),
+            lambda n: bar(f"training {selector.value}", n, before + steps),
         )
     if as_json and speaks:
         show.as_json({"out": str(out), **result})

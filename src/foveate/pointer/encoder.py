@@ -1,5 +1,7 @@
 """Reads all candidates together, once: what each token is among the others, before anything is picked."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -62,7 +64,7 @@ class Standard(nn.Module):
 
 
 class Question(nn.Module):
-    """Brings the question to the tokens: its mean to all of them, and to each its best match among the words.
+    """The question for the blocks, word by word, and for each token its best match among the words.
 
     Words and projected tokens enter the LLM in one space, so that the match starts as a cosine there: both sides begin
     with the same projection. Centred on the mean token, which all tokens share and no word is.
@@ -70,31 +72,36 @@ class Question(nn.Module):
 
     def __init__(self, features: int, width: int) -> None:
         super().__init__()
-        self.gist = nn.Linear(features, width)
+        self.said, self.norm = nn.Linear(features, width), nn.LayerNorm(width)
         self.token, self.word = (nn.Linear(features, width, bias=False) for _ in range(2))
         self.match = nn.Linear(1, width, bias=False)
         self.weight = nn.Parameter(torch.tensor(3.0))
-        nn.init.zeros_(self.gist.weight)
-        nn.init.zeros_(self.gist.bias)
         nn.init.orthogonal_(self.token.weight)
         self.word.weight.data.copy_(self.token.weight)
 
-    def forward(self, c: Candidates, mean_D: Tensor) -> tuple[Tensor, Tensor]:
-        """What to add to each token, [B, N, width], and to its score, [B, N]."""
+    def forward(self, c: Candidates, mean_D: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The words, [B, T, width], and what to add to each token, [B, N, width], and to its score, [B, N]."""
         assert c.text_BTD is not None
-        said_BT = torch.ones(c.text_BTD.shape[:2], dtype=torch.bool, device=c.text_BTD.device)
-        said_BT = said_BT if c.said_BT is None else c.said_BT
         words = F.rms_norm(c.text_BTD, c.text_BTD.shape[-1:])
-        share = said_BT / said_BT.sum(1, keepdim=True).clamp(min=1)
-        gist = self.gist((words * share.unsqueeze(-1)).sum(1))
+        said_BTm = self.norm(self.said(words))
         token = F.normalize(self.token(c.tokens_BND - mean_D), dim=-1, eps=1e-6)
-        word = F.normalize(self.word(words), dim=-1, eps=1e-6)
-        match_BN = (token @ word.mT).masked_fill(~said_BT.unsqueeze(1), -1.0).amax(-1)
-        return gist.unsqueeze(1) + self.match(match_BN.unsqueeze(-1)), self.weight * match_BN
+        like_BNT = token @ F.normalize(self.word(words), dim=-1, eps=1e-6).mT
+        if c.said_BT is not None:
+            like_BNT = like_BNT.masked_fill(~c.said_BT.unsqueeze(1), -1.0)
+        match_BN = like_BNT.amax(-1)
+        return said_BTm + _order(said_BTm), self.match(match_BN.unsqueeze(-1)), self.weight * match_BN
+
+
+def _order(x_BTm: Tensor) -> Tensor:
+    """Sines and cosines of each place, [T, width], half as large as what a norm leaves."""
+    t, m = x_BTm.shape[-2:]
+    rate_m = torch.exp(torch.arange(0, m, 2, device=x_BTm.device) * (-math.log(100.0) / m))
+    turn_Tm = torch.arange(t, device=x_BTm.device).unsqueeze(1) * rate_m
+    return torch.cat((turn_Tm.sin(), turn_Tm.cos()), -1)[:, :m] / 2
 
 
 class Encoder(Standard):
-    """Standardises tokens channel by channel, adds the question, and lets tokens see each other."""
+    """Standardises tokens channel by channel, and lets them see each other and the question's words."""
 
     def __init__(self, features: int, width: int, heads: int, blocks: int, text: bool) -> None:
         super().__init__(features)
@@ -105,10 +112,11 @@ class Encoder(Standard):
 
     def forward(self, c: Candidates, z_BND: Tensor) -> tuple[Tensor, Tensor | float]:
         """States [B, N, width] of standardised tokens, and what the question adds to their scores."""
-        x, bonus = self.into(z_BND), 0.0
+        x, seen_BM, n, bonus = self.into(z_BND), c.real_BN, z_BND.shape[1], 0.0
         if self.question is not None:
-            more, bonus = self.question(c, self.mean_D)
-            x = x + more
+            words_BTm, more, bonus = self.question(c, self.mean_D)
+            x = torch.cat((x + more, words_BTm), 1)
+            seen_BM = c.seen_BM
         for block in self.blocks:
-            x = block(x, c.real_BN)
-        return self.norm(x), bonus
+            x = block(x, seen_BM)
+        return self.norm(x[:, :n]), bonus

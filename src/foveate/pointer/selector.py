@@ -41,6 +41,10 @@ class PointerSelector(Stepping):
         """What holds the channel statistics."""
         return self.pointing.encoder
 
+    def worth(self, c: Candidates) -> Tensor:
+        """What each token is worth before anything is picked, [B, N]; -1e9 at padding."""
+        return self.pointing.scene(c)[0].score_BN
+
     def _walk(self, c: Candidates, most: int, end: float | None) -> Walk:
         return walk(self.pointing, c, most, end)
 

@@ -33,10 +33,7 @@ class Memory(Standard):
             assert c.text_BTD is not None
             said_BTd = self.word_norm(self.word(F.rms_norm(c.text_BTD, c.text_BTD.shape[-1:])))
             x = torch.cat((x, self.config.text * text * said_BTd), 1)
-            if c.real_BN is not None or c.said_BT is not None:
-                real_BN = torch.ones(b, n, dtype=torch.bool, device=x.device) if c.real_BN is None else c.real_BN
-                said_BT = torch.ones_like(said_BTd[..., 0], dtype=torch.bool) if c.said_BT is None else c.said_BT
-                seen = torch.cat((real_BN, said_BT), 1)
+            seen = c.seen_BM
         for block in self.blocks:
             x = block(x, seen, self.config.causal)
         return torch.cat((x[:, :n], self.stop.expand(b, 1, -1)), 1)

@@ -17,7 +17,8 @@ def plot(curve: list[dict[str, Any]], budget: float, file: Path) -> bool:
         "share kept": ("kept", "hard_kept"),
     }
     figure = Figure(figsize=(12, 3.4))
-    for axes, (title, names) in zip(figure.subplots(1, len(panels)), panels.items(), strict=True):
+    panels = {title: names for title, names in panels.items() if any(n in row for n in names for row in curve)}
+    for axes, (title, names) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         for name in names:
             points = [(row["step"], row[name]) for row in curve if name in row]
             if points:

@@ -31,10 +31,12 @@ from foveate.plan import Plan
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.noise import Support
 from foveate.pointer.train.answered import NONE, answered
+from foveate.pointer.train.gaze import gazes, teaching
 from foveate.pointer.train.task import Seen
 from foveate.question import question
 
 _EVERYTHING = Plan((Cut("input", Uniform(), 1.0),))
+_MEASURED = 16
 _WITH_FEATURES = Plan((Cut("encoder", Uniform(), 1.0),))
 
 
@@ -74,6 +76,7 @@ class Examples:
         self.place, self.plan = place, _WITH_FEATURES if place == "encoder" else _EVERYTHING
         self.family = family(engine.model)
         self.lm = self.family.language_model(engine.model)
+        self._looked: dict[tuple[int, ...], list[Tensor]] = {}
 
     @property
     def size(self) -> int:
@@ -121,6 +124,20 @@ class Examples:
         asks_BL, _ = question(place.real_BL[:, :length], place.visual_BL[:, :length], special_BL, prompt.tail)
         asks_BL = F.pad(asks_BL, (0, next_BL.shape[1] - length))
         return Given(noted, place.images, asks_BL, place.visual_BL, next_BL, attached.contiguous)
+
+    def teachers(self) -> list[int]:
+        """The layers whose last token looks most at the pictures of the first examples."""
+        return teaching(self.engine, (self._prompt([n]) for n in range(min(self.size, _MEASURED))))
+
+    def gaze(self, numbers: Sequence[int], layers: Sequence[int]) -> Tensor:
+        """What the last token of each prompt looks at in these layers, picture by picture, [B, N]; looked up once."""
+        if unknown := [n for n in dict.fromkeys(numbers) if (n, *layers) not in self._looked]:
+            for n, of in zip(unknown, gazes(self.engine, self._prompt(unknown), layers), strict=True):
+                self._looked[n, *layers] = [m.sum(0).cpu() for m in of]
+        return _stack([m for n in numbers for m in self._looked[n, *layers]])[0].to(self.engine.model.device)
+
+    def _prompt(self, numbers: Sequence[int]) -> Any:
+        return prepare_examples(self.engine, [self.examples[n] for n in numbers])
 
     def loss(self, seen: Seen, tokens_BSD: Tensor, alpha_BS: Tensor, support: Support) -> tuple[Tensor, Tensor]:
         """Over the answers' tokens, the end token among them."""
@@ -197,7 +214,7 @@ def _real(given: Given) -> Tensor:
 def _stack(rows: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
     """Rows of several lengths side by side in float32, and which are real; None where all are."""
     width = max(len(r) for r in rows)
-    stacked = torch.stack([F.pad(r.float(), (0, 0, 0, width - len(r))) for r in rows])
+    stacked = torch.stack([F.pad(r.float(), (0, 0) * (r.ndim - 1) + (0, width - len(r))) for r in rows])
     counts = torch.tensor([len(r) for r in rows], device=stacked.device)
     real = torch.arange(width, device=stacked.device) < counts.unsqueeze(1)
     return stacked, None if bool(real.all()) else real

@@ -25,11 +25,12 @@ from foveate.pointer.selector import PointerSelector
 from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
 from foveate.pointer.train.calibrate import calibrated, dialled, walks
 from foveate.pointer.train.examples import Examples
+from foveate.pointer.train.lesson import Lesson
 from foveate.pointer.train.loop import Curve, make_accelerator, train
 from foveate.pointer.train.recipe import Recipe
 from foveate.selection import TokenView
 
-SELECTOR = "selector"
+SELECTOR, TAUGHT = "selector", "taught"
 SHARES = (0.03, 0.056, 0.08, 0.111, 0.16, 0.222, 0.333)
 """Of the dial of a selector of many budgets."""
 Config = PointerConfig | OneShotConfig | StepwiseConfig
@@ -91,7 +92,7 @@ def fit(
         recipe: how to train.
         out: a folder that exists.
         precision: accelerate's mixed precision: "no", "bf16" or "fp16".
-        tick: told how many updates are done.
+        tick: told how many updates are done, those of the first stage among them.
         longest: tokens of an answer at most, where answers are judged.
 
     Returns:
@@ -112,7 +113,12 @@ def fit(
         judged = _judge(engine, watch.examples[:_CHECKED], plan(now, recipe.room), longest)
         return {"accuracy": fmean(judged.right), "kept": judged.kept}
 
-    train(task, engine.model, selector, recipe, out, check, accelerator, tick)
+    if recipe.teach:
+        train(
+            task, engine.model, selector, recipe.lesson(), files.folder(out / TAUGHT), None, accelerator, tick,
+            trainee_of=Lesson,
+        )  # fmt: skip
+    train(task, engine.model, selector, recipe, out, check, accelerator, tick and (lambda n: tick(recipe.teach + n)))
     if selector.knob is not None:
         highest = max(shape.budget, SHARES[-1]) if recipe.spread else shape.budget
         seen = walks(selector, views(watch, "text_BTD" in selector.reads), recipe.room * highest / shape.budget)

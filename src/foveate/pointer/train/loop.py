@@ -39,6 +39,7 @@ def train(
     accelerator: Any = None,
     tick: Callable[[int], None] | None = None,
     stop_after: int | None = None,
+    trainee_of: Callable[..., Any] = Trainee,
 ) -> Curve:
     """Train `selector` in place in front of the frozen `model`; goes on from `folder`'s state, if there is one.
 
@@ -53,6 +54,7 @@ def train(
         accelerator: accelerate's, for more than one device and mixed precision.
         tick: told how many updates are done.
         stop_after: end the call after so many updates in all; the next call goes on.
+        trainee_of: what makes the loss: `Trainee`, or `Lesson`.
 
     Ctrl-C and SIGTERM end it after the update that is being made, with its state on disk.
 
@@ -64,7 +66,7 @@ def train(
         KeyboardInterrupt: the state is saved.
     """
     accelerator = accelerator or make_accelerator(recipe)
-    trainee = Trainee(task, model, selector, recipe, lambda x: accelerator.reduce(x, "sum"))
+    trainee = trainee_of(task, model, selector, recipe, lambda x: accelerator.reduce(x, "sum"))
     optimizer: Any = torch.optim.AdamW(_groups(trainee, recipe), lr=recipe.rate, betas=(0.9, 0.98))
     wrapped, optimizer = accelerator.prepare(trainee, optimizer)
     bare = optimizer.optimizer
@@ -107,8 +109,10 @@ def train(
 
 
 def _decisive(run: dict[str, Any]) -> dict[str, Any]:
-    """What decides the outcome of a run: how often it is saved does not."""
-    return run | {"recipe": {k: v for k, v in run["recipe"].items() if k != "save_every"}}
+    """What decides the outcome of a run: not how often it is saved, nor a setting that came later and is at rest."""
+    rest = json.loads(json.dumps(asdict(Recipe())))
+    told = {k: v for k, v in run["recipe"].items() if k != "save_every" and (k not in rest or rest[k] != v)}
+    return run | {"recipe": told}
 
 
 def make_accelerator(recipe: Recipe, cpu: bool = False, precision: str = "no") -> Any:
@@ -125,7 +129,7 @@ def make_accelerator(recipe: Recipe, cpu: bool = False, precision: str = "no") -
 
 
 def _update(
-    accelerator: Any, wrapped: Any, trainee: Trainee, optimizer: Any, recipe: Recipe, step: int
+    accelerator: Any, wrapped: Any, trainee: Any, optimizer: Any, recipe: Recipe, step: int
 ) -> dict[str, float]:
     """One update; the means of its figures over micro-batches and processes."""
     for group in optimizer.param_groups:

@@ -1,7 +1,7 @@
 """How long, how fast, how soft: everything that decides a training run besides the data, as plain data."""
 
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import cos, exp, inf, log, pi
 from typing import Any, Literal, Self
 
@@ -21,6 +21,9 @@ class Recipe:
         rate: learning rate at its highest; it warms up over `warmup` updates and falls to 0 as a cosine.
         decay: weight decay of matrices.
         clip: the gradient's norm at most.
+        teach: updates of a first stage, in which a selector that reads the question learns to value what the model
+            looks at (see `lesson`); 0: none.
+        teachers: decoder layers that it is asked in; (): those where its last token looks most (see `gaze.readers`).
         length: what holds the count: "pull": `pull` times (mean count / budget - 1)^2; "pressure": lambda times the
             share kept, with no target.
         pull: its weight.
@@ -57,6 +60,8 @@ class Recipe:
     warmup: int = 20
     decay: float = 0.01
     clip: float = 1.0
+    teach: int = 0
+    teachers: tuple[int, ...] = ()
     length: Literal["pull", "pressure"] = "pull"
     pull: float = 2.0
     spread: tuple[float, ...] = ()
@@ -94,6 +99,9 @@ class Recipe:
                 raise FoveateError(f"{name} is {value}; it must be a number above 0")
         if self.gate not in GATES:
             raise FoveateError(f"no gate {self.gate!r}; there are {', '.join(GATES)}")
+        if self.teach < 0:
+            raise FoveateError(f"teach is {self.teach}; it must be 0 or more")
+        object.__setattr__(self, "teachers", tuple(self.teachers))
         object.__setattr__(self, "spread", tuple(self.spread))
         if self.spread and not (len(self.spread) == 2 and 0 < self.spread[0] <= self.spread[1] < inf):
             raise FoveateError(f"spread is {self.spread}; it must be empty, or a lowest and a highest value above 0")
@@ -115,6 +123,10 @@ class Recipe:
             "everything": True, "gone": 0.0, "opening": 0.2, "rate": 5e-4,
         }  # fmt: skip
         return cls(**known | changes)
+
+    def lesson(self) -> Self:
+        """The first stage as a run of its own."""
+        return replace(self, steps=max(1, self.teach), teach=0, length="pull", spread=(), denoise=False)
 
     def drawn(self, step: int) -> float | None:
         """The budget, or lambda, of update number `step`: evenly spread on a logarithmic scale, the same for all."""

@@ -40,3 +40,15 @@ class Task(Protocol):
             support: which of the image's tokens those are, and which of them are there at all.
         """
         ...
+
+
+class Teaching(Task, Protocol):
+    """One whose model can be asked what it looks at."""
+
+    def teachers(self) -> list[int]:
+        """The layers to ask where a recipe names none."""
+        ...
+
+    def gaze(self, numbers: Sequence[int], layers: Sequence[int]) -> Tensor:
+        """How much the last token of each prompt attends to each visual token there, [B, N], 0 at padding."""
+        ...
