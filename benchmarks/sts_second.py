@@ -6,9 +6,10 @@
     python benchmarks/sts_second.py train --published --steps 200 --finish 200 --name first
     python benchmarks/sts_second.py train --published --steps 300 --finish 300 --begin out/sts-second/first
     python benchmarks/sts_second.py train --published --covering --begin out/sts-second/published --steps 40 --finish 40
-    python benchmarks/sts_second.py look --published --covering --weight 100                  # for each weight
+    python benchmarks/sts_second.py look --published --covering --validation 60 --weight 40   # for each weight
     python benchmarks/sts_second.py test --lead 4 --scenes 1000 --asked 400   # dial on validation, test once
-    python benchmarks/sts_second.py test --lead 4 --scenes 1000 --asked 400 --covering --weight 100
+    python benchmarks/sts_second.py test --lead 4 --scenes 1000 --asked 400 --covering --weight 40
+    python benchmarks/sts_second.py plates            # stored answers, number plates and all else apart
 
 It has 144 visual tokens and no [CLS]: TOPS's relevance is the attention that a token receives in the tower's last
 block. Recipe, seeds and ways of asking are those of the first instrument (`sts_many.py`), the stop aside, which is
@@ -40,6 +41,7 @@ from foveate.pointer.train import Recipe, make_accelerator, train
 from foveate.pointer.train.calibrate import calibrated, dialled
 from foveate.pointer.train.fit import SHARES
 from foveate.selection import TokenView
+from foveate.tiny import world
 from foveate.tiny.checkpoint import SUMS, file_sum
 from foveate.tiny.inputs import to_pixels
 from foveate.tiny.vocabulary import GRID
@@ -222,6 +224,23 @@ def test(args: argparse.Namespace, model: Any) -> None:
         files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
 
 
+def plates(args: argparse.Namespace) -> None:
+    """Ours minus each way, over the questions that ask for a number plate and over all others."""
+    known = json.loads(args.results.read_text())
+    for budget in BUDGETS:
+        facts = known[f"second/{budget}"]
+        asked = [world.scene("test", n, 8).questions for n in range(facts["scenes"])]
+        plate = [torch.tensor([q.kind == "plate" for q in of]) for of in asked]
+        right = {w: by_scene(f["right"], list(map(len, asked))) for w, f in facts["ways"].items()}
+        for name in right.keys() - {"ours"}:
+            for of, wanted in (("plates", True), ("others", False)):
+                rows = zip(*both(right["ours"], right[name]), plate, strict=False)
+                parts = [(o[p == wanted], t[p == wanted]) for o, t, p in rows if (p == wanted).any()]
+                pair = facts["ways"][name][f"ours_minus_it_{of}"] = against(*zip(*parts, strict=True))
+                print(f"{budget} {name}, {of}: {said(pair, 2)}", flush=True)
+    files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
+
+
 def by_scene(right: str, sizes: Sequence[int]) -> Sequence[Tensor]:
     """Answers, scene by scene, of as many scenes as were asked."""
     ends = list(accumulate(sizes))
@@ -237,7 +256,7 @@ def both(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[Sequence[Tenso
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", choices=["train", "look", "test"])
+    parser.add_argument("work", choices=["train", "look", "test", "plates"])
     parser.add_argument("--oneshot", choices=BUDGETS, help="train a one-shot scorer for this budget instead")
     parser.add_argument("--published", action="store_true", help="train, or look at, the published selector instead")
     parser.add_argument("--covering", action="store_true", help="our coverage in the published selector")
@@ -259,6 +278,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("out/sts-second"))
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/sts.json"))
     args = parser.parse_args()
+    if args.work == "plates":
+        plates(args)
+        return
     torch.set_num_threads(1)
     model, _ = load(FOLDER, dtype=torch.bfloat16)
     model.model.language_model.set_attn_implementation(register())
