@@ -215,10 +215,10 @@ def test(args: argparse.Namespace, model: Any) -> None:
             ways[name] = figures(asked.answers(places), [len(x) for x in places], asked)
         right = {w: by_scene(f["right"], sizes) for w, f in ways.items()}
         for name, facts in ways.items():
-            # The published one may have been asked of the first scenes alone.
-            if "published, fixed count" in right:
-                facts["published_minus_it"] = against(*both(right["published, fixed count"], right[name]))
-            pair = facts["ours_minus_it"] = against(*both(right["ours"], right[name]))
+            # The published one may have been asked of the first scenes alone, and keeps as many of each.
+            facts.pop("published_minus_it", None)
+            for mine, key in (("ours, fixed count", "ours_fixed_minus_it"), ("ours", "ours_minus_it")):
+                pair = facts[key] = against(*both(right[mine], right[name]))
             print(f"{budget} {name}: {facts['percent']:.1f}, {facts['kept']:.1f} tokens; {said(pair, 2)}", flush=True)
         known[f"second/{budget}"] = {"scenes": args.scenes, "budget": k, "ways": ways}
         files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
