@@ -7,7 +7,7 @@
     python benchmarks/sts_smol.py train published --text 0 --name mild --steps 60 --finish 40 --model OUT
         --recipe 'spread=[0.02,0.4]' rate=3e-4      # then test published, with the same --text and --name
     python benchmarks/sts_smol.py train published --text 0 --covering --begin out/sts-smol/mild --name covering
-        --steps 40 --recipe 'spread=[0.02,0.4]' rate=3e-4 hottest=0.4 --model OUT     # then look, --weight; test
+        --steps 40 --finish 21 --recipe 'spread=[0.02,0.4]' rate=3e-4 hottest=0.4 --model OUT   # --weight 200
     python benchmarks/sts_smol.py pair coverage --data TEST      # stored answers once more with those of smol.json
 
 OUT, VALIDATION, TEST: as for `smol_methods.py`, whose questions these are and with whose answers (smol.json) ours are
