@@ -1,9 +1,10 @@
 """What choosing costs: one selection for one image, and prefill with selection on a larger shape.
 
     python benchmarks/sts_speed.py --groups --repeats 15
+    python benchmarks/sts_speed.py --reading --repeats 15
     python benchmarks/sts_speed.py [--shape 0.5b] [--device cpu] [--dtype bfloat16] [--repeats 7] [--group 4]
 
-The second measures prefill of the plain model over prefill with the pointer's selection in it, selection included, with
+The last measures prefill of the plain model over prefill with the pointer's selection in it, selection included, with
 random weights: the shape alone sets the time. `--shape 7b` is LLaVA-1.5-7B's, for a GPU. The pointer keeps 64 of 576.
 """
 
@@ -152,6 +153,23 @@ def groups(repeats: int, k: int = 64) -> dict[str, dict[str, float]]:
     return ratios
 
 
+def reading(repeats: int) -> dict[str, dict[str, float]]:
+    """One selection by a selector that reads eight words over one by a blind one, median over turns, by N x width.
+
+    As both are trained: two blocks of the encoder with the question, one without. A ninth of the tokens stays.
+    """
+    g = torch.Generator().manual_seed(0)
+    out: dict[str, dict[str, float]] = {}
+    for n, d in ((144, 576), (576, 256), (576, 4096)):
+        view = TokenView(hidden_BND=torch.randn(1, n, d, generator=g), text_BTD=torch.randn(1, 8, d, generator=g))
+        blind = PointerSelector(PointerConfig(d, 1 / 9, group=4)).eval()
+        reads = PointerSelector(PointerConfig(d, 1 / 9, text=True, blocks=2, group=4)).eval()
+        pairs = [[timed(lambda s=s: s.walk(view, n // 9)) for s in (reads, blind)] for _ in range(repeats + 1)][1:]
+        ratio, alone = (statistics.median(x) for x in ([a / b for a, b in pairs], [1e3 * b for _, b in pairs]))
+        out[f"{n}x{d}"] = {"ratio": round(ratio, 2), "blind, ms": round(alone, 2)}
+    return out
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", default="0.5b", choices=["0.5b", "7b"])
@@ -162,10 +180,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--groups", action="store_true", help="one selection instead, in groups of 1 to 16")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    parser.add_argument("--reading", action="store_true", help="one selection instead, with the question over without")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     if args.groups:
         print(json.dumps(groups(args.repeats), indent=1))
+        return
+    if args.reading:
+        print(json.dumps(reading(args.repeats), indent=1))
         return
     result = prefill(args.shape, args.device, getattr(torch, args.dtype), args.repeats, args.group)
     print(json.dumps(result, indent=1))

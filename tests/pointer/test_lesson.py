@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from foveate import FoveateError
+from foveate import FoveateError, SignalError, attach
+from foveate.cut import Cut
+from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerSelector
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.train import Recipe, Seen, examples, make_accelerator, train
@@ -17,8 +19,9 @@ from foveate.pointer.train.gaze import gazes, readers
 from foveate.pointer.train.lesson import Lesson, divergence
 from foveate.pointer.train.loop import STATE
 from foveate.selection import TokenView
-from pointer.test_train import TAIL, families, llava, select, task  # noqa: F401
-from zoo import DEPTH
+from learned import lively
+from pointer.test_train import TAIL, families, llava, rows, select, task  # noqa: F401
+from zoo import DEPTH, Row, batch, shared
 
 
 def test_the_divergence_by_hand() -> None:
@@ -140,3 +143,45 @@ def test_a_lesson_that_was_interrupted_is_the_lesson_that_was_not(tmp_path: Path
     with pytest.raises(FoveateError, match="other settings"):
         taught(tmp_path / "b", [None], teachers=(1,))
     assert (tmp_path / "a" / STATE).is_file()
+
+
+@pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
+def test_in_a_batch_each_prompt_is_read_by_itself(name: str) -> None:
+    """Prompts of several lengths, one with two pictures: each is cut as alone, and another question cuts otherwise."""
+    selector = lively(select(32, text=True), 3)
+    plan = Plan((Cut("input", selector, 0.5),))
+
+    def kept(prompts: list[Row]) -> list[list[int]]:
+        with torch.no_grad(), attach(shared(name), plan, tail=TAIL) as attached:
+            shared(name)(**batch(name, prompts).inputs)
+            return [i.cuts[0].kept for i in attached.report.images]
+
+    one, two = rows(name)
+    assert kept([one, two]) == kept([one]) + kept([two])
+    longer = Row([*one.parts[:-1], 14], one.seed)
+    assert kept([longer]) != kept([one])
+
+
+def test_a_prompt_without_a_question_is_refused() -> None:
+    selector = select(8, text=True)
+    with pytest.raises(SignalError, match="the prompt holds none"):
+        selector(TokenView(hidden_BND=torch.randn(1, 9, 8), text_BTD=torch.randn(1, 0, 8)), 3)
+
+
+def test_one_that_reads_comes_back_from_its_folder(tmp_path: Path) -> None:
+    selector, c = lively(select(8, text=True), 0), Pointed().c
+    selector.save_pretrained(tmp_path)
+    view = TokenView(hidden_BND=c.tokens_BND, text_BTD=c.text_BTD)
+    assert torch.equal(PointerSelector.from_pretrained(tmp_path)(view, 5).keep_BN, selector(view, 5).keep_BN)
+
+
+def test_padding_says_nothing() -> None:
+    """Padded tokens and words change no worth."""
+    selector, c = lively(select(8, text=True), 0), Pointed().c
+    assert c.text_BTD is not None
+    padded = Candidates(
+        torch.cat((c.tokens_BND, torch.randn(64, 3, 8)), 1), torch.arange(27).expand(64, -1) < 24,
+        torch.cat((c.text_BTD, torch.randn(64, 2, 8)), 1), torch.arange(3).expand(64, -1) < 1,
+    )  # fmt: skip
+    assert_close(selector.worth(padded)[:, :24], selector.worth(c), atol=1e-5, rtol=1e-4)
+    assert (selector.worth(padded)[:, 24:] < -1e8).all()

@@ -138,7 +138,8 @@ def train(
         if published:
             heads = next(h for h in (16, 12, 8, 6, 4, 3, 2, 1) if features % h == 0)
             return StepwiseConfig(features, words, budget, heads=heads, group=group)
-        return PointerConfig(features, budget, text, group=group)
+        # Where a question names two things, words and tokens have to speak twice.
+        return PointerConfig(features, budget, text, blocks=1 + text, group=group)
 
     config(1, 1)  # so that a wrong budget is found before the model is loaded
     hf.check_device(device)

@@ -1,0 +1,257 @@
+"""Our selector where it reads the question, taught by what the LLM looks at: on all three instruments.
+
+    python benchmarks/sts_reading.py train smol --model OUT            # out/sts-reading/smol; goes on where it stopped
+    python benchmarks/sts_reading.py look smol --model OUT --data VALIDATION --covers 3 5 8
+    python benchmarks/sts_reading.py test smol --model OUT --val VALIDATION --data TEST --cover 8 [--astray]
+    python benchmarks/sts_reading.py train second; ... look second; ... test second --cover 8
+    python benchmarks/sts_reading.py pair smol --data TEST
+
+and the same with `tiny`. OUT, VALIDATION, TEST: as for `sts_smol.py`. Training has two stages: --teach updates by the
+attention of --layers (default: those that `sts_gaze.py` names, on smol the best of them, 21, alone), which needs no
+answers, then --finish updates by answers, as `sts_many.py` has them. `--cover` is how much a token that is like those already picked loses,
+chosen on validation. Differences are paired with the answers that the other scripts stored. Figures go to
+benchmarks/results/sts_reading.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from foveate import files
+from foveate.pointer import PointerConfig, PointerSelector
+from foveate.pointer.picking import Walk
+from foveate.pointer.train import Recipe, make_accelerator, train
+from foveate.pointer.train.lesson import Lesson
+from instruments.llava.attention import register
+from instruments.qwen.checkpoint import load as load_second
+from instruments.qwen.evaluate import FOLDER
+from instruments.smol.examples import chosen
+from smol import Loaded
+from sts_figures import against, figures, said
+from sts_gaze import SIDE, large, small, stored
+from sts_many import COVERAGE, learned
+from sts_second import Second
+from sts_smol import Asked, Training
+from sts_ways import first, walked
+from sts_world import World, load_model
+
+RESULTS = Path(__file__).parent / "results"
+TOKENS = {"smol": 144, "second": 144, "tiny": 576}
+WIDTHS = {"smol": 576, "second": 256, "tiny": 256}
+LAYERS = {"smol": (21,), "second": (2, 3, 4, 5, 6, 7, 8, 9), "tiny": (1, 2, 4, 5, 6, 7, 8, 9)}
+BUDGETS = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
+_TOGETHER = 48
+"""Questions that one update of the first stage sees."""
+
+
+class Taught:
+    """A task whose teacher's maps are known: [items, N]."""
+
+    def __init__(self, world: World, maps_IN: Tensor) -> None:
+        self.world, self.maps_IN = world, maps_IN
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.world, name)
+
+    def gaze(self, numbers: Sequence[int], _layers: Sequence[int]) -> Tensor:
+        """As the library's own task has it."""
+        return self.maps_IN[list(numbers)]
+
+
+def load_world(which: str) -> Any:
+    """The model of one of the two instruments that were trained from nothing."""
+    if which == "tiny":
+        return load_model()
+    model, _ = load_second(FOLDER, dtype=torch.bfloat16)
+    model.model.language_model.set_attn_implementation(register())
+    return model
+
+
+def world_of(which: str, model: Any, split: str, scenes: int, cache: Path, questions: int = 8) -> World:
+    """Its scenes, an item a question."""
+    return (World if which == "tiny" else Second)(model, split, scenes, questions, cache, 1)
+
+
+def made(args: argparse.Namespace) -> tuple[PointerSelector, Recipe]:
+    """The untrained selector, and how it is trained."""
+    torch.manual_seed(args.seed)
+    n = TOKENS[args.which]
+    config = PointerConfig(WIDTHS[args.which], 1 / 9, text=True, blocks=2, group=2 if n == 144 else 4)
+    return PointerSelector(config), replace(
+        COVERAGE, batch=16, teach=args.teach, teachers=tuple(args.layers), seed=args.seed
+    )
+
+
+def learn(args: argparse.Namespace) -> None:
+    """Both stages, or what is left of them."""
+    selector, recipe = made(args)
+    layers, cache = args.layers, args.out / f"gaze-{args.which}-{args.training}-{args.layers}.safetensors"
+    if args.which == "smol":
+        loaded = Loaded(args.model)
+        scenes: Any = Training(loaded, args.training, 8, 1, "input")
+        asked = [chosen("train", s, SIDE, 8) for s in range(args.training)]
+        look = lambda s: large(loaded.decoder, loaded.words, scenes.tokens([s]), asked[s], layers).sum(1)  # noqa: E731
+    else:
+        scenes = world_of(args.which, load_world(args.which), "train", args.training, args.out / "features")
+        look = lambda s: small(scenes, s, scenes.scenes[s].questions, layers).sum(1)  # noqa: E731
+    task = Taught(scenes, torch.cat(stored(cache, args.training, look)))
+    selector.fit(*scenes.statistics())
+    tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
+    lesson = replace(recipe.lesson(), batch=_TOGETHER, steps=args.teach, warmup=30)
+    (args.folder / "taught").mkdir(exist_ok=True)
+    train(task, scenes.model, selector, lesson, args.folder / "taught", None, make_accelerator(lesson, cpu=True), tick,
+          trainee_of=Lesson)  # fmt: skip
+    if args.finish:
+        train(task, scenes.model, selector, recipe, args.folder, None, make_accelerator(recipe, cpu=True), tick,
+              args.finish)  # fmt: skip
+
+
+def trained(args: argparse.Namespace, cover: float | None) -> PointerSelector:
+    """The selector with the weights of its last saved state, with this much coverage."""
+    selector, _ = made(args)
+    selector.load_state_dict(learned(args.folder if args.finish else args.folder / "taught"))
+    if cover is not None:
+        selector.pointing.coverage.data.copy_(torch.tensor(cover).expm1().log())
+    return selector.eval()
+
+
+class Held:
+    """Held-out questions of one instrument, and what is right about each given what is kept."""
+
+    def __init__(self, args: argparse.Namespace, split: str, data: Path | None) -> None:
+        self.which = args.which
+        if args.which == "smol":
+            assert data is not None
+            self.asked: Any = Asked(args.loaded, data, args, args.questions)
+            self.sizes = self.asked.sizes
+            return
+        scenes = args.validation if split == "val" else args.scenes
+        self.asked = world_of(args.which, args.loaded, split, scenes, args.out / "features")
+        self.asked.astray = args.astray
+        self.sizes = list(Counter(s for s, _ in self.asked.items).values())
+
+    def walk(self, selector: PointerSelector, most: int) -> Walk:
+        """The first picks, a row a question."""
+        return self.asked.walked(selector, most) if self.which == "smol" else walked(selector, self.asked, most)
+
+    def row(self, name: str, share: str, kept: list[Tensor]) -> dict[str, Any]:
+        """What came of it, in the form of the instrument's other files."""
+        if self.which == "smol":
+            row: dict[str, Any] = self.asked.row(name, share, self.asked.outcome(f"{name} {share}", kept))
+            return row
+        row = figures(self.asked.answers(kept), [len(k) for k in kept], self.asked)
+        print(f"{name} {share}: {row['percent']:.1f} at {row['kept']:.1f}", flush=True)
+        return row | {"hits": row.pop("right")}
+
+
+def look(args: argparse.Namespace) -> None:
+    """Validation questions for each weight of coverage."""
+    held = Held(args, "val", args.data)
+    for cover in args.covers:
+        path = held.walk(trained(args, cover), round(max(args.budgets) * TOKENS[args.which]))
+        for budget in args.budgets:
+            k = round(budget * TOKENS[args.which])
+            held.row(f"coverage {cover}", f"{budget:.1%}", first(path.order_BT, [k] * len(path.order_BT)))
+
+
+def test(args: argparse.Namespace) -> None:
+    """Test questions at fixed counts; stored answers stay."""
+    held = Held(args, "test", args.data)
+    known = json.loads(args.results.read_text()) if args.results.is_file() else {}
+    entry = known.setdefault(args.which, {"ways": {}, "pairs": {}})
+    entry |= {"cover": args.cover, "layers": args.layers, "teach": args.teach, "finish": args.finish}
+    selector = trained(args, args.cover)
+    path = held.walk(selector, round(max(BUDGETS.values()) * TOKENS[args.which]))
+    name = "sts, reads" + ", astray" * args.astray
+    for share, budget in BUDGETS.items():
+        if budget in args.budgets or not args.budgets:
+            k = round(budget * TOKENS[args.which])
+            entry["ways"][f"{name} {share}"] = held.row(name, share, first(path.order_BT, [k] * len(path.order_BT)))
+            entry["sizes"] = held.sizes
+            files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
+    selector.save_pretrained(args.folder / "selector")
+    pair(args)
+
+
+def others(which: str, share: str) -> dict[str, str]:
+    """Stored answers of other ways at this budget, a character a question."""
+    if which == "smol":
+        ways = json.loads((RESULTS / "smol.json").read_text())["ways"]
+        mine = json.loads((RESULTS / "sts_smol.json").read_text())["ways"]
+        named = {n: w for n, w in (ways | mine).items() if n.endswith(f" {share}") or n == "full 100%"}
+        return {n.removesuffix(f" {share}"): w["hits"] for n, w in named.items()}
+    known, at = json.loads((RESULTS / "sts.json").read_text()), {"22.2%": "222", "11.1%": "111", "5.6%": "056"}[share]
+    places = [f"second/{at}"] if which == "second" else [f"rivals/{at}", f"many/{at}"]
+    return {n: w["right"] for p in places for n, w in known.get(p, {"ways": {}})["ways"].items()}
+
+
+def pair(args: argparse.Namespace) -> None:
+    """Every stored row of ours against every other way, over the questions that both were asked."""
+    known = json.loads(args.results.read_text())
+    entry = known[args.which]
+    entry["pairs"] = {}
+    for share in BUDGETS:
+        ways = others(args.which, share)
+        ways |= {n.removesuffix(f" {share}"): w["hits"] for n, w in entry["ways"].items() if n.endswith(f" {share}")}
+        if (mine := ways.get("sts, reads")) is None:
+            continue
+        for name, theirs in ways.items():
+            n, sizes = min(len(mine), len(theirs)), []
+            for size in entry["sizes"]:
+                if sum(sizes) + size <= n:
+                    sizes.append(size)
+            if name == "sts, reads" or sum(sizes) != n:
+                continue
+            both = (torch.tensor([c == "1" for c in x[:n]]).split(sizes) for x in (mine, theirs))
+            entry["pairs"][f"{name} {share}"] = found = against(*both) | {"questions": n}
+            print(f"{share}: ours - {name}: {said(found)}, {n} questions", flush=True)
+    files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("act", choices=["train", "look", "test", "pair"])
+    parser.add_argument("which", choices=list(TOKENS))
+    parser.add_argument("--model", help="smol: the built model")
+    parser.add_argument("--data", type=Path, help="smol: questions to answer")
+    parser.add_argument("--val", type=Path, help="smol: validation questions")
+    parser.add_argument("--astray", action="store_true", help="let the selector read another scene's question")
+    parser.add_argument("--teach", type=int, default=600, help="updates of the first stage")
+    parser.add_argument("--finish", type=int, default=0, help="of the 80 updates of the second, so many")
+    parser.add_argument("--layers", type=int, nargs="+", help="which teach")
+    parser.add_argument("--cover", type=float, default=5.0, help="test: the weight of coverage")
+    parser.add_argument("--covers", type=float, nargs="+", default=[3.0, 5.0, 8.0], help="look: weights of coverage")
+    parser.add_argument("--budgets", type=float, nargs="+", default=[], help="shares to keep")
+    parser.add_argument("--training", type=int, default=800, help="training scenes")
+    parser.add_argument("--validation", type=int, default=120, help="validation scenes")
+    parser.add_argument("--scenes", type=int, default=1000, help="test scenes")
+    parser.add_argument("--questions", type=int, help="smol: of --data, the first so many")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--name", help="the folder")
+    parser.add_argument("--work", type=Path, default=Path("out/smol"))
+    parser.add_argument("--out", type=Path, default=Path("out/sts-reading"))
+    parser.add_argument("--results", type=Path, default=RESULTS / "sts_reading.json")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    args.layers = args.layers or list(LAYERS[args.which])
+    args.folder = args.out / (args.name or args.which)
+    args.folder.mkdir(parents=True, exist_ok=True)
+    if args.act == "look":
+        args.budgets = args.budgets or [1 / 9]
+    if args.act in ("look", "test"):
+        args.loaded = Loaded(args.model) if args.which == "smol" else load_world(args.which)
+    {"train": learn, "look": look, "test": test, "pair": pair}[args.act](args)
+
+
+if __name__ == "__main__":
+    main()
