@@ -7,10 +7,10 @@
     python benchmarks/sts_reading.py pair smol --data TEST
 
 and the same with `tiny`. OUT, VALIDATION, TEST: as for `sts_smol.py`. Training has two stages: --teach updates by the
-attention of --layers (default: those that `sts_gaze.py` names, on smol the best of them, 21, alone), which needs no
-answers, then --finish updates by answers, as `sts_many.py` has them. `--cover` is how much a token that is like those already picked loses,
-chosen on validation. Differences are paired with the answers that the other scripts stored. Figures go to
-benchmarks/results/sts_reading.json.
+attention of --layers (default: those that `sts_gaze.py` names; on smol the best of them, 21, alone), which needs no
+answers, then --finish updates by answers, as `sts_many.py` has them. `--cover` is how much a token that is like those
+already picked loses, chosen on validation. Differences are paired with the answers that the other scripts stored.
+Figures go to benchmarks/results/sts_reading.json.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,8 @@ def reading(repeats: int) -> dict[str, dict[str, float]]:
         view = TokenView(hidden_BND=torch.randn(1, n, d, generator=g), text_BTD=torch.randn(1, 8, d, generator=g))
         blind = PointerSelector(PointerConfig(d, 1 / 9, group=4)).eval()
         reads = PointerSelector(PointerConfig(d, 1 / 9, text=True, blocks=2, group=4)).eval()
-        pairs = [[timed(lambda s=s: s.walk(view, n // 9)) for s in (reads, blind)] for _ in range(repeats + 1)][1:]
+        runs = [partial(s.walk, view, n // 9) for s in (reads, blind)]
+        pairs = [[timed(run) for run in runs] for _ in range(repeats + 1)][1:]
         ratio, alone = (statistics.median(x) for x in ([a / b for a, b in pairs], [1e3 * b for _, b in pairs]))
         out[f"{n}x{d}"] = {"ratio": round(ratio, 2), "blind, ms": round(alone, 2)}
     return out
