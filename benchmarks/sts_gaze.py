@@ -4,8 +4,8 @@
     python benchmarks/sts_gaze.py smol --model OUT --scenes 100 # OUT: as for sts_smol.py
 
 For each layer: the share of the last prompt token's attention that the picture gets, how well it tells tokens that the
-question needs from others (AUC), and how many of those are among the best ninth of all; last, of the sum over the layers that
-teach by default (`readers`). Validation scenes. Figures go to benchmarks/results/sts_gaze.json.
+question needs from others (AUC), and how many of those are among the best ninth of all; last, of the sum over the
+layers that teach by default (`readers`). Validation scenes. Figures go to benchmarks/results/sts_gaze.json.
 """
 
 from __future__ import annotations
