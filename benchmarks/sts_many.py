@@ -32,9 +32,8 @@ with (`--text`, `--config`, `--covering`), and `--undialled` asks at fixed count
         rate=3e-4 warmup=20 hottest=0.82 opening=0.0 'spread=[0.02,0.4]'          # --finish 225: out/sts/mild-225
         # slow: --steps 600, rate=1.5e-4, no spread; shut-225: mild-225 with text=0.0 in its --config; one02-225 and
         # the like: 'spread=[0.02,0.02]'. Then sts_published.py.
-    train published --text 2 --name full-s1 --steps 625 --training 800 --config group=4 --seed 1 --recipe seed=1
-        rate=5e-4 warmup=30 'spread=[0.02,0.4]' felt=true
-        # felt-s1: as mild, --finish 100, seed=1 and felt=true
+        # mild-s1: seed=1; felt-s1: seed=1 felt=true; felt-s1-100 is its state after --finish 100, and felt-s0, felt-sum
+        # the like with seed=0, 'scored="sum"'
     look published --text 2 --name mild-225 --config group=4 --undialled --counts 32 64
     rounds published --text 2 --name mild-225 --config group=4
     test published --text 2 --name mild-225 --config group=4 --scenes 200 --dial 60 --budgets 056 111 --fixed
