@@ -35,6 +35,7 @@ from instruments.llava.attention import register
 from instruments.qwen.checkpoint import load as load_second
 from instruments.qwen.evaluate import FOLDER
 from instruments.smol.examples import chosen
+from instruments.smol.world import cells_of
 from smol import Loaded
 from sts_figures import against, figures, said
 from sts_gaze import SIDE, large, small, stored
@@ -49,6 +50,9 @@ TOKENS = {"smol": 144, "second": 144, "tiny": 576}
 WIDTHS = {"smol": 576, "second": 256, "tiny": 256}
 LAYERS = {"smol": (21,), "second": (2, 3, 4, 5, 6, 7, 8, 9), "tiny": (1, 2, 4, 5, 6, 7, 8, 9)}
 BUDGETS = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
+SMALL = 12
+"""So few tokens at most hold what the answer needs: it sits in a small place."""
+BLIND = ("sts, fixed count", "ours, fixed count", "many1000, fixed count", "full", "full 100%", "sts, reads, astray")
 _TOGETHER = 48
 """Questions that one update of the first stage sees."""
 
@@ -133,11 +137,14 @@ class Held:
             assert data is not None
             self.asked: Any = Asked(args.loaded, data, args, args.questions)
             self.sizes = self.asked.sizes
+            boxes = [q.needs for s in self.asked.bench.scenes for q in s.questions]
+            self.needs = [len({c for box in of for c in cells_of(box, SIDE // 14)}) for of in boxes]
             return
         scenes = args.validation if split == "val" else args.scenes
         self.asked = world_of(args.which, args.loaded, split, scenes, args.out / "features")
         self.asked.astray = args.astray
         self.sizes = list(Counter(s for s, _ in self.asked.items).values())
+        self.needs = [int(self.asked.frame.covered(q.boxes).sum()) for _, (q,) in self.asked.items]
 
     def walk(self, selector: PointerSelector, most: int) -> Walk:
         """The first picks, a row a question."""
@@ -176,7 +183,7 @@ def test(args: argparse.Namespace) -> None:
         if budget in args.budgets or not args.budgets:
             k = round(budget * TOKENS[args.which])
             entry["ways"][f"{name} {share}"] = held.row(name, share, first(path.order_BT, [k] * len(path.order_BT)))
-            entry["sizes"] = held.sizes
+            entry |= {"sizes": held.sizes, "needs": held.needs}
             files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
     selector.save_pretrained(args.folder / "selector")
     pair(args)
@@ -198,7 +205,8 @@ def pair(args: argparse.Namespace) -> None:
     """Every stored row of ours against every other way, over the questions that both were asked."""
     known = json.loads(args.results.read_text())
     entry = known[args.which]
-    entry["pairs"] = {}
+    entry |= {"pairs": {}, "small": {}}
+    small = [0 < n <= SMALL for n in entry["needs"]]
     for share in BUDGETS:
         ways = others(args.which, share)
         ways |= {n.removesuffix(f" {share}"): w["hits"] for n, w in entry["ways"].items() if n.endswith(f" {share}")}
@@ -211,10 +219,22 @@ def pair(args: argparse.Namespace) -> None:
                     sizes.append(size)
             if name == "sts, reads" or sum(sizes) != n:
                 continue
-            both = (torch.tensor([c == "1" for c in x[:n]]).split(sizes) for x in (mine, theirs))
+            both = [torch.tensor([c == "1" for c in x[:n]]).split(sizes) for x in (mine, theirs)]
             entry["pairs"][f"{name} {share}"] = found = against(*both) | {"questions": n}
-            print(f"{share}: ours - {name}: {said(found)}, {n} questions", flush=True)
+            if name in BLIND:
+                print(f"{share}: ours - {name}: {said(found)}, {n} questions", flush=True)
+                parts = [torch.tensor(small[:n]).split(sizes), *both]
+                some = [[right[s] for s, right in zip(parts[0], x, strict=True) if s.any()] for x in parts[1:]]
+                entry["small"][f"{name} {share}"] = against(*some) | {
+                    "questions": sum(small[:n]),
+                    "ours": _percent(some[0]),
+                    "theirs": _percent(some[1]),
+                }
     files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
+
+
+def _percent(right: list[Tensor]) -> float:
+    return round(100 * float(torch.cat(right).float().mean()), 2)
 
 
 def main() -> None:
