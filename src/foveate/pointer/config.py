@@ -52,7 +52,7 @@ class PointerConfig:
     Args:
         features: width of the tokens it reads, the LLM's.
         budget: the share of the tokens that it was trained to keep on average; steps are counted in units of it.
-        text: whether the question is read too.
+        text: whether the question is read too: its words join the tokens in the encoder's blocks, in order.
         width: width of the selector itself.
         heads: attention heads of its encoder.
         blocks: Transformer blocks of its encoder.

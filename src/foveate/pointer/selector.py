@@ -1,7 +1,8 @@
 """Ours: pick tokens one after another, each for what those before it leave uncovered, until a learned stop.
 
 After STS (arXiv 2606.16067, 2609.13804), whose published selector is `stepwise`; this one came of a reading of its
-abstract, and chooses better here: coverage is explicit, the stop a hazard, and it stands before the LLM.
+abstract, and chooses better here: coverage is explicit, the stop a hazard, and it stands before the LLM. It may read
+the question as well, and then what a token is worth is taught first by what the model looks at (`train/lesson.py`).
 docs/methods/sts.md sets the two side by side.
 """
 
