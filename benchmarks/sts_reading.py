@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -137,18 +138,30 @@ class Held:
             assert data is not None
             self.asked: Any = Asked(args.loaded, data, args, args.questions)
             self.sizes = self.asked.sizes
-            boxes = [q.needs for s in self.asked.bench.scenes for q in s.questions]
-            self.needs = [len({c for box in of for c in cells_of(box, SIDE // 14)}) for of in boxes]
+            asked = [q for s in self.asked.bench.scenes for q in s.questions]
+            self.kinds = [q.kind for q in asked]
+            self.needs = [{c for box in q.needs for c in cells_of(box, SIDE // 14)} for q in asked]
             return
         scenes = args.validation if split == "val" else args.scenes
         self.asked = world_of(args.which, args.loaded, split, scenes, args.out / "features")
         self.asked.astray = args.astray
         self.sizes = list(Counter(s for s, _ in self.asked.items).values())
-        self.needs = [int(self.asked.frame.covered(q.boxes).sum()) for _, (q,) in self.asked.items]
+        self.kinds = [q.kind for _, (q,) in self.asked.items]
+        self.needs = [set(self.asked.frame.covered(q.boxes).nonzero()[0].tolist()) for _, (q,) in self.asked.items]
 
     def walk(self, selector: PointerSelector, most: int) -> Walk:
         """The first picks, a row a question."""
         return self.asked.walked(selector, most) if self.which == "smol" else walked(selector, self.asked, most)
+
+    def caught(self, kept: list[Tensor]) -> dict[str, float]:
+        """Of the tokens that each question needs, or as many as stay, the mean per cent that do, by kind."""
+        found: dict[str, list[float]] = {}
+        for kind, need, places in zip(self.kinds, self.needs, kept, strict=True):
+            if need:
+                share = len(need & set(places.tolist())) / min(len(need), len(places))
+                found.setdefault(kind, []).append(share)
+                found.setdefault("all", []).append(share)
+        return {kind: round(100 * fmean(x), 1) for kind, x in sorted(found.items())}
 
     def row(self, name: str, share: str, kept: list[Tensor]) -> dict[str, Any]:
         """What came of it, in the form of the instrument's other files."""
@@ -180,10 +193,11 @@ def test(args: argparse.Namespace) -> None:
     path = held.walk(selector, round(max(BUDGETS.values()) * TOKENS[args.which]))
     name = "sts, reads" + ", astray" * args.astray
     for share, budget in BUDGETS.items():
+        kept = first(path.order_BT, [round(budget * TOKENS[args.which])] * len(path.order_BT))
+        entry.setdefault("caught", {})[f"{name} {share}"] = held.caught(kept)
         if budget in args.budgets or not args.budgets:
-            k = round(budget * TOKENS[args.which])
-            entry["ways"][f"{name} {share}"] = held.row(name, share, first(path.order_BT, [k] * len(path.order_BT)))
-            entry |= {"sizes": held.sizes, "needs": held.needs}
+            entry["ways"][f"{name} {share}"] = held.row(name, share, kept)
+            entry |= {"sizes": held.sizes, "needs": [len(n) for n in held.needs]}
             files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
     selector.save_pretrained(args.folder / "selector")
     pair(args)
