@@ -189,7 +189,9 @@ def main() -> None:
         print(json.dumps(groups(args.repeats), indent=1))
         return
     if args.reading:
-        print(json.dumps(reading(args.repeats), indent=1))
+        found = json.dumps(reading(args.repeats), indent=1)
+        print(found)
+        files.write(args.out / "sts_reading_speed.json", (found + "\n").encode())
         return
     result = prefill(args.shape, args.device, getattr(torch, args.dtype), args.repeats, args.group)
     print(json.dumps(result, indent=1))
