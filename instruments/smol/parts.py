@@ -45,6 +45,13 @@ def cache() -> Path:
     return Path(os.environ.get("FOVEATE_SMOL", "~/.cache/foveate/smol")).expanduser()
 
 
+def published(image_size: int) -> Path:
+    """The folder of this repository that holds our weights for pictures of this many pixels."""
+    tokens = (image_size // PATCH) ** 2
+    here = Path(__file__).parent
+    return here if tokens == 144 else here / str(tokens)
+
+
 def check(path: Path, sha256: str) -> Path:
     """`path`, or a RuntimeError that names both hashes."""
     with path.open("rb") as file:

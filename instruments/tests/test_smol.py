@@ -3,6 +3,7 @@
 import json
 import os
 import struct
+import sys
 import zipfile
 import zlib
 from pathlib import Path
@@ -15,7 +16,20 @@ from torch.testing import assert_close
 from transformers import Dinov2Config, Dinov2Model, LlamaConfig, LlamaForCausalLM
 
 pytest.importorskip("matplotlib")
-from instruments.smol import build, bundles, decoder, easy, features, mix, naming, pictures, probe, train, world
+from instruments.smol import (
+    build,
+    bundles,
+    decoder,
+    easy,
+    features,
+    mix,
+    naming,
+    pictures,
+    probe,
+    publish,
+    train,
+    world,
+)
 
 TEXT = dict(
     vocab_size=64, hidden_size=24, intermediate_size=32, num_hidden_layers=3, num_attention_heads=4,
@@ -247,6 +261,35 @@ def test_the_built_model_is_what_was_trained():
     prefix = torch.cat([made.embed[torch.tensor([[3, 4]])], visual], 1)
     states = made(prefix, made.embed[text][:, None], torch.arange(6)[None], torch.tensor([6]))
     assert_close(found, (states @ made.embed.T)[:, 0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("size", [168, 336])
+def test_the_published_weights_are_whole_and_of_their_size(size):
+    folder = build.parts.published(size)
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        sha256, name = line.split()
+        build.parts.check(folder / name, sha256)
+    assert json.loads((folder / "run.json").read_text())["options"]["image_size"] == size
+
+
+def test_weights_that_nobody_published_are_asked_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "argv", ["build", str(tmp_path), "--image-size", "224"])
+    with pytest.raises(SystemExit, match="168 and 336"):
+        build.main()
+
+
+def test_what_is_published_comes_back(monkeypatch, tmp_path):
+    """Half precision, but for what is divided by; the machine's own folders are not written down."""
+    (tmp_path / "run").mkdir()
+    tensors = {"projector.std": torch.tensor([1 + 2**-20]), "lora.a": torch.ones(2)}
+    save_file(tensors, tmp_path / "run" / "weights.safetensors")
+    (tmp_path / "run" / "run.json").write_text('{"step": 3, "options": {"run": "x", "start": "y", "scenes": 4}}')
+    publish.main(tmp_path / "run", tmp_path / "out")
+    found = load_file(tmp_path / "out" / "weights.safetensors")
+    assert found["lora.a"].dtype == torch.half and torch.equal(found["projector.std"], tensors["projector.std"])
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["options"] == {"scenes": 4}
+    for line in (tmp_path / "out" / "SHA256SUMS").read_text().splitlines():
+        build.parts.check(tmp_path / "out" / line.split()[1], line.split()[0])
 
 
 def test_weights_between_two_checkpoints(tmp_path):
