@@ -197,7 +197,8 @@ def test(args: argparse.Namespace) -> None:
         entry.setdefault("caught", {})[f"{name} {share}"] = held.caught(kept)
         if budget in args.budgets or not args.budgets:
             entry["ways"][f"{name} {share}"] = held.row(name, share, kept)
-            entry |= {"sizes": held.sizes, "needs": [len(n) for n in held.needs]}
+            entry["questions of each scene"] = "".join(map(str, held.sizes))
+            entry["in a small place"] = "".join("01"[0 < len(n) <= SMALL] for n in held.needs)
             files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
     selector.save_pretrained(args.folder / "selector")
     pair(args)
@@ -220,7 +221,7 @@ def pair(args: argparse.Namespace) -> None:
     known = json.loads(args.results.read_text())
     entry = known[args.which]
     entry |= {"pairs": {}, "small": {}}
-    small = [0 < n <= SMALL for n in entry["needs"]]
+    tight = [c == "1" for c in entry["in a small place"]]
     for share in BUDGETS:
         ways = others(args.which, share)
         ways |= {n.removesuffix(f" {share}"): w["hits"] for n, w in entry["ways"].items() if n.endswith(f" {share}")}
@@ -228,7 +229,7 @@ def pair(args: argparse.Namespace) -> None:
             continue
         for name, theirs in ways.items():
             n, sizes = min(len(mine), len(theirs)), []
-            for size in entry["sizes"]:
+            for size in map(int, entry["questions of each scene"]):
                 if sum(sizes) + size <= n:
                     sizes.append(size)
             if name == "sts, reads" or sum(sizes) != n:
@@ -237,10 +238,10 @@ def pair(args: argparse.Namespace) -> None:
             entry["pairs"][f"{name} {share}"] = found = against(*both) | {"questions": n}
             if name in BLIND:
                 print(f"{share}: ours - {name}: {said(found)}, {n} questions", flush=True)
-                parts = [torch.tensor(small[:n]).split(sizes), *both]
+                parts = [torch.tensor(tight[:n]).split(sizes), *both]
                 some = [[right[s] for s, right in zip(parts[0], x, strict=True) if s.any()] for x in parts[1:]]
                 entry["small"][f"{name} {share}"] = against(*some) | {
-                    "questions": sum(small[:n]),
+                    "questions": sum(tight[:n]),
                     "ours": _percent(some[0]),
                     "theirs": _percent(some[1]),
                 }

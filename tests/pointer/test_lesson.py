@@ -13,7 +13,7 @@ from foveate.cut import Cut
 from foveate.plan import Plan
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerSelector
 from foveate.pointer.candidates import Candidates
-from foveate.pointer.train import Recipe, Seen, examples, make_accelerator, train
+from foveate.pointer.train import Recipe, Seen, examples, make_accelerator, state, train
 from foveate.pointer.train.examples import Examples
 from foveate.pointer.train.gaze import gazes, readers
 from foveate.pointer.train.lesson import Lesson, divergence
@@ -143,6 +143,15 @@ def test_a_lesson_that_was_interrupted_is_the_lesson_that_was_not(tmp_path: Path
     with pytest.raises(FoveateError, match="other settings"):
         taught(tmp_path / "b", [None], teachers=(1,))
     assert (tmp_path / "a" / STATE).is_file()
+
+
+def test_a_run_begun_before_there_were_lessons_goes_on(tmp_path: Path) -> None:
+    taught(tmp_path, [3])
+    tensors, facts = state.read(tmp_path / STATE)
+    del facts["run"]["recipe"]["teachers"], facts["run"]["recipe"]["teach"]
+    state.write(tmp_path / STATE, tensors, facts)
+    taught(tmp_path, [4])
+    assert state.read(tmp_path / STATE)[1]["step"] == 4
 
 
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
