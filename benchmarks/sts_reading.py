@@ -199,7 +199,7 @@ def test(args: argparse.Namespace) -> None:
             entry["ways"][f"{name} {share}"] = held.row(name, share, kept)
             entry["questions of each scene"] = "".join(map(str, held.sizes))
             entry["in a small place"] = "".join("01"[0 < len(n) <= SMALL] for n in held.needs)
-            files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
+        files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
     selector.save_pretrained(args.folder / "selector")
     pair(args)
 
