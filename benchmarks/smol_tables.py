@@ -34,7 +34,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 def methods(data: dict[str, Any], names: Sequence[str] = ()) -> str:
     """Accuracy of every way, or some, at every budget, with its interval; of all of them what was spent too."""
     ways, every = data["ways"], not names
-    names = names or list(dict.fromkeys(w["name"] for w in ways.values() if w["share"] in SHARES))
+    known = dict.fromkeys(w["name"] for w in ways.values() if w["share"] in SHARES)
+    names = [n for n in names or known if n in known]
     shares = [s for s in SHARES if any(w["share"] == s for w in ways.values())]
     rows = []
     for name in names:
@@ -189,6 +190,9 @@ SECTIONS = {
     "main": ("smol.json", lambda data: methods(data, MAIN)),
     "methods": ("smol.json", methods),
     "pairs": ("smol.json", pairs),
+    "576 kinds": ("smol_576.json", kinds),
+    "576": ("smol_576.json", lambda data: methods(data, MAIN)),
+    "576 pairs": ("smol_576.json", pairs),
     "searched": ("smol_search.json", searched),
     "easy": ("smol_easy.json", easy),
     "easy pairs": ("smol_easy.json", lambda data: pairs(data["open"])),
