@@ -3,6 +3,7 @@
     python benchmarks/sts_reading.py train smol --model OUT            # out/sts-reading/smol; goes on where it stopped
     python benchmarks/sts_reading.py look smol --model OUT --data VALIDATION --covers 3 5 8
     python benchmarks/sts_reading.py test smol --model OUT --val VALIDATION --data TEST --cover 8 [--astray]
+    python benchmarks/sts_reading.py train smol --blind --name blind --model OUT     # then test, with the same two
     python benchmarks/sts_reading.py train second; ... look second; ... test second --cover 8
     python benchmarks/sts_reading.py pair smol --data TEST
 
@@ -53,7 +54,8 @@ LAYERS = {"smol": (21,), "second": (2, 3, 4, 5, 6, 7, 8, 9), "tiny": (1, 2, 4, 5
 BUDGETS = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
 SMALL = 12
 """So few tokens at most hold what the answer needs: it sits in a small place."""
-BLIND = ("sts, fixed count", "ours, fixed count", "many1000, fixed count", "full", "full 100%", "sts, reads, astray")
+BLIND = ("sts, fixed count", "ours, fixed count", "many1000, fixed count", "full", "full 100%", "sts, reads, astray",
+         "sts, taught blind")  # fmt: skip
 _TOGETHER = 48
 """Questions that one update of the first stage sees."""
 
@@ -90,7 +92,7 @@ def made(args: argparse.Namespace) -> tuple[PointerSelector, Recipe]:
     """The untrained selector, and how it is trained."""
     torch.manual_seed(args.seed)
     n = TOKENS[args.which]
-    config = PointerConfig(WIDTHS[args.which], 1 / 9, text=True, blocks=2, group=2 if n == 144 else 4)
+    config = PointerConfig(WIDTHS[args.which], 1 / 9, text=not args.blind, blocks=2, group=2 if n == 144 else 4)
     return PointerSelector(config), replace(
         COVERAGE, batch=16, teach=args.teach, teachers=tuple(args.layers), seed=args.seed
     )
@@ -191,7 +193,7 @@ def test(args: argparse.Namespace) -> None:
     entry |= {"cover": args.cover, "layers": args.layers, "teach": args.teach, "finish": args.finish}
     selector = trained(args, args.cover)
     path = held.walk(selector, round(max(BUDGETS.values()) * TOKENS[args.which]))
-    name = "sts, reads" + ", astray" * args.astray
+    name = "sts, taught blind" if args.blind else "sts, reads" + ", astray" * args.astray
     for share, budget in BUDGETS.items():
         kept = first(path.order_BT, [round(budget * TOKENS[args.which])] * len(path.order_BT))
         entry.setdefault("caught", {})[f"{name} {share}"] = held.caught(kept)
@@ -261,6 +263,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="smol: questions to answer")
     parser.add_argument("--val", type=Path, help="smol: validation questions")
     parser.add_argument("--astray", action="store_true", help="let the selector read another scene's question")
+    parser.add_argument("--blind", action="store_true", help="the same lesson for one that reads no question")
     parser.add_argument("--teach", type=int, default=600, help="updates of the first stage")
     parser.add_argument("--finish", type=int, default=0, help="of the 80 updates of the second, so many")
     parser.add_argument("--layers", type=int, nargs="+", help="which teach")
@@ -279,6 +282,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.layers = args.layers or list(LAYERS[args.which])
+    if args.blind and args.astray:
+        parser.error("--astray is another question to read, and --blind reads none")
     args.folder = args.out / (args.name or args.which)
     args.folder.mkdir(parents=True, exist_ok=True)
     if args.act == "look":
