@@ -81,7 +81,10 @@ def train(
     ] = None,
     text: Annotated[bool, typer.Option("--text", help="Read the question too.")] = False,
     felt: Annotated[
-        bool, typer.Option("--felt", help="Of published: answers pull at the count too, and it does not collapse.")
+        bool,
+        typer.Option(
+            "--felt", help="Of published: answers pull at the count too, which kept its stop from collapsing."
+        ),
     ] = False,
     teach: Annotated[
         int | None,
