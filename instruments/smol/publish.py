@@ -1,6 +1,6 @@
 """Put a training run's weights into this repository: fp16, its log, their hash.
 
-python -m instruments.smol.publish [RUN]                      # default: the run of $FOVEATE_SMOL
+python -m instruments.smol.publish [RUN]                   # default: the run of $FOVEATE_SMOL
 python -m instruments.smol.publish RUN --image-size 336    # into instruments/smol/576
 """
 
@@ -11,6 +11,7 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from foveate import files
 from instruments.smol.parts import cache, published
 
 
@@ -21,12 +22,13 @@ def main(run: Path, out: Path) -> None:
     # What standardises the features is folded into fp32 weights when the model is built: it keeps its precision.
     exact = {"projector.mean", "projector.std"}
     kept = {k: v.contiguous() if k in exact else v.half().contiguous() for k, v in tensors.items()}
-    save_file(kept, out / "weights.safetensors")
+    save_file(kept, part := out / "weights.part")
+    part.rename(out / "weights.safetensors")
     log = json.loads((run / "run.json").read_text(encoding="utf8"))
     log["options"] = {k: v for k, v in log["options"].items() if k not in ("run", "start")}
-    (out / "run.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf8")
+    files.write(out / "run.json", (json.dumps(log, indent=1) + "\n").encode())
     sums = [f"{hashlib.sha256((out / n).read_bytes()).hexdigest()}  {n}" for n in ("weights.safetensors", "run.json")]
-    (out / "SHA256SUMS").write_text("\n".join(sums) + "\n", encoding="utf8")
+    files.write(out / "SHA256SUMS", ("\n".join(sums) + "\n").encode())
 
 
 if __name__ == "__main__":
