@@ -33,7 +33,8 @@ with (`--text`, `--config`, `--covering`), and `--undialled` asks at fixed count
         # slow: --steps 600, rate=1.5e-4, no spread; shut-225: mild-225 with text=0.0 in its --config; one02-225 and
         # the like: 'spread=[0.02,0.02]'. Then sts_published.py.
         # mild-s1: seed=1; felt-s1: seed=1 felt=true; felt-s1-100 is its state after --finish 100, and felt-s0, felt-sum
-        # the like with seed=0, 'scored="sum"', 'scored="last"', beta=1.0 or 0.6, lambda halved or doubled
+        # the like with seed=0 or 2, 'scored="sum"', 'scored="last"', beta=1.0 or 0.6, lambda halved or doubled,
+        # causal=true in --config; gated published --name felt-s1-100 --validation 120
     look published --text 2 --name mild-225 --config group=4 --undialled --counts 32 64
     rounds published --text 2 --name mild-225 --config group=4
     test published --text 2 --name mild-225 --config group=4 --scenes 200 --dial 60 --budgets 056 111 --fixed
