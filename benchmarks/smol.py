@@ -253,7 +253,7 @@ class Bench:
             generator = torch.Generator().manual_seed(number)
             of = []
             for q in scene.questions:
-                need = sorted({c for box in q.needs for c in world.cells_of(box, self.side)})
+                need = sorted(q.cells(self.side))
                 need = need if len(need) <= count else [need[i * len(need) // count] for i in range(count)]
                 order = [i for i in torch.randperm(self.tokens, generator=generator).tolist() if i not in need]
                 mask = torch.zeros(self.tokens, dtype=torch.bool)

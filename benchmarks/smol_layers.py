@@ -30,7 +30,6 @@ from scipy.stats import kendalltau
 from foveate import files
 from foveate.engines.prompting import prepare_batch
 from foveate.methods import METHODS
-from instruments.smol import world
 from instruments.smol.train import logits, right
 from smol import Bench, Loaded, Outcome, Scene, over
 
@@ -60,7 +59,7 @@ def maps(bench: Bench, count: int) -> dict[str, torch.Tensor]:
         found["words"].append(mean[:, words, :][..., visual].mean(1))
         found["mass"].append(found["last"][-1].sum(-1))
         needed = torch.zeros(bench.tokens, dtype=torch.bool)
-        needed[[c for box in question.needs for c in world.cells_of(box, bench.side)]] = True
+        needed[list(question.cells(bench.side))] = True
         found["needed"].append(needed)
     model.bfloat16().set_attn_implementation("sdpa")
     return {k: torch.stack(v) for k, v in found.items()}
@@ -164,7 +163,7 @@ def cls_tail(bench: Bench) -> dict[str, float]:
     for scene in bench.scenes:
         row = scene.view.need("cls_attn_BN")[0].float()
         thing = torch.zeros(bench.tokens, dtype=torch.bool)
-        thing[[c for q in scene.questions for box in q.needs for c in world.cells_of(box, bench.side)]] = True
+        thing[[c for q in scene.questions for c in q.cells(bench.side)]] = True
         aucs.append(auc(row, thing))
         shares.append(float(row.topk(bench.tokens // 10).values.sum() / row.sum()))
         peaks.append(float(row.max() / row.mean()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from statistics import correlation, fmean, pstdev
 from typing import Any
@@ -65,6 +66,28 @@ def against(one: Sequence[Tensor], other: Sequence[Tensor]) -> dict[str, Any]:
         "interval": [100 * (mean - 1.96 * spread), 100 * (mean + 1.96 * spread)],
         "p": paired(torch.cat(list(one)).bool(), torch.cat(list(other)).bool()),
     }
+
+
+def shared(one: str, other: str, sizes: Sequence[int]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Two ways' stored answers, scene by scene, of the first scenes, of which both were asked.
+
+    Args:
+        one: a character a question.
+        other: the same.
+        sizes: questions of each scene.
+    """
+    n = min(len(one), len(other))
+    of = sizes[: list(accumulate(sizes)).index(n) + 1]
+    first, second = (torch.tensor([c == "1" for c in right[:n]]).split(list(of)) for right in (one, other))
+    return first, second
+
+
+def among(
+    both: tuple[Sequence[Tensor], Sequence[Tensor]], wanted: Sequence[Tensor]
+) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
+    """Of two ways' answers, scene by scene, those to the questions that are wanted; scenes without any are left out."""
+    one, other = zip(*((a[w], b[w]) for a, b, w in zip(*both, wanted, strict=False) if w.any()), strict=True)
+    return one, other
 
 
 def said(pair: Mapping[str, Any], digits: int = 1) -> str:

@@ -26,15 +26,33 @@ from torch import Tensor
 from foveate import files
 from foveate.pointer.train.gaze import readers
 from foveate.tiny.branches import answer_states, pack
+from instruments.llava.attention import register
+from instruments.qwen.checkpoint import load as load_second
+from instruments.qwen.evaluate import FOLDER
 from instruments.smol import features
-from instruments.smol import world as pictures
 from instruments.smol.examples import chosen
 from instruments.smol.train import logits
+from smol import Loaded
 from smol_layers import auc
-from sts_world import World
+from sts_second import Second
+from sts_world import World, load_model
 
 RESULTS = Path(__file__).parent / "results" / "sts_gaze.json"
 SIDE = 168
+
+
+def load_world(which: str) -> Any:
+    """The model of one of the two instruments that were trained from nothing."""
+    if which == "tiny":
+        return load_model()
+    model, _ = load_second(FOLDER, dtype=torch.bfloat16)
+    model.model.language_model.set_attn_implementation(register())
+    return model
+
+
+def world_of(which: str, model: Any, split: str, scenes: int, cache: Path, questions: int = 8) -> World:
+    """Its scenes, an item a question."""
+    return (World if which == "tiny" else Second)(model, split, scenes, questions, cache, 1)
 
 
 class Over(Exception):
@@ -113,8 +131,6 @@ def main() -> None:
     maps: list[Tensor] = []
     needed: list[Tensor] = []
     if args.which == "smol":
-        from smol import Loaded
-
         loaded = Loaded(args.model)
         every = range(loaded.engine.facts.depth)
         seen = features.load("validation", SIDE, args.scenes)
@@ -122,14 +138,10 @@ def main() -> None:
             asked = chosen("validation", s, SIDE, 8)
             visual = loaded.engine.model.model.multi_modal_projector(seen[s : s + 1].transpose(1, 2).flatten(2))
             maps += large(loaded.decoder, loaded.words, visual, asked, every)
-            cells = [[c for box in q.needs for c in pictures.cells_of(box, SIDE // 14)] for q in asked]
-            needed += [
-                torch.zeros(visual.shape[1], dtype=torch.bool).index_fill_(0, torch.tensor(c).long(), True)
-                for c in cells
-            ]
+            for q in asked:
+                needed.append(torch.zeros(visual.shape[1], dtype=torch.bool))
+                needed[-1][list(q.cells(SIDE // 14))] = True
     else:
-        from sts_reading import load_world, world_of
-
         world = world_of(args.which, load_world(args.which), "val", args.scenes, args.cache)
         every = range(world.model.config.get_text_config().num_hidden_layers)
         for s in track(range(args.scenes)):

@@ -33,19 +33,14 @@ from foveate.pointer import PointerConfig, PointerSelector
 from foveate.pointer.picking import Walk
 from foveate.pointer.train import Recipe, make_accelerator, train
 from foveate.pointer.train.lesson import Lesson
-from instruments.llava.attention import register
-from instruments.qwen.checkpoint import load as load_second
-from instruments.qwen.evaluate import FOLDER
 from instruments.smol.examples import chosen
-from instruments.smol.world import cells_of
 from smol import Loaded
-from sts_figures import against, figures, said
-from sts_gaze import SIDE, large, small, stored
+from sts_figures import against, among, figures, said, shared
+from sts_gaze import SIDE, large, load_world, small, stored, world_of
 from sts_many import COVERAGE, learned
-from sts_second import Second
 from sts_smol import Asked, Training
 from sts_ways import first, walked
-from sts_world import World, load_model
+from sts_world import World
 
 RESULTS = Path(__file__).parent / "results"
 TOKENS = {"smol": 144, "second": 144, "tiny": 576}
@@ -72,20 +67,6 @@ class Taught:
     def gaze(self, numbers: Sequence[int], _layers: Sequence[int]) -> Tensor:
         """As the library's own task has it."""
         return self.maps_IN[list(numbers)]
-
-
-def load_world(which: str) -> Any:
-    """The model of one of the two instruments that were trained from nothing."""
-    if which == "tiny":
-        return load_model()
-    model, _ = load_second(FOLDER, dtype=torch.bfloat16)
-    model.model.language_model.set_attn_implementation(register())
-    return model
-
-
-def world_of(which: str, model: Any, split: str, scenes: int, cache: Path, questions: int = 8) -> World:
-    """Its scenes, an item a question."""
-    return (World if which == "tiny" else Second)(model, split, scenes, questions, cache, 1)
 
 
 def made(args: argparse.Namespace) -> tuple[PointerSelector, Recipe]:
@@ -142,7 +123,7 @@ class Held:
             self.sizes = self.asked.sizes
             asked = [q for s in self.asked.bench.scenes for q in s.questions]
             self.kinds = [q.kind for q in asked]
-            self.needs = [{c for box in q.needs for c in cells_of(box, SIDE // 14)} for q in asked]
+            self.needs = [q.cells(SIDE // 14) for q in asked]
             return
         scenes = args.validation if split == "val" else args.scenes
         self.asked = world_of(args.which, args.loaded, split, scenes, args.out / "features")
@@ -223,34 +204,31 @@ def pair(args: argparse.Namespace) -> None:
     known = json.loads(args.results.read_text())
     entry = known[args.which]
     entry |= {"pairs": {}, "small": {}}
-    tight = [c == "1" for c in entry["in a small place"]]
+    sizes = list(map(int, entry["questions of each scene"]))
+    tight = torch.tensor([c == "1" for c in entry["in a small place"]]).split(sizes)
     for share in BUDGETS:
         ways = others(args.which, share)
         ways |= {n.removesuffix(f" {share}"): w["hits"] for n, w in entry["ways"].items() if n.endswith(f" {share}")}
         if (mine := ways.get("sts, reads")) is None:
             continue
         for name, theirs in ways.items():
-            n, sizes = min(len(mine), len(theirs)), []
-            for size in map(int, entry["questions of each scene"]):
-                if sum(sizes) + size <= n:
-                    sizes.append(size)
-            if name == "sts, reads" or sum(sizes) != n:
+            if name == "sts, reads":
                 continue
-            both = [torch.tensor([c == "1" for c in x[:n]]).split(sizes) for x in (mine, theirs)]
+            both = shared(mine, theirs, sizes)
+            n = sum(map(len, both[0]))
             entry["pairs"][f"{name} {share}"] = found = against(*both) | {"questions": n}
             if name in BLIND:
                 print(f"{share}: ours - {name}: {said(found)}, {n} questions", flush=True)
-                parts = [torch.tensor(tight[:n]).split(sizes), *both]
-                some = [[right[s] for s, right in zip(parts[0], x, strict=True) if s.any()] for x in parts[1:]]
+                some = among(both, tight)
                 entry["small"][f"{name} {share}"] = against(*some) | {
-                    "questions": sum(tight[:n]),
+                    "questions": sum(map(len, some[0])),
                     "ours": _percent(some[0]),
                     "theirs": _percent(some[1]),
                 }
     files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
 
 
-def _percent(right: list[Tensor]) -> float:
+def _percent(right: Sequence[Tensor]) -> float:
     return round(100 * float(torch.cat(right).float().mean()), 2)
 
 

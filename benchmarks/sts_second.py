@@ -21,10 +21,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial
-from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -50,7 +49,7 @@ from instruments.qwen.anatomy import FRAME, MERGE, SIDE
 from instruments.qwen.checkpoint import load
 from instruments.qwen.evaluate import FOLDER
 from instruments.qwen.tower import merged, received, tower_states
-from sts_figures import against, figures, said
+from sts_figures import against, among, figures, said, shared
 from sts_many import COVERAGE, PUBLISHED, ROOM, learned, short, weigh
 from sts_ways import by_selector, first, spread, walked
 from sts_world import World
@@ -213,12 +212,11 @@ def test(args: argparse.Namespace, model: Any) -> None:
         if name not in ways and (found := theirs().get(budget)):
             asked, places = found
             ways[name] = figures(asked.answers(places), [len(x) for x in places], asked)
-        right = {w: by_scene(f["right"], sizes) for w, f in ways.items()}
         for name, facts in ways.items():
             # The published one may have been asked of the first scenes alone, and keeps as many of each.
             facts.pop("published_minus_it", None)
             for mine, key in (("ours, fixed count", "ours_fixed_minus_it"), ("ours", "ours_minus_it")):
-                pair = facts[key] = against(*both(right[mine], right[name]))
+                pair = facts[key] = against(*shared(ways[mine]["right"], facts["right"], sizes))
             print(f"{budget} {name}: {facts['percent']:.1f}, {facts['kept']:.1f} tokens; {said(pair, 2)}", flush=True)
         known[f"second/{budget}"] = {"scenes": args.scenes, "budget": k, "ways": ways}
         files.write(args.results, (json.dumps(dict(sorted(known.items())), indent=1) + "\n").encode())
@@ -231,26 +229,14 @@ def plates(args: argparse.Namespace) -> None:
         facts = known[f"second/{budget}"]
         asked = [world.scene("test", n, 8).questions for n in range(facts["scenes"])]
         plate = [torch.tensor([q.kind == "plate" for q in of]) for of in asked]
-        right = {w: by_scene(f["right"], list(map(len, asked))) for w, f in facts["ways"].items()}
+        right = {w: f["right"] for w, f in facts["ways"].items()}
         for name in right.keys() - {"ours"}:
             for of, wanted in (("plates", True), ("others", False)):
-                rows = zip(*both(right["ours"], right[name]), plate, strict=False)
-                parts = [(o[p == wanted], t[p == wanted]) for o, t, p in rows if (p == wanted).any()]
-                pair = facts["ways"][name][f"ours_minus_it_{of}"] = against(*zip(*parts, strict=True))
+                both = shared(right["ours"], right[name], list(map(len, asked)))
+                pair = against(*among(both, [p == wanted for p in plate]))
+                facts["ways"][name][f"ours_minus_it_{of}"] = pair
                 print(f"{budget} {name}, {of}: {said(pair, 2)}", flush=True)
     files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
-
-
-def by_scene(right: str, sizes: Sequence[int]) -> Sequence[Tensor]:
-    """Answers, scene by scene, of as many scenes as were asked."""
-    ends = list(accumulate(sizes))
-    return torch.tensor([c == "1" for c in right]).split(list(sizes[: ends.index(len(right)) + 1]))
-
-
-def both(one: Sequence[Tensor], other: Sequence[Tensor]) -> tuple[Sequence[Tensor], Sequence[Tensor]]:
-    """The scenes that both were asked of."""
-    n = min(len(one), len(other))
-    return one[:n], other[:n]
 
 
 def main() -> None:

@@ -29,7 +29,6 @@ import torch
 from torch import Tensor
 
 from foveate import files
-from foveate.bench.statistics import interval
 from foveate.engines.prompting import prepare_batch
 from foveate.pointer import PointerConfig, PointerSelector
 from foveate.pointer.picking import Walk
@@ -42,8 +41,8 @@ from instruments.smol import features
 from instruments.smol.examples import chosen
 from instruments.smol.train import logits
 from smol import Bench, Loaded, Outcome, Scene
-from smol_methods import SHARES
-from sts_figures import against, said
+from smol_methods import SHARES, scored
+from sts_figures import against, said, shared
 from sts_many import COVERAGE, PUBLISHED, ROOM, learned, pairs, weigh
 from sts_ways import Spread, first, spread
 from sts_world import World, items
@@ -160,9 +159,7 @@ class Asked:
 
     def row(self, name: str, share: str, outcome: Outcome) -> dict[str, Any]:
         """As in smol.json."""
-        low, high = interval([float(r) for r in outcome.right])
-        row = {"name": name, "share": share, "plan": None, "percent": round(outcome.percent, 2)}
-        row |= {"low": round(100 * low, 1), "high": round(100 * high, 1), "questions": len(outcome.right)}
+        row: dict[str, Any] = {"name": name, "share": share, "plan": None} | scored(outcome.right)
         row |= {"budget": round(fmean(outcome.budget) / TOKENS, 4), "kinds": self.bench.by_kind(outcome)}
         print(f"{name} {share}: {row['percent']} at {row['budget']:.1%} of {row['questions']}", flush=True)
         return row | {"hits": "".join("01"[r] for r in outcome.right)}
@@ -234,15 +231,13 @@ def pair(known: dict[str, Any], sizes: list[int], share: str, rivals: Path) -> N
     ways = json.loads(rivals.read_text())["ways"]
     others = {f"{n} {share}": ways[f"{n} {share}"] for n in RIVALS} | {"full 100%": ways["full 100%"]}
     others |= {n: w for n, w in known["ways"].items() if n.endswith(f" {share}")}
-    right = {n: torch.tensor([c == "1" for c in w["hits"]]) for n, w in others.items()}
+    right = {n: w["hits"] for n, w in others.items()}
     published = (f"sts, published{more}, fixed count {share}" for more in ("", " + coverage"))
     for mine in (f"sts {share}", f"sts, fixed count {share}", *published):
         for name in [n for n in right if mine in right and n != mine]:
-            n = min(len(right[mine]), len(right[name]))
-            scenes = [min(s, n - sum(sizes[:i])) for i, s in enumerate(sizes) if sum(sizes[:i]) < n]
-            found = against(*(x[:n].split(scenes) for x in (right[mine], right[name])))
-            known["pairs"][f"{mine} - {name}"] = found | {"questions": n}
-            print(f"{mine} - {name}: {said(found)}, {n} questions", flush=True)
+            of = shared(right[mine], right[name], sizes)
+            found = known["pairs"][f"{mine} - {name}"] = against(*of) | {"questions": sum(map(len, of[0]))}
+            print(f"{mine} - {name}: {said(found)}, {found['questions']} questions", flush=True)
 
 
 def main() -> None:

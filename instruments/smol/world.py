@@ -63,6 +63,10 @@ class Question:
     answer: str
     needs: tuple[Box, ...]
 
+    def cells(self, side: int) -> set[int]:
+        """Tokens of a side x side grid that those boxes cover."""
+        return {c for box in self.needs for c in cells_of(box, side)}
+
 
 def chance(*of: object) -> random.Random:
     """A generator that depends on `of` alone."""

@@ -39,9 +39,6 @@ One JSON object a line of the data: image, question, answer.
 """
 
 
-_TEACH = 1000
-
-
 class Recipes(StrEnum):
     """Which stepwise selector."""
 
@@ -87,13 +84,9 @@ def train(
         ),
     ] = False,
     teach: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Updates before all others that teach it what the model looks at (sts --text).",
-            show_default="1000",
-        ),
-    ] = None,
+        int,
+        typer.Option(min=0, help="Updates before all others that teach it what the model looks at (sts --text)."),
+    ] = 1000,
     save_every: Annotated[int, typer.Option(min=1, help="Updates between states on disk; Ctrl-C saves one too.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Decides weights, order and noise.")] = 0,
     precision: Annotated[str, typer.Option(help="Mixed precision: no, bf16 or fp16.")] = "no",
@@ -123,16 +116,13 @@ def train(
         refuse_idle(ctx, ("felt",), "any recipe but published")
         if not text:
             refuse_idle(ctx, ("teach",), "a selector that does not read the question; add --text")
-    learns = text and selector is Kind.sts
-    before = (_TEACH if teach is None else teach) if learns else 0
+    before = teach if text and selector is Kind.sts else 0
     more: dict[str, Any] = {"steps": steps, "batch": batch, "accumulate": accumulate, "seed": seed}
-    more |= {"save_every": save_every, "teach": before}
+    more |= {"save_every": save_every, "teach": before, "felt": felt}
     if rate is not None:
         more["rate"] = rate
     if spread:
         more["spread"] = spread
-    if felt:
-        more["felt"] = True
     how = Recipe.published(**more) if published else Recipe(**more)
 
     def config(features: int, words: int) -> "PointerConfig | OneShotConfig | StepwiseConfig":

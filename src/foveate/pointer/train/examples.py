@@ -32,10 +32,10 @@ from foveate.pointer.candidates import Candidates
 from foveate.pointer.noise import Support
 from foveate.pointer.train.answered import NONE, answered
 from foveate.pointer.train.gaze import gazes, teaching
+from foveate.pointer.train.partway import EVERYTHING, Enough, run_partway
 from foveate.pointer.train.task import Seen
 from foveate.question import question
 
-_EVERYTHING = Plan((Cut("input", Uniform(), 1.0),))
 _MEASURED = 16
 _WITH_FEATURES = Plan((Cut("encoder", Uniform(), 1.0),))
 
@@ -50,10 +50,6 @@ class Given:
     visual_BL: Tensor
     next_BL: Tensor
     contiguous: bool
-
-
-class _Noted(Exception):
-    """Ends a call once its language model is reached."""
 
 
 class Examples:
@@ -73,7 +69,7 @@ class Examples:
             if not e.answers or not e.images:
                 raise FoveateError(f"example {e.id} has no {'picture' if e.answers else 'answer'}; training needs both")
         self.engine, self.examples = engine, list(examples)
-        self.place, self.plan = place, _WITH_FEATURES if place == "encoder" else _EVERYTHING
+        self.place, self.plan = place, _WITH_FEATURES if place == "encoder" else EVERYTHING
         self.family = family(engine.model)
         self.lm = self.family.language_model(engine.model)
         self._looked: dict[tuple[int, ...], list[Tensor]] = {}
@@ -107,17 +103,11 @@ class Examples:
         def note(_module: Any, _args: Any, kwargs: dict[str, Any]) -> None:
             noted.update(kwargs)
             places.append(attached.run.cutting.prompt)  # type: ignore[union-attr]
-            raise _Noted
+            raise Enough
 
         places: list[Prompt] = []
         with attach(model, self.plan, tail=prompt.tail) as attached:
-            handle = attached.lm.register_forward_pre_hook(note, with_kwargs=True)
-            try:
-                model(**inputs, use_cache=False)
-            except _Noted:
-                pass
-            finally:
-                handle.remove()
+            run_partway(model, inputs, [(attached.lm, note)])
         (place,) = places
         length = ids_BL.shape[1]
         special_BL = torch.isin(ids_BL.cpu(), attached.special)

@@ -11,22 +11,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.cut import Cut
 from foveate.engines.loading import Engine
 from foveate.engines.prompting import Prompt
 from foveate.errors import FoveateError
 from foveate.hf.attach import attach
 from foveate.hf.raters import rater_attention
-from foveate.methods.uniform import Uniform
-from foveate.plan import Plan
+from foveate.pointer.train.partway import EVERYTHING, Enough, run_partway
 from foveate.selection import Attention
 
-_EVERYTHING = Plan((Cut("input", Uniform(), 1.0),))
 _LAST = Attention("last", "own")
-
-
-class _Looked(Exception):
-    """Ends a pass behind the last layer that was asked for."""
 
 
 @torch.no_grad()
@@ -43,7 +36,7 @@ def gazes(engine: Engine, prompt: Prompt, layers: Sequence[int]) -> list[list[Te
         SignalError: a layer's attention cannot be read.
     """
     rows: dict[int, Tensor] = {}
-    with attach(engine.model, _EVERYTHING, tail=prompt.tail) as attached:
+    with attach(engine.model, EVERYTHING, tail=prompt.tail) as attached:
         if not layers or not all(0 <= i < len(attached.lm.layers) for i in layers):
             raise FoveateError(f"layers are {list(layers)}; the model has 0 to {len(attached.lm.layers) - 1}")
 
@@ -55,19 +48,10 @@ def gazes(engine: Engine, prompt: Prompt, layers: Sequence[int]) -> list[list[Te
             )
             if number == max(layers):
                 images.extend(cutting.prompt.images)
-                raise _Looked
+                raise Enough
 
         images: list[Any] = []
-        handles = [
-            attached.lm.layers[i].register_forward_pre_hook(partial(note, i), with_kwargs=True) for i in set(layers)
-        ]
-        try:
-            engine.model(**prompt.inputs, use_cache=False)
-        except _Looked:
-            pass
-        finally:
-            for handle in handles:
-                handle.remove()
+        run_partway(engine.model, prompt.inputs, [(attached.lm.layers[i], partial(note, i)) for i in set(layers)])
     found: list[list[Tensor]] = [[] for _ in range(len(prompt.inputs["input_ids"]))]
     for image in images:
         found[image.row].append(torch.stack([rows[i][image.row, image.place_N] for i in layers]))
