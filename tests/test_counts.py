@@ -98,13 +98,24 @@ def test_rules_for_a_whole_plan():
     assert METHODS["sms"](keep=0.5).with_counts(least=2).cuts[-1].least in (0, 2)
 
 
-@pytest.mark.parametrize("name", ["divprune", "fastv", "pyramiddrop", "tops", "random"])
+@pytest.mark.parametrize("name", ["divprune", "fastv", "pyramiddrop", "tops", "random", "sparsevlm", "feather", "clse"])
 def test_numbers_of_numpy_are_numbers(name):
     make = METHODS[name]
     extra = {"depth": 32} if name == "tops" else {}
     assert make(keep=np.int64(100), **extra) == make(keep=100, **extra)
-    assert make(keep=np.float64(0.5), **extra) == make(keep=0.5, **extra)
+    for share in (np.float64(0.5), np.float32(0.5)):
+        assert make(keep=share, **extra) == make(keep=0.5, **extra)
     assert Plan.from_json(make(keep=np.int32(100), **extra).to_json()) == make(keep=100, **extra)
     for nonsense in (np.bool_(True), True, "64", None, float("nan"), np.int64(0), np.float32(1.5)):
         with pytest.raises(PlanError):
             make(keep=nonsense, **extra)
+
+
+def test_settings_and_layers_of_numpy_are_too():
+    assert METHODS["visionzip"](0.5, contextual=np.int64(10)) == METHODS["visionzip"](0.5, contextual=10)
+    assert METHODS["vtw"](keep=np.float32(0.5)) == METHODS["vtw"](keep=0.5)
+    select = METHODS["divprune"](0.5).cuts[0].select
+    assert Plan((Cut(np.int64(2), select, 0.5),)).to_json() == Plan((Cut(2, select, 0.5),)).to_json()
+    for nowhere in (np.array([1, 2]), np.bool_(True), [2], None):
+        with pytest.raises(PlanError, match="cut at"):
+            Cut(nowhere, select, 0.5)

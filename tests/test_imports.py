@@ -18,7 +18,7 @@ MAY = {
     "typed": "errors",
     "ops": "errors",
     "selection": "errors ops",
-    "cut": "errors ops selection",
+    "cut": "errors typed ops selection",
     "plan_text": "errors reading typed",
     "plan": "errors selection cut plan_text",
     "pointer": f"{CORE} files",

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any, Literal, SupportsFloat, SupportsInt
+from typing import Any, Literal
 
 from foveate.errors import PlanError, short
 from foveate.ops.apportion import share
 from foveate.selection import Between, Selector
+from foveate.typed import plain
 
 Place = Literal["encoder", "input"] | int | float
 MOST = 1_000_000_000
@@ -37,15 +38,6 @@ def check_keep(keep: float | int, none: bool = False) -> float | int:
         way = f"; for a number of tokens write keep={round(keep)}" if 1 < keep <= MOST else ""
         raise PlanError(f"keep is {keep}; a fraction must lie in (0, 1]{way}")
     return plain(keep)
-
-
-def plain(number: SupportsInt | SupportsFloat) -> int | float:
-    """A number of any library as Python's own; what is none comes back as it is."""
-    if isinstance(number, int | float) and type(number) in (bool, int, float):
-        return number
-    if isinstance(number, Integral):
-        return int(number)
-    return float(number) if isinstance(number, Real) else number  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
@@ -79,10 +71,12 @@ class Cut:
     exact: bool = False
 
     def __post_init__(self) -> None:
-        # A count that was computed with numpy is a count.
+        # What was computed with numpy is a layer, and a count.
+        object.__setattr__(self, "at", plain(self.at))
         object.__setattr__(self, "keep", check_keep(self.keep, none=isinstance(self.at, int | float)))
         object.__setattr__(self, "least", plain(self.least))
-        if isinstance(self.at, bool) or not (self.at in ("encoder", "input") or isinstance(self.at, int | float)):
+        layer = isinstance(self.at, int | float) and not isinstance(self.at, bool)
+        if not layer and not (isinstance(self.at, str) and self.at in ("encoder", "input")):
             raise PlanError(
                 f'cut at {short(repr(self.at))}; it must be "encoder", "input" or the number of a decoder layer'
             )

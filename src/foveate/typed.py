@@ -38,6 +38,8 @@ def check(values: Mapping[str, Any], hints: Mapping[str, Any], error: type[Fovea
 def checked(method: Callable[P, R]) -> Callable[P, R]:
     """A method that refuses arguments of a wrong kind, NaN and infinity among them; of `keep` a cut says more.
 
+    Numbers of other libraries reach it as Python's own: methods tell shares from counts by their type.
+
     Raises:
         PlanError: naming the argument, what it is and what it must be.
     """
@@ -46,11 +48,21 @@ def checked(method: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(method)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        given = signature.bind(*args, **kwargs).arguments
-        check({name: value for name, value in given.items() if name != "keep"}, hints(), PlanError)
-        return method(*args, **kwargs)
+        given = signature.bind(*args, **kwargs)
+        given.arguments = {name: plain(value) for name, value in given.arguments.items()}
+        check({name: value for name, value in given.arguments.items() if name != "keep"}, hints(), PlanError)
+        return method(*given.args, **given.kwargs)
 
     return wrapper
+
+
+def plain(value: Any) -> Any:
+    """A number of any library as Python's own; what is none comes back as it is."""
+    if isinstance(value, int | float) and type(value) in (bool, int, float):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    return float(value) if isinstance(value, numbers.Real) else value
 
 
 def hints_of(target: Any) -> dict[str, Any]:
@@ -97,14 +109,7 @@ def words(hint: Any) -> str:
         return _or(f'"{a}"' if isinstance(a, str) else repr(a) for a in get_args(hint))
     if kind is tuple:
         return f"a list of which each is {words(get_args(hint)[0])}"
-    plain: dict[Any, str] = {
-        float: "a finite number",
-        int: "a whole number of 64 bits",
-        str: "text",
-        bool: "true or false",
-        NoneType: "null",
-    }
-    return plain.get(hint) or str(getattr(hint, "__name__", hint))
+    return _WORDS.get(hint) or str(getattr(hint, "__name__", hint))
 
 
 def _or(parts: Iterable[str]) -> str:
