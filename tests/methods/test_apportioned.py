@@ -12,6 +12,7 @@ from foveate.methods.apportioned import Apportioned, apportioned
 from foveate.methods.switches import merged
 from foveate.methods.uniform import Uniform
 from foveate.ops.apportion import share
+from foveate.selection import TokenView
 from foveate.servable import servable
 from zoo import Row, batch, shared
 
@@ -118,3 +119,8 @@ def test_around_methods_and_switches():
 def test_what_cannot_be_is_refused(make, says):
     with pytest.raises(FoveateError, match=says):
         make()
+
+
+def test_images_of_a_prompt_without_words_are_worth_the_same():
+    views = [TokenView(hidden_BND=torch.randn(1, n, 8), text_BTD=torch.zeros(1, 0, 8)) for n in (4, 9)]
+    assert len({*Apportioned(Uniform(), by="words").image_weights(views, 0.5)}) == 1

@@ -234,3 +234,10 @@ def test_every_plan_survives_json(name, keep):
 def test_every_method_refuses_a_wrong_keep(name, keep):
     with pytest.raises(PlanError, match="keep"):
         METHODS[name](keep=keep)
+
+
+@laws
+def test_a_prompt_without_words(name):
+    view = make_view(3, 2, 4, 5)
+    wordless = {f: getattr(view, f)[:, :0] for f in ("text_BTD", "text_hidden_BTD", "text_norm_BT")}
+    checked(SELECTORS[name], dataclasses.replace(view, **wordless), 7)

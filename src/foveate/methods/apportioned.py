@@ -25,7 +25,7 @@ from torch.nn.functional import cosine_similarity
 
 from foveate.errors import PlanError
 from foveate.methods.wrapper import Wrapper, each_cut
-from foveate.ops.wording import word_cosines
+from foveate.ops.wording import nearest_word
 from foveate.plan import Plan
 from foveate.selection import TokenView
 from foveate.typed import checked
@@ -85,7 +85,7 @@ class Apportioned(Wrapper):
         hidden_BND = view.need("hidden_BND").float()
         if self.by == "change":
             return 1 - cosine_similarity(hidden_BND, view.need("input_BND").float(), dim=-1).mean()
-        return word_cosines(hidden_BND, view.need("text_BTD")).amax(1).mean()
+        return nearest_word(hidden_BND, view.need("text_BTD")).mean()
 
 
 @checked

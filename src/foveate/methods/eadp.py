@@ -79,6 +79,9 @@ class Dispersed:
     def importance(self, view: TokenView) -> Tensor:
         """[B, N], 0 or more."""
         hidden_BND, text_BTD = view.need("hidden_BND"), view.need("text_BTD")
+        if not text_BTD.shape[1]:
+            # Nothing is asked, so nothing is more important than anything else.
+            return hidden_BND.new_ones(hidden_BND.shape[:2], dtype=torch.float32)
         if self.text_tower is None:
             whole_BN = word_cosines(hidden_BND, text_BTD.float().mean(1, keepdim=True))[:, 0].neg()
         else:
