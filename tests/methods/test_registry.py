@@ -145,3 +145,9 @@ def test_what_is_no_plan_and_a_class_of_selectors_are_named():
     with pytest.raises(PlanError, match="Uniform is a class of selectors"):
         Cut("input", Uniform, 0.5)
     assert pickle.loads(pickle.dumps(METHODS["fastv"])) is METHODS["fastv"]
+
+
+@pytest.mark.parametrize("name", [None, 3, ["divprune"], METHODS["divprune"]])
+def test_what_is_no_name_is_a_sentence(name):
+    with pytest.raises(PlanError, match="named by text"):
+        method(name, keep=0.5)

@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from foveate import typed
-from foveate.errors import PlanError, unknown
+from foveate.errors import PlanError, short, unknown
 from foveate.plan import Plan
 from foveate.plan_text import trust
 
@@ -44,6 +44,8 @@ def find(name: str) -> Method:
     """
     from foveate.methods import METHODS
 
+    if not isinstance(name, str):
+        raise PlanError(f"a method is named by text, not by {short(repr(name))}; see foveate list")
     if name in METHODS:
         return METHODS[name]
     plugins = offered()
@@ -72,7 +74,8 @@ def method(name: str, **options: Any) -> Plan:
     known = parameters(name)
     for option in options:
         if option not in known:
-            raise PlanError(unknown(f"option of {name}", option, known, see=f"help(foveate.methods.{name})"))
+            where = name.replace(":", ".") if ":" in name else f"foveate.methods.{name}"
+            raise PlanError(unknown(f"option of {name}", option, known, see=f"help({where})"))
     if missing := [p.name for p in known.values() if p.default is p.empty and p.name not in options]:
         raise PlanError(f"{name} needs {', '.join(missing)}; for example {name}(keep=0.25)")
     typed.check(options, typed.hints_of(find(name)), PlanError)
