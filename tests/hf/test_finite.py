@@ -7,7 +7,7 @@ from foveate import SignalError, attach
 from foveate.methods import METHODS
 from foveate.selection import TokenView
 from learned import options
-from zoo import DEPTH, IMAGE, Row, batch, shared
+from zoo import DEPTH, IMAGE, Row, batch, build, shared
 
 EXTRA = {
     "tops": {"depth": DEPTH},
@@ -43,6 +43,16 @@ def test_all_methods_refuse_alike(method, bad):
             model(**b.inputs)
     finally:
         handle.remove()
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_features_that_generate_encodes_ahead_are_refused_as_what_they_are(beams):
+    model = build("llava")
+    with torch.no_grad():
+        model.model.multi_modal_projector.linear_2.bias[0] = float("nan")
+    b = batch("llava", [Row([3, ("image", (24, 24)), 11], 2)])
+    with attach(model, plan("divprune")), pytest.raises(SignalError, match="NaN or infinity in hidden_BND"):
+        model.generate(**b.inputs, max_new_tokens=2, num_beams=beams)
 
 
 @pytest.mark.parametrize("method", METHODS)

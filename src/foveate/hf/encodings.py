@@ -38,7 +38,8 @@ class Encoding:
 
     def made(self, output: Any) -> bool:
         """Whether these are the features signed, or copies of them, perhaps repeated for beams."""
-        mine, theirs = (x.unique() for x in read(self.signature, sums(output)))
+        # NaN is like nothing, itself included: that features are broken is said where they are chosen from.
+        mine, theirs = (x.nan_to_num().unique() for x in read(self.signature, sums(output)))
         return mine.shape == theirs.shape and torch.allclose(mine, theirs, rtol=1e-4)
 
 
