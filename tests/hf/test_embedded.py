@@ -94,6 +94,10 @@ def test_what_does_not_fit_is_refused():
             (visual, [(1, 6, 7), (1, 6, 6)], "of 42 tokens"),
             (visual, [(1, 6, 6)] * 3, "1 grids more"),
             (visual, ["x"], "no grid"),
+            (visual, (1, 6, 6), "one for each image"),
+            (visual, 5, "a grid for each image"),
+            (visual, [(0, 6, 6), (1, 6, 6), (1, 6, 6)], "at least 1 each"),
+            (visual, [(1, -6, -6), (1, 6, 6)], "at least 1 each"),
         ]:
             with pytest.raises(ModelError, match=say), attached.embedded(mask, grid):
                 pass

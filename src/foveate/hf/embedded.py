@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate.errors import ModelError, PlanError, SignalError
+from foveate.errors import ModelError, PlanError, SignalError, short
 from foveate.fields import TOWER
 from foveate.hf.locating import numbered
 from foveate.hf.prompt import Image
@@ -41,6 +41,8 @@ class Embedded:
         self.visual_BL = visual_BL
         self.images = self._stretches(visual_BL.tolist())
         if grids is not None:
+            if not isinstance(grids, Sequence):
+                raise ModelError(f"grids is {short(repr(grids))}; give a list with a grid for each image")
             self.images = self._parted([_blocks(g) for g in grids])
 
     @staticmethod
@@ -112,9 +114,13 @@ def check_embedded(plan: Plan) -> None:
 
 
 def _blocks(grid: Any) -> Grid:
-    if len(grid) == 3 and all(isinstance(x, int) for x in grid):
+    if isinstance(grid, tuple | list) and len(grid) == 3 and all(isinstance(x, int) for x in grid):
         frames, rows, columns = grid
-        return tuple(Block(f * rows * columns, rows, columns) for f in range(frames))
-    if not grid or not all(isinstance(b, Block) for b in grid):
-        raise ModelError(f"{grid!r} is no grid; give (frames, rows, columns), or blocks")
+        grid = tuple(Block(f * rows * columns, rows, columns) for f in range(frames))
+    blocks = isinstance(grid, tuple | list) and grid and all(isinstance(b, Block) for b in grid)
+    if not blocks or any(min(b.rows, b.columns) < 1 for b in grid):
+        raise ModelError(
+            f"{short(repr(grid))} is no grid; give one for each image, (frames, rows, columns) of at least 1 each, or "
+            "blocks"
+        )
     return tuple(grid)
