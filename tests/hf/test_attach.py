@@ -1,7 +1,11 @@
 """Ways of calling a model that an attachment must follow, and those that it must refuse."""
 
+import copy
+import functools
+import pickle
 import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import pytest
@@ -639,12 +643,50 @@ def test_the_calls_own_feature_layer():
 
 
 def test_copying_an_attached_model_is_refused():
-    import copy
-
     model = build("llava")
-    with attach(model, TWO_STAGES), pytest.raises(ModelError, match="detach first"):
-        copy.deepcopy(model)
-    copy.deepcopy(model)
+    with attach(model, TWO_STAGES):
+        for copied in (copy.deepcopy, pickle.dumps):
+            for part in (model, model.model):
+                with pytest.raises(ModelError, match="detach first"):
+                    copied(part)
+    assert pickle.dumps(copy.deepcopy(model))
+
+
+def test_what_others_put_on_the_instance_comes_back():
+    model, b = build("llava"), batch("llava", [Row([3, ("image", (24, 24)), 9])])
+    before = dict(model.__dict__), dict(model.model.__dict__)
+    theirs = functools.wraps(model.model.get_image_features)(partial(type(model.model).get_image_features, model.model))
+    model.model.get_image_features = theirs
+    with attach(model, TWO_STAGES):
+        model.generate(**b.inputs, max_new_tokens=2)
+    assert model.model.__dict__.pop("get_image_features") is theirs
+    assert (model.__dict__, model.model.__dict__) == before
+
+
+def test_what_others_wrapped_since_stays_and_drops_nothing():
+    model, b = build("llava"), batch("llava", [Row([3, ("image", (24, 24)), 9])])
+    with torch.no_grad():
+        want = model(**b.inputs).logits
+        attached = attach(model, replace(TWO_STAGES, cuts=(replace(TWO_STAGES.cuts[0], at="encoder"),)))
+        ours = model.model.get_image_features
+        theirs = model.model.get_image_features = functools.wraps(ours)(lambda *args, **kwargs: ours(*args, **kwargs))
+        attached.detach()
+        assert model.model.get_image_features is theirs
+        assert torch.equal(model(**b.inputs).logits, want)
+        attached = attach(model, TWO_STAGES)
+        del model.model.get_image_features
+        attached.detach()
+    assert "_foveate" not in model.model.__dict__
+
+
+def test_a_detached_plan_is_not_entered_again():
+    attached = attach(build("llava"), TWO_STAGES)
+    with attached:
+        pass
+    with pytest.raises(ModelError, match="attach it anew"), attached:
+        pass
+    with pytest.raises(ModelError, match="attach it anew"), attached.embedded(torch.ones(1, 3, dtype=torch.bool)):
+        pass
 
 
 @pytest.mark.parametrize("plan", ["fastv", METHODS["fastv"], None])

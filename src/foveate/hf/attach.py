@@ -26,7 +26,7 @@ from foveate.errors import ModelError, PlanError
 from foveate.geometry.base import Kind
 from foveate.hf import text_tower
 from foveate.hf.calls import special_ids
-from foveate.hf.checks import check_model, has_windows
+from foveate.hf.checks import MARK, check_model, has_windows
 from foveate.hf.embedded import Embedded, Given, check_embedded
 from foveate.hf.encodings import Encoding, Features
 from foveate.hf.families import family
@@ -90,6 +90,7 @@ class Attachment:
     # -- life
 
     def __enter__(self) -> "Attachment":
+        self._check_there()
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -117,9 +118,10 @@ class Attachment:
             grids: see `Embedded`.
 
         Raises:
-            ModelError: the mask, or a grid, does not fit.
+            ModelError: the mask, or a grid, does not fit; or the plan is attached no more.
             PlanError, SignalError: the plan needs the encoder to run.
         """
+        self._check_there()
         check_embedded(self.plan)
         before, self.local.embedded = getattr(self.local, "embedded", None), Embedded(visual_BL, grids)
         try:
@@ -133,6 +135,15 @@ class Attachment:
         A cache that was cut stays cut: finish a conversation before detaching, or start it anew.
         """
         self.hooks.remove()
+
+    @property
+    def there(self) -> bool:
+        """Whether the plan is still attached."""
+        return self.base.__dict__.get(MARK) is self
+
+    def _check_there(self) -> None:
+        if not self.there:
+            raise ModelError("this plan was detached, and would drop nothing; attach it anew: attach(model, plan)")
 
     @property
     def report(self) -> Report | None:

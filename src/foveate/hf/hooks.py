@@ -23,19 +23,25 @@ class Hooks:
         self.attached = attached
         self._handles: list[Any] = []
         self._ears: list[Any] = []
-        self._wrapped: list[tuple[Any, str]] = []
+        self._wrapped: list[tuple[Any, str, Any, Any]] = []
+        """(module, attribute, what it was on this instance or None, what it is now)."""
         self.listening: weakref.WeakSet[Run] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._put()
 
     def remove(self) -> None:
-        """Give the model back as it was."""
+        """Give the model back as it was; what others have wrapped since stays theirs, and ours inside steps aside."""
         for handle in (*self._handles, *self._ears):
             handle.remove()
-        for module, name in self._wrapped:
-            delattr(module, name)
+        for module, name, before, ours in reversed(self._wrapped):
+            if module.__dict__.get(name) is not ours:
+                continue
+            if before is None:
+                delattr(module, name)
+            else:
+                setattr(module, name, before)
         self._handles, self._ears, self._wrapped = [], [], []
-        if self.attached.base.__dict__.get(MARK) is self.attached:
+        if self.attached.there:
             delattr(self.attached.base, MARK)
             renew_compiled()
 
@@ -55,23 +61,25 @@ class Hooks:
         add(base.register_forward_hook(unseen(partial(end, attached)), always_call=True))
         for name in ("get_image_features", "get_video_features"):
             if hasattr(base, name) and not attached.family.by_runs:
-                # On the instance: the class, and every other model, keeps its own.
                 kind: Any = name.split("_")[1]
-                setattr(base, name, unseen(wrapped(attached, kind, getattr(base, name)), inside=True))
-                self._wrapped.append((base, name))
+                self._wrap(base, name, unseen(wrapped(attached, kind, getattr(base, name)), inside=True))
         for module, name, make in attached.family.wraps(lm):
-            setattr(module, name, make(attached, getattr(module, name)))
-            self._wrapped.append((module, name))
+            self._wrap(module, name, make(attached, getattr(module, name)))
         if hasattr(model, name := "_get_candidate_generator"):
-            setattr(model, name, watched(attached.local, getattr(model, name)))
-            self._wrapped.append((model, name))
+            self._wrap(model, name, watched(attached.local, getattr(model, name)))
         reads = attached.encoder_cut.select.reads if attached.encoder_cut is not None else frozenset()
         if "text_BTD" in reads and hasattr(model, name := "generate"):
-            setattr(model, name, noted(attached.local, getattr(model, name)))
-            self._wrapped.append((model, name))
-        if hasattr(lm, "_deepstack_process"):
-            lm._deepstack_process = unseen(deepstack(attached, lm._deepstack_process))
-            self._wrapped.append((lm, "_deepstack_process"))
+            self._wrap(model, name, noted(attached.local, getattr(model, name)))
+        if hasattr(lm, name := "_deepstack_process"):
+            self._wrap(lm, name, unseen(deepstack(attached, getattr(lm, name))))
+        for module in {id(x): x for x in (model, base)}.values():
+            # Asked before what the module holds, hooks among it, of which pickle would say that they are local objects.
+            self._wrap(module, "__reduce_ex__", lambda _protocol: attached.__reduce__())
+
+    def _wrap(self, module: Any, name: str, ours: Any) -> None:
+        """On the instance: the class, and every other model, keeps its own."""
+        self._wrapped.append((module, name, module.__dict__.get(name), ours))
+        setattr(module, name, ours)
 
     def listen(self, run: Run | None) -> None:
         """Put hooks on the layers for a run, or (None) take them off where no pass has a use for them.
