@@ -103,8 +103,8 @@ def test_numbers_of_numpy_are_numbers(name):
     make = METHODS[name]
     extra = {"depth": 32} if name == "tops" else {}
     assert make(keep=np.int64(100), **extra) == make(keep=100, **extra)
-    for share in (np.float64(0.5), np.float32(0.5)):
-        assert make(keep=share, **extra) == make(keep=0.5, **extra)
+    for half in (np.float64(0.5), np.float32(0.5)):
+        assert make(keep=half, **extra) == make(keep=0.5, **extra)
     assert Plan.from_json(make(keep=np.int32(100), **extra).to_json()) == make(keep=100, **extra)
     for nonsense in (np.bool_(True), True, "64", None, float("nan"), np.int64(0), np.float32(1.5)):
         with pytest.raises(PlanError):

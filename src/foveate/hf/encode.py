@@ -21,7 +21,7 @@ def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callab
     @functools.wraps(original)
     def encode(*args: Any, **kwargs: Any) -> Any:
         if getattr(attachment.local, "encoding", False) or not attachment.there:
-            # Qwen's video encoder calls its image encoder; and somebody may have wrapped this, and kept it after detach.
+            # Qwen's video encoder calls its image encoder. And who has wrapped this may call it after detach.
             return original(*args, **kwargs)
         call = signature.bind_partial(*args, **kwargs).arguments
         call |= call.pop("kwargs", {})
