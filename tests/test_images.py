@@ -1,11 +1,12 @@
 """Real pictures come out upright, opaque and 8-bit; broken ones are refused by name."""
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from foveate import FoveateError, images
 
@@ -132,6 +133,19 @@ def test_bad_files_are_refused_by_name(tmp_path: Path, data: bytes | None, says:
     with pytest.raises(FoveateError, match=says) as error:
         images.load(file)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, struct.error, KeyError, ZeroDivisionError])
+def test_whatever_a_decoder_makes_of_a_damaged_file_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def damaged(*_: object) -> None:
+        raise error("frame 0")
+
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", damaged)
+    with pytest.raises(FoveateError, match="export it again"):
+        images.load(tmp_path / "a.png")
 
 
 def test_a_folder_is_no_image(tmp_path: Path) -> None:

@@ -84,6 +84,9 @@ def cut(**changes):
     return {"at": "input", "keep": 0.5, "select": {"kind": "foveate.methods.uniform:Uniform"}} | changes
 
 
+INSIDE = '{"kind": "foveate.methods.switches:Merged", "select": '
+
+
 @pytest.mark.parametrize(
     ("text", "say"),
     [
@@ -124,6 +127,8 @@ def cut(**changes):
         (edit().replace("0.5", "1e400"), "the number 1e400 is too large"),
         (edit().replace("0.5", "9" * 5_000), "a number has 5,000 digits"),
         ("[" * 100_000, "nested too deeply"),
+        (edit(cuts=[cut(select=0)]).replace("0}", f"{INSIDE * 900}0{'}' * 901}"), "too deeply"),
+        (edit(cuts=[cut(select={"kind": "foveate.methods.random:Random", "reads": 1})]), "known: seed "),
     ],
 )
 def test_plan_files_that_are_refused(text, say):

@@ -1,5 +1,6 @@
 """What a picture shows: kept cells untouched, dropped cells dimmed, each block over the part of the picture it sees."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -168,6 +169,16 @@ def test_saved_pictures_open_again(tmp_path: Path, name: str) -> None:
 def test_names_that_cannot_be_written(tmp_path: Path, name: str, says: str) -> None:
     with pytest.raises(FoveateError, match=says):
         viz.check_name(tmp_path / name)
+
+
+def test_a_folder_that_takes_nothing_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root may write anywhere, so the answer is the system's for others.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    for check in (files.check_target, viz.check_name):
+        with pytest.raises(FoveateError, match="nothing can be written"):
+            check(tmp_path / "a.png")
+    with pytest.raises(FoveateError, match="nothing can be written"):
+        files.folder(tmp_path)
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

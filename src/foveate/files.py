@@ -66,13 +66,14 @@ def check_target(path: str | os.PathLike[str]) -> Path:
     """The path of a file that could be written, checked before the work that fills it.
 
     Raises:
-        FoveateError: its folder does not exist, or it names a folder.
+        FoveateError: its folder does not exist or cannot be written to, or it names a folder.
     """
     target = place(path)
     if target.is_dir():
         raise FoveateError(f"{target} is a folder; name a file in it")
     if not target.parent.is_dir():
         raise FoveateError(f"cannot write {target}: there is no folder {target.parent}; create it first")
+    _check_writable(target.parent)
     return target
 
 
@@ -84,11 +85,17 @@ def folder(path: str | os.PathLike[str], option: str = "--out") -> Path:
         option: that named it, for the message.
 
     Raises:
-        FoveateError: it cannot be made.
+        FoveateError: it cannot be made or written to.
     """
     found = place(path)
     try:
         found.mkdir(parents=True, exist_ok=True)
     except OSError as e:
         raise FoveateError(f"cannot make the folder {found}: {e.strerror}; name another with {option}") from None
+    _check_writable(found)
     return found
+
+
+def _check_writable(folder: Path) -> None:
+    if not os.access(folder, os.W_OK):
+        raise FoveateError(f"nothing can be written in the folder {folder}; name another, or change its permissions")

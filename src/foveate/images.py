@@ -71,10 +71,9 @@ def _open(file: Path | io.BytesIO, name: str, head: Callable[[], bytes]) -> Imag
         raise FoveateError(f"{name} is no image ({_looks_like(head())}); give a PNG, JPEG, WebP or the like") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise FoveateError(f"{name} has more than {MAX_PIXELS / 1e6:.0f} million pixels; scale it down first") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as e:
-        if isinstance(e, FoveateError):
-            raise
-        # Pillow's decoders answer a damaged file with any of these.
+    except (FoveateError, MemoryError):
+        raise
+    except Exception as e:  # Pillow's decoders each answer a damaged file in their own way
         raise FoveateError(f"{name} cannot be read as an image ({e}); copy or export it again") from None
 
 

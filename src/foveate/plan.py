@@ -162,6 +162,8 @@ class Plan:
             raise PlanError(
                 f"this plan is incomplete: {type(e).__name__} {e}; write plans with Plan.to_json()"
             ) from None
+        except RecursionError:
+            raise PlanError("this is no plan: selectors stand in each other too deeply") from None
 
 
 def _counts(cut: Cut) -> bool:

@@ -7,7 +7,7 @@ import numbers
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from types import NoneType, UnionType
-from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
 
 from foveate.errors import FoveateError, PlanError, short
 
@@ -72,7 +72,7 @@ def hints_of(target: Any) -> dict[str, Any]:
     except (NameError, TypeError, AttributeError):  # a package of somebody else's, under TYPE_CHECKING
         return {}
     hints.pop("return", None)
-    return hints
+    return {name: hint for name, hint in hints.items() if get_origin(hint) is not ClassVar}
 
 
 def fits(value: Any, hint: Any) -> bool:
