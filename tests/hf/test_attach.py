@@ -571,6 +571,17 @@ def test_kernels_without_a_mask_are_refused():
         attach(build("llava", "maskless"), TWO_STAGES)
 
 
+def test_a_kernel_that_is_set_later_is_refused_with_the_next_prompt():
+    model, b = build("llava"), one("llava")
+    with torch.no_grad(), attach(model, TWO_STAGES):
+        want = model(**b.inputs).logits
+        model.set_attn_implementation("flex_attention")
+        with pytest.raises(ModelError, match="flex_attention"):
+            model(**b.inputs)
+        model.set_attn_implementation("sdpa")
+        assert torch.equal(model(**b.inputs).logits, want)
+
+
 def test_sliding_windows_are_refused_where_the_kernel_counts_them():
     """FlashAttention counts a window in what is left; a mask counts it in what was there."""
     model = build("llava")

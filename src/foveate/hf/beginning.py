@@ -7,7 +7,7 @@ from torch import Tensor
 from foveate.errors import ModelError
 from foveate.hf.cache import check_cache, given, length
 from foveate.hf.calls import named, stand_in_ids
-from foveate.hf.checks import MARK, check_mask, check_rows
+from foveate.hf.checks import MARK, check_kernel, check_mask, check_rows
 from foveate.hf.embedded import Embedded
 from foveate.hf.encodings import Encoding
 from foveate.hf.guesses import guessed
@@ -74,6 +74,7 @@ def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any
             "assistant model (it is given no images)"
         )
     if ids is not None and run.pictures and attached.plan.cuts:
+        check_kernel(attached.lm.config)
         check_rows(kwargs, run.real, places, ids.shape[1], bool(getattr(attached.local, "last_only", False)))
     for kind, output in encoded.items():
         if output is None or attached.family.by_runs:

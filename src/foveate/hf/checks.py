@@ -18,7 +18,7 @@ def check_model(model: nn.Module, family: Family) -> None:
     """Refuse a model that is attached already, or runs in a way that cannot be cut.
 
     Raises:
-        ModelError: attached; an unknown or untried attention implementation; sliding windows.
+        ModelError: attached; no config; see also `check_kernel`.
     """
     base = family.base(model)
     if not hasattr(base, "config"):
@@ -31,6 +31,17 @@ def check_model(model: nn.Module, family: Family) -> None:
         )
     family.check_tower(base)
     config = family.language_model(model).config
+    check_kernel(config)
+    if config.is_encoder_decoder:
+        raise ModelError("encoder-decoder language models are not supported")
+
+
+def check_kernel(config: Any) -> None:
+    """Refuse attention that cannot be cut; asked again with every prompt, as it can be set anew.
+
+    Raises:
+        ModelError: an unknown or untried attention implementation; sliding windows.
+    """
     kernel = config._attn_implementation
     if kernel == "flex_attention" or "paged" in str(kernel):
         raise ModelError(
@@ -46,8 +57,6 @@ def check_model(model: nn.Module, family: Family) -> None:
             "some decoder layers attend in a sliding window, which FlashAttention counts in what is left; load the "
             "model with attn_implementation='sdpa', or set sliding_window=None in the text config"
         )
-    if config.is_encoder_decoder:
-        raise ModelError("encoder-decoder language models are not supported")
 
 
 def has_windows(config: Any) -> bool:
