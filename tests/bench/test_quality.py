@@ -96,6 +96,16 @@ def test_broken_examples_count_nowhere_and_failures_as_wrong() -> None:
     assert r["agreement"] == pytest.approx(2 / 3)
 
 
+def test_a_full_model_that_fails_everywhere_leaves_the_ways_their_own_figures() -> None:
+    log = [{"task": "one", "id": str(i), "way": "full", "failed": "out of memory", "score": 0.0} for i in range(10)]
+    log += [r for w, s in zip(WAYS[1:], ONE[1:], strict=True) for r in records("one", w, s)]
+    found = figures([task("one", 10)], WAYS, log, "random")
+    assert row(found, "one", 0)["accuracy"] is None
+    mine = row(found, "one", 2)
+    assert mine["accuracy"] == 0.7 and mine["vs_baseline"]["difference"] == pytest.approx(0.3)
+    assert mine["budget_fraction"] is None and not {"agreement", "vs_full"} & mine.keys()
+
+
 def test_the_baselines_are_always_there() -> None:
     plans: list[tuple[str, str]] = []
 

@@ -63,6 +63,12 @@ def test_nothing_lost_is_no_proof_that_nothing_can_be():
     assert "at most 7.11 points with 95% confidence" in promise([0.0] * 50).sentence("exact")
 
 
+def test_losses_all_alike_promise_no_more_than_others():
+    # What is lost once may be more than a whole answer, and what is won each time less than one.
+    assert promise([0.0] * 100, most=4.6).upper == pytest.approx(4.6 * (1 - 0.05 ** (1 / 100)), rel=0.03)
+    assert promise([-0.5] * 200).upper > -0.5
+
+
 def test_no_examples_no_promise():
     with pytest.raises(FoveateError, match="no examples are left"):
         promise([])

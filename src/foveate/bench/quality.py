@@ -73,7 +73,7 @@ def _row(task: Task, way: Way, answers: Mapping[str, Answers], baseline: str) ->
         return row
     scores = [r["score"] for r in mine.values()]
     said = [r for r in mine.values() if "failed" not in r]
-    whole = fmean(r["visual"] for r in full.values() if "visual" in r)
+    seen = [r["visual"] for r in full.values() if "visual" in r]
     row |= {
         "accuracy": fmean(scores),
         "interval_95": list(interval(scores)),
@@ -81,20 +81,21 @@ def _row(task: Task, way: Way, answers: Mapping[str, Answers], baseline: str) ->
         "visual": fmean(r["visual"] for r in said),
         "kept": fmean(r["kept"] for r in said),
         "budget": fmean(r["budget"] for r in said),
-        "budget_fraction": fmean(r["budget"] for r in said) / whole if whole else 1.0,
+        "budget_fraction": (fmean(r["budget"] for r in said) / fmean(seen) if any(seen) else 1.0) if seen else None,
     }
     if way.id == FULL:
         return row
     both = [i for i in mine if i in full and "failed" not in full[i]]
-    same = sum(mine[i].get("answer") == full[i]["answer"] for i in both)
-    kl = [r["kl"] for r in said if "kl" in r]
-    row |= {
-        "agreement": same / len(both),
-        "agreement_95": list(wilson(same, len(both))),
-        "kl_mean": fmean(kl) if kl else None,
-        "kl_median": median(kl) if kl else None,
-        "vs_full": _against(mine, full),
-    }
+    if both:
+        same = sum(mine[i].get("answer") == full[i]["answer"] for i in both)
+        kl = [r["kl"] for r in said if "kl" in r]
+        row |= {
+            "agreement": same / len(both),
+            "agreement_95": list(wilson(same, len(both))),
+            "kl_mean": fmean(kl) if kl else None,
+            "kl_median": median(kl) if kl else None,
+            "vs_full": _against(mine, full),
+        }
     other = answers.get(f"{baseline}@{way.keep}")
     if other and way.method != baseline and any("failed" not in r for r in other.values()):
         row["vs_baseline"] = _against(mine, other)

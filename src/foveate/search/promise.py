@@ -68,8 +68,7 @@ def promise(
         raise FoveateError("no examples are left to judge the plan by; give more data")
     stats = load_scipy()
     values = set(losses)
-    if values <= {-1.0, 0.0, 1.0} or len(values) == 1:
-        # A single value says nothing about its spread; how often another one comes is then what is bounded.
+    if values <= {-1.0, 0.0, 1.0} and most <= 1:
         lost, won = sum(x > 0 for x in losses), sum(x < 0 for x in losses)
         error = 1 - confidence if one_way else (1 - confidence) / 2
         above = stats.binomtest(lost, n, alternative="less").proportion_ci(1 - error).high
