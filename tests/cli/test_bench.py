@@ -110,6 +110,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--out", "{out}", "--method", "fastv,,tops"], "empty entry"),
     (["--out", "{out}", "--method", "fastv,fastv"], "fastv twice"),
     (["--out", "{out}", "--method", "nowhere.json"], "nowhere.json"),
+    (["--out", "{out}", "--method", "{here}/plan.json,{here}/b/plan.json"], "plan twice; rename one of the plan files"),
     (["--out", "{out}", "--keep", "1.5"], "(0, 1]"),
     (["--out", "{out}", "--keep", "0.5,0.5"], "0.5 twice"),
     (["--out", "{out}", "--set", "layer=3"], "METHOD.NAME=VALUE"),
@@ -118,6 +119,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--out", "{out}", "--baseline", "visionzip"], "not among the methods"),
     (["--out", "{out}", "--task", "gqa"], "no task 'gqa'; known: tiny"),
     (["--out", "{out}", "--task", "tiny:hard"], "no tier 'hard'"),
+    (["--out", "{out}", "--task", "tiny,tiny"], "tiny twice"),
     (["--out", "{out}", "--task", "missing.jsonl"], "no data at missing.jsonl"),
     (["--out", "{out}", "--batch-sizes", "1,x"], "whole numbers"),
     (["--out", "{out}", "--lengths", "0"], "at least 1"),
@@ -141,6 +143,9 @@ def test_bad_words_are_found_before_a_model_is_loaded(
     monkeypatch.setattr(hf, "load", fail)
     (tmp_path / "file").write_text("")
     places = {"out": tmp_path / "out", "file": tmp_path / "file", "here": tmp_path}
+    (tmp_path / "b").mkdir()
+    for place in ("plan.json", "b/plan.json"):
+        (tmp_path / place).write_text(METHODS["divprune"](keep=64).to_json())
     for name, text in {"odd": '{"foveate_bench": 1, "quality": [5]}', "deep": "[" * 100_000}.items():
         places[name] = tmp_path / f"{name}.json"
         places[name].write_text(text)

@@ -59,8 +59,7 @@ def line_up(methods: Sequence[str], keeps: Sequence[str], build: Callable[[str, 
     if not keeps:
         raise FoveateError("there is no --keep; give one or more, such as 0.333,0.111")
     for what, names in (("--method", methods), ("--keep", keeps)):
-        if twice := sorted({n for n in names if list(names).count(n) > 1}):
-            raise FoveateError(f"{what} names {twice[0]} twice; give it once")
+        check_once(what, names, "give it once")
     ways = [Way(FULL)]
     failed: dict[str, list[FoveateError]] = {}
     for keep in keeps:
@@ -81,3 +80,13 @@ def line_up(methods: Sequence[str], keeps: Sequence[str], build: Callable[[str, 
         if len(errors) == len(keeps):
             raise errors[0]
     return ways
+
+
+def check_once(what: str, names: Sequence[str], way: str) -> None:
+    """Refuse a name that stands twice where the option `what` names things; `way` is the way out.
+
+    Raises:
+        FoveateError: one does.
+    """
+    if twice := sorted({n for n in names if list(names).count(n) > 1}):
+        raise FoveateError(f"{what} names {twice[0]} twice; {way}")

@@ -214,6 +214,7 @@ def _mine(values: Mapping[str, Mapping[str, Any]], name: str, seed: int) -> dict
 
 
 def _plan_files(paths: Sequence[Path]) -> list[Any]:
-    from foveate.bench.ways import Way
+    from foveate.bench.ways import Way, check_once
 
+    check_once("--method", [path.stem for path in paths], "rename one of the plan files")
     return [Way(path.stem, "plan", "plan", choose.read_plan(path)) for path in paths]
