@@ -73,6 +73,11 @@ def test_links_lead_somewhere(page):
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_nothing_is_installed_by_a_name_that_no_index_has(page):
+    assert not re.search(r"install ['\"]?foveate\b", page.read_text(encoding="utf-8"))
+
+
 def test_the_site_has_every_page():
     nav = re.findall(r"^\s+- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.M)
     assert sorted(nav) == sorted(str(p.relative_to(ROOT / "docs")) for p in PAGES[1:])

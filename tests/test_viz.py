@@ -149,6 +149,10 @@ def test_video_frames_at_most_eight() -> None:
 def test_a_report_needs_its_pictures() -> None:
     with pytest.raises(FoveateError, match="2 pictures for a report about 1"):
         viz.overlay([noise(8, 8)] * 2, report((4, (Block(0, 2, 2),), {"input": [0]})))
+    with pytest.raises(FoveateError, match="no report to draw"):
+        viz.overlay([noise(8, 8)], None)  # type: ignore[arg-type]
+    with pytest.raises(FoveateError, match="columns is 0"):
+        viz.overlay([noise(8, 8)], report((4, (Block(0, 2, 2),), {"input": [0]})), columns=0)
 
 
 def test_long_text_is_cut_not_spilled() -> None:

@@ -1,6 +1,6 @@
 """Only some words of the question count: nouns, as ResPrune, CRISP and MMTok have it, or what you say.
 
-    plan = worded(resprune(keep=64))                      # words="nouns", by spaCy: pip install 'foveate[words]'
+    plan = worded(resprune(keep=64))                      # words="nouns", by spaCy: pip install '.[words]'
     plan = worded(mmtok(keep=64), words="content")        # all but English function words, without a parser
     plan = worded(crisp(keep=64), words=my_function)      # text -> (start, end) of each word that counts
 

@@ -35,8 +35,14 @@ def overlay(
         columns: panels in a row at most; what is more goes below. By default there is no limit.
 
     Raises:
-        FoveateError: not as many pictures as the report has images.
+        FoveateError: no report, not as many pictures as it has images, or no panel in a row.
     """
+    if not isinstance(report, Report):
+        raise FoveateError(
+            "there is no report to draw: attached.report is None before, and after, a prompt without images"
+        )
+    if columns is not None and columns < 1:
+        raise FoveateError(f"columns is {columns}; a row holds at least 1 panel")
     if len(pictures) != len(report.images):
         raise FoveateError(
             f"{len(pictures)} pictures for a report about {len(report.images)} images; give one for each"
