@@ -15,7 +15,7 @@ from foveate import files
 from foveate.bench import asking, cost, environment, quality, run
 from foveate.bench.log import Log, Record
 from foveate.bench.tasks import Task
-from foveate.bench.ways import FULL, Way, check_once
+from foveate.bench.ways import FULL, Way, check_names
 from foveate.engines import hf
 from foveate.errors import FoveateError
 
@@ -56,9 +56,7 @@ class Request:
     def __post_init__(self) -> None:
         if self.baseline not in {w.method for w in self.ways}:
             raise FoveateError(f"--baseline is {self.baseline!r}, which is not among the methods of this benchmark")
-        # Answers are found again by these names.
-        check_once("--task", [t.name for t in self.tasks], "give it once")
-        check_once("--method", [w.id for w in self.ways], "rename one of the plan files")
+        check_names([t.name for t in self.tasks], self.ways)
 
 
 def bench(

@@ -82,6 +82,16 @@ def line_up(methods: Sequence[str], keeps: Sequence[str], build: Callable[[str, 
     return ways
 
 
+def check_names(tasks: Sequence[str], ways: Sequence[Way]) -> None:
+    """Refuse tasks, and ways, of one name: answers are found again by it.
+
+    Raises:
+        FoveateError: two have the same.
+    """
+    check_once("--task", tasks, "give it once")
+    check_once("--method", [w.id for w in ways], "rename one of the plan files")
+
+
 def check_once(what: str, names: Sequence[str], way: str) -> None:
     """Refuse a name that stands twice where the option `what` names things; `way` is the way out.
 
