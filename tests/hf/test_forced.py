@@ -1,6 +1,7 @@
 """An answer forced behind its prompt says what generating it would, and features encoded once serve every plan."""
 
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,7 +15,7 @@ from foveate.methods.psigmoid import psigmoid
 from foveate.search.cases import force
 from foveate.search.resume import Arrival, beginning, can_begin, passing, prepared
 from laws.test_laws import generate, mixed
-from zoo import DEPTH, NAMES, PAD, shared
+from zoo import DEPTH, NAMES, PAD, build, shared
 
 PLANS = {
     "psigmoid": psigmoid(0.5, depth=DEPTH, attention="own"),
@@ -102,3 +103,11 @@ def test_starting_in_the_middle_changes_nothing(name, attention):
     # Places that were dropped before the layer are 0 either way.
     assert_close(resumed[0], whole[0], rtol=1e-5, atol=1e-6)
     assert all("forward" not in vars(layer) for layer in layers)
+
+
+def test_a_layer_that_was_passed_over_gets_back_the_forward_that_others_gave_it():
+    layers = build("llava").model.language_model.layers
+    theirs = layers[0].forward = partial(type(layers[0]).forward, layers[0])
+    with passing(layers, Arrival(2, (), None), None):
+        assert layers[0].forward is not theirs
+    assert layers[0].forward is theirs and "forward" not in layers[1].__dict__

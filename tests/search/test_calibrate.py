@@ -13,8 +13,11 @@ from foveate.engines.hf import load
 from foveate.engines.score import answer
 from foveate.errors import FoveateError, PlanError
 from foveate.methods import METHODS, method
+from foveate.methods.switches import counted
+from foveate.methods.worded import worded
 from foveate.plan import Plan
 from foveate.search import calibrate
+from foveate.search.record import _Recorder
 from foveate.selection import Knob, Selection
 from foveate.tiny.examples import examples
 
@@ -129,3 +132,10 @@ def test_what_cannot_be_is_refused(engine, data, plan, options, error, message):
 def test_examples_without_pictures_are_refused(engine):
     with pytest.raises(FoveateError, match="without a picture"):
         quiet(METHODS["sms"](0.3), [Example("1", (), "what letter is red?")], 0.2, engine)
+
+
+def test_what_is_looked_at_is_what_the_selector_asks_for():
+    plan = counted(worded(METHODS["eadp"](0.5, text_tower="a clip"), words="content"))
+    spy = Cut("input", _Recorder(plan.cuts[0].select), 0.5)
+    assert spy.words == "content" and spy.select.text_tower == "a clip"
+    assert not spy.sized and spy.between is None

@@ -63,6 +63,7 @@ def search(
     """
     from foveate import data, files
     from foveate.engines import hf
+    from foveate.errors import FoveateError
     from foveate.search import outcome, plot
     from foveate.search.halves import split
     from foveate.search.helpers import fingerprint, helpers
@@ -80,6 +81,8 @@ def search(
     facts = hf.look(common.model)
     check(facts.depth, len(halves.search))
     where = common.study or str(out.with_suffix(".study"))
+    if len({out, out.with_suffix(".png"), Path(where)}) < 3:
+        raise FoveateError(f"--out {out} is where the plot or the study goes too; end it with .json")
     all_settings = settings | {
         "search": name, "metric": common.metric, "seed": common.seed, "width": common.jobs, "model": common.model,
         "dtype": common.dtype, "max_new_tokens": common.max_new_tokens, "data": fingerprint(examples),

@@ -38,9 +38,12 @@ class _Recorder:
     adaptive = True
 
     def __init__(self, select: Selector) -> None:
-        self.reads = select.reads
-        self.attention = getattr(select, "attention", None)
+        self.select, self.reads = select, select.reads
         self.seen: list[tuple[TokenView, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        # What engines ask of selectors beside the protocol: whose attention, which text tower, which words.
+        return getattr(self.__dict__["select"], name)
 
     def __call__(self, view: TokenView, k: int) -> Selection:
         self.seen.append((view, k))

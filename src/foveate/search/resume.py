@@ -119,13 +119,17 @@ def passing(layers: nn.ModuleList, start: Arrival | None, end: Arrival | None, e
     if start is not None:
         for i, states in start.states.items():
             handles.append(layers[i].register_forward_pre_hook(_give(states), prepend=True, with_kwargs=True))
+    # Others, accelerate among them, put a forward on the instance.
+    before = [layer.__dict__.get("forward") for layer in skipped]
     try:
         for layer in skipped:
             layer.forward = _idle
         yield
     finally:
-        for layer in skipped:
+        for layer, theirs in zip(skipped, before, strict=True):
             del layer.forward
+            if theirs is not None:
+                layer.forward = theirs
         for handle in handles:
             handle.remove()
 
