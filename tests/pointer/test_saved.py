@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from foveate import ModelError, PlanError
+from foveate import FoveateError, ModelError, PlanError
 from foveate.methods import METHODS
 from foveate.pointer import OneShotConfig, OneShotSelector, PointerConfig, PointerSelector, saved
 
@@ -54,6 +54,18 @@ def test_spoilt_weights_are_refused(tmp_path):
     select.save_pretrained(tmp_path / "s")
     with pytest.raises(ModelError, match="hold NaN"):
         PointerSelector.from_pretrained(tmp_path / "s")
+
+
+def test_a_dot_is_the_folder_one_stands_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(folder_of(tmp_path))
+    assert PointerSelector.from_pretrained(".").saved == str(tmp_path / "selector")
+
+
+def test_a_file_takes_no_selector(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FoveateError, match="cannot make the folder"):
+        PointerSelector(PointerConfig(8, 0.5, width=8, heads=1, likeness=4)).save_pretrained(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("options", [{"path": 5}, {"stop_bias": "x"}, {"stop_bias": float("nan")}])

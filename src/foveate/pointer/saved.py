@@ -14,8 +14,8 @@ from safetensors.torch import load_model
 from torch import nn
 
 from foveate import typed
-from foveate.errors import ModelError, PlanError, unknown
-from foveate.files import place
+from foveate.errors import ModelError, PlanError, short, unknown
+from foveate.files import folder, place
 from foveate.files import read as file_text
 from foveate.reading import NotJSON, read
 from foveate.selection import Knob
@@ -90,11 +90,16 @@ class Saved(
         self.config = self._hub_mixin_config = replace(self.config, **changes)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], **options: Any) -> str | None:  # type: ignore[override]
-        """Write config.json, model.safetensors and a model card into a folder."""
-        url = super().save_pretrained(Path(save_directory), **options)
+        """Write config.json, model.safetensors and a model card into a folder.
+
+        Raises:
+            FoveateError: it cannot be made or written to.
+        """
+        into = folder(save_directory, "save_pretrained")
+        url = super().save_pretrained(into, **options)
         # safetensors writes for the owner alone.
-        Path(save_directory, WEIGHTS).chmod(0o644)
-        self.saved = os.path.abspath(save_directory)
+        (into / WEIGHTS).chmod(0o644)
+        self.saved = os.path.abspath(into)
         return url
 
     @classmethod
@@ -105,22 +110,20 @@ class Saved(
             ModelError: nothing is there, or it is no selector of this kind.
         """
         name = os.fspath(name)
-        folder = place(name)
-        shipped = SHIPPED / name
-        folder = shipped if "/" not in name and shipped.is_dir() else folder
-        if not folder.is_dir() and (name.count("/") != 1 or name.startswith((".", "~", "/"))):
-            here = ", ".join(names()) or "none"
-            raise ModelError(f"no selector {name}; give a folder, a hub id (owner/name), or a shipped one ({here})")
-        if folder.is_dir() and not (folder / "config.json").is_file():
-            raise ModelError(f"{folder} is no selector: it has no config.json; give what save_pretrained wrote")
-        if folder.is_dir():
-            cls._check(folder)
+        here = SHIPPED / name if name in names() else place(name)
+        if not here.is_dir() and (name.count("/") != 1 or name.startswith((".", "~", "/"))):
+            known = ", ".join(names()) or "none"
+            raise ModelError(f"no selector {name}; give a folder, a hub id (owner/name), or a shipped one ({known})")
+        if here.is_dir() and not (here / "config.json").is_file():
+            raise ModelError(f"{here} is no selector: it has no config.json; give what save_pretrained wrote")
+        if here.is_dir():
+            cls._check(here)
         try:
-            loaded = super().from_pretrained(os.fspath(folder) if folder.is_dir() else name, **options)
+            loaded = super().from_pretrained(os.fspath(here) if here.is_dir() else name, **options)
         except Exception as e:  # hub, JSON, safetensors and torch each have their own
-            first = str(e).strip().splitlines() or [type(e).__name__]
-            raise ModelError(f"{name} does not load as a {cls.__name__}: {first[0]}") from e
-        loaded.saved = name if folder == shipped or not folder.is_dir() else os.path.abspath(folder)
+            why = short(" ".join(str(e).split()), 200) or type(e).__name__
+            raise ModelError(f"{name} does not load as a {cls.__name__}: {why}") from e
+        loaded.saved = name if name in names() or not here.is_dir() else os.path.abspath(here)
         return loaded.eval()
 
     @classmethod
