@@ -83,3 +83,14 @@ def test_right_padding_before_a_next_token_is_refused(name, plan):
             model(**b.inputs, logits_to_keep=1)
         # The whole length is there to be indexed, as in training.
         assert model(**b.inputs).logits.shape[1] == b.length
+
+
+@pytest.mark.parametrize(("name", "sizes"), [("qwen2_vl", "image_grid_thw"), ("llava_next", "image_sizes")])
+def test_pixels_without_their_sizes_are_refused_by_the_argument(name, sizes):
+    model = shared(name)
+    inputs = dict(batch(name, [row(name, 1)]).inputs)
+    del inputs[sizes]
+    with attach(model, INPUT):
+        for call in (model, lambda **given: model.generate(**given, max_new_tokens=2)):
+            with torch.no_grad(), pytest.raises(ModelError, match=f"pixels without {sizes}"):
+                call(**inputs)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from foveate.errors import ModelError
 from foveate.hf.cache import check_cache, given, length
-from foveate.hf.calls import named, stand_in_ids
+from foveate.hf.calls import SIZES, named, stand_in_ids
 from foveate.hf.checks import MARK, check_kernel, check_mask, check_rows
 from foveate.hf.embedded import Embedded
 from foveate.hf.encodings import Encoding
@@ -18,8 +18,6 @@ from foveate.ops.host import read
 
 PIXELS = ("pixel_values", "image_patches")
 """How arguments that bring pictures begin."""
-SIZES = ("grid_thw", "image_sizes", "spatial_shapes")
-"""How arguments end that say how large pictures are."""
 
 
 def begin(attached: Any, base: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

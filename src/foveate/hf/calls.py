@@ -11,6 +11,8 @@ from foveate.hf.families.base import Family
 from foveate.question import marked
 
 KINDS: tuple[Kind, ...] = ("image", "video")
+SIZES = ("grid_thw", "image_sizes", "spatial_shapes")
+"""How arguments end that say how large pictures are."""
 
 
 def named(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:

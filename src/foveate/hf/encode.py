@@ -5,8 +5,10 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from foveate.errors import ModelError
 from foveate.geometry.base import Kind
 from foveate.hf.between import BetweenCut
+from foveate.hf.calls import SIZES
 from foveate.hf.checks import MARK
 from foveate.hf.encoder_cut import EncoderCut
 from foveate.hf.encodings import Encoding, store, stored
@@ -29,7 +31,12 @@ def wrapped(attachment: Any, kind: Kind, original: Callable[..., Any]) -> Callab
             # Sizes are looked at again and again: in host memory, where they were read already.
             copies = {id(v): copy for v, copy in attachment.run.told}
             call = {k: copies.get(id(v), v) for k, v in call.items()}
-        encoding = Encoding(attachment, attachment.family.units(attachment.base, kind, call))
+        try:
+            encoding = Encoding(attachment, attachment.family.units(attachment.base, kind, call))
+        except (AttributeError, KeyError, TypeError) as e:
+            if missing := [n for n in signature.parameters if n.endswith(SIZES) and call.get(n) is None]:
+                raise ModelError(f"pixels without {missing[0]}; pass all that the processor gives") from e
+            raise
         if not attachment.family.joins_units:
             check_counts(attachment.plan, [u.tokens for u in encoding.units])
         elif attachment.run is None:
