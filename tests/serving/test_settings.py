@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import reduce
 
 import pytest
 import torch
@@ -78,6 +79,8 @@ def test_who_said_nothing_gets_the_servers_method_under_a_budget():
         ({"image_tokens": True}, "whole number"),
         ([1], '"all"'),
         ("half", "neither"),
+        ("[" * 100_000, "neither"),
+        ({"method": "tops", "keep": 0.5, "layers": reduce(lambda inside, _: [inside], range(5_000), 1)}, "too deeply"),
         ({"foveate_plan": 2, "cuts": []}, "version 2"),
         ({"method": "sts", "keep": 0.1, "path": "/etc"}, "only the server may ask"),
         ({"method": "os:system", "keep": 0.1}, "no method"),

@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from foveate import methods
+from foveate import methods, reading
 from foveate.cut import Cut
 from foveate.engines.vllm.filling import at_cap
-from foveate.errors import PlanError, unknown
+from foveate.errors import PlanError, short, unknown
 from foveate.plan import Plan
 
 KEY = "foveate"
@@ -86,18 +86,21 @@ def read(value: Any, depth: int, ours: bool = False) -> Wish:
     """
     if value is None or value == ALL:
         return Wish()
-    if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except json.JSONDecodeError as e:
-            raise PlanError(f'"{KEY}" is {value!r}, which is neither "all" nor JSON ({e.msg})') from None
-    if not isinstance(value, Mapping):
-        raise PlanError(f'"{KEY}" is {value!r}; give {{"method": NAME, "keep": NUMBER}}, a plan, or "all"')
-    rest = dict(value)
-    budgets = {name: _budget(name, rest.pop(name, None)) for name in BUDGETS}
-    if not ours:
-        _check_stranger(rest)
-    return Wish(_plan(rest, depth), **budgets)
+    try:
+        if isinstance(value, str):
+            value = reading.read(value)
+        if not isinstance(value, Mapping):
+            shown = short(repr(value))
+            raise PlanError(f'"{KEY}" is {shown}; give {{"method": NAME, "keep": NUMBER}}, a plan, or "all"')
+        rest = dict(value)
+        budgets = {name: _budget(name, rest.pop(name, None)) for name in BUDGETS}
+        if not ours:
+            _check_stranger(rest)
+        return Wish(_plan(rest, depth), **budgets)
+    except reading.NotJSON as e:
+        raise PlanError(f'"{KEY}" is {short(repr(value))}, which is neither "all" nor JSON ({e})') from None
+    except RecursionError:
+        raise PlanError(f'"{KEY}" is nested too deeply for a plan or an option') from None
 
 
 def order(asked: Wish | None, server: Wish, images: int) -> Order:
