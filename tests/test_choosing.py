@@ -74,6 +74,10 @@ def test_a_selector_is_held_to_its_word():
         choose(lying((1, 4)), [record(4)])
     with pytest.raises(SignalError, match="must be bool of shape"):
         choose(lying((1, 5)), [record(4)])
+    with pytest.raises(SignalError, match="mixes by NaN or infinity"):
+        choose(lying((1, 4), mix_BKN=torch.full((1, 4, 4), float("nan"))), [record(4)])
+    with pytest.raises(SignalError, match="no field of a TokenView 'hiden_BND'; did you mean 'hidden_BND'"):
+        TokenView().need("hiden_BND")
 
 
 @pytest.mark.parametrize("name", ["random", "uniform", "divprune", "fastervlm"])

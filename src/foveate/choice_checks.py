@@ -58,11 +58,11 @@ def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:
     """Hold a selector to the form of its answer.
 
     Raises:
-        SignalError: wrong type or shape; over the whole prompt, mixed tokens.
+        SignalError: wrong type or shape; over the whole prompt, mixed tokens; on a CPU, weights that are no numbers.
     """
     who = f"{type(cut.select).__name__} at {cut.at!r}"
-    if not isinstance(answer, Selection):
-        raise SignalError(f"{who} answered a {type(answer).__name__}; it must answer a Selection")
+    if not isinstance(answer, Selection) or not isinstance(answer.keep_BN, Tensor):
+        raise SignalError(f"{who} answered a {type(answer).__name__}; it must answer a Selection of tensors")
     if answer.keep_BN.shape != (b, n) or answer.keep_BN.dtype != torch.bool:
         raise SignalError(
             f"{who} answered {tuple(answer.keep_BN.shape)} {answer.keep_BN.dtype}; keep_BN must be bool of shape "
@@ -74,6 +74,9 @@ def check(cut: Cut, answer: Selection, b: int, n: int, k: int) -> None:
         raise SignalError(f'{type(cut.select).__name__} mixes tokens; over="prompt" can only keep or drop')
     if answer.mix_BKN.shape[:1] + answer.mix_BKN.shape[2:] != (b, n):
         raise SignalError(f"{who} mixes by {tuple(answer.mix_BKN.shape)}; mix_BKN must be of shape ({b}, kept, {n})")
+    # Looked at where looking is free.
+    if not deferred(answer.mix_BKN) and not all_finite(answer.mix_BKN):
+        raise SignalError(f"{who} mixes by NaN or infinity; a weight is a number")
 
 
 def check_kept(cut: Cut, keep_BN: Tensor, mixes: int | None, k: int) -> None:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from foveate.errors import PlanError, SignalError
+from foveate.errors import PlanError, SignalError, unknown
 from foveate.ops.topk import top_mask
 
 
@@ -102,8 +102,10 @@ class TokenView:
 
     def need(self, name: str) -> Tensor:
         """The field, or a SignalError that says it is missing."""
-        value = getattr(self, name)
+        value = getattr(self, name, None)
         if value is None:
+            if name not in (known := [f.name for f in fields(self)]):
+                raise SignalError(unknown("field of a TokenView", name, known, see="help(foveate.TokenView)"))
             raise SignalError(f"this selector reads {name}, but the view does not hold it; declare it in `reads`")
         return value
 
