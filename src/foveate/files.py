@@ -3,6 +3,7 @@
 import contextlib
 import os
 import uuid
+from collections.abc import Iterable
 from pathlib import Path
 
 from foveate.errors import FoveateError, short
@@ -75,6 +76,21 @@ def check_target(path: str | os.PathLike[str]) -> Path:
         raise FoveateError(f"cannot write {target}: there is no folder {target.parent}; create it first")
     _check_writable(target.parent)
     return target
+
+
+def check_spared(target: Path, read: Iterable[str | os.PathLike[str]], option: str) -> None:
+    """Refuse to write over a file that is read.
+
+    Args:
+        target: what would be written.
+        read: paths that are read, all of them there.
+        option: that named the target, for the message.
+
+    Raises:
+        FoveateError: the target is one of them.
+    """
+    if target.exists() and any(target.samefile(place(path)) for path in read):
+        raise FoveateError(f"{option} {target} is read here, and would be written over; name another file")
 
 
 def folder(path: str | os.PathLike[str], option: str = "--out") -> Path:

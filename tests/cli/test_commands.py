@@ -118,6 +118,7 @@ BAD: list[tuple[list[str], str]] = [
     (["--dtype", "int3"], "no dtype 'int3'"),
     (["--overlay", "a.txt"], "picture format"),
     (["--overlay", "nowhere/a.png"], "no folder nowhere"),
+    (["--image", "{picture}", "--overlay", "{picture}"], "would be written over"),
     (["--prompt", " "], "prompt is empty"),
 ]
 
@@ -127,7 +128,9 @@ BAD: list[tuple[list[str], str]] = [
 def test_bad_words_are_found_before_a_model_is_loaded(tmp_path: Path, words: list[str], says: str) -> None:
     (tmp_path / "a.txt").write_text("hello")
     (tmp_path / "old.json").write_text('{"foveate_plan": 0}')
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     places = {"text": tmp_path / "a.txt", "old": tmp_path / "old.json", "folder": tmp_path}
+    places["picture"] = tmp_path / "a.png"
     result = run(app, [*ASK, *(w.format(**places) if "{" in w else w for w in words)])
     assert result.exit_code == 2
     assert result.stdout == ""

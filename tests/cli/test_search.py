@@ -103,6 +103,9 @@ def test_contradictions_and_missing_files(unloaded, tmp_path):
         (("--data", file, "--out", tmp_path / "no" / "p.json"), "there is no folder"),
         (("--data", pictures(tmp_path, 100), "--out", tmp_path / "p.json", "--study", "x/y"), "the study x/y"),
         (("--data", pictures(tmp_path, 100), "--out", tmp_path / "p.png"), "end it with .json"),
+        (("--data", file, "--out", file), "would be written over"),
+        (("--data", tmp_path, "--out", file), "would be written over"),
+        (("--data", file, "--out", tmp_path / "0.json"), "would be written over"),
         (("--data", pictures(tmp_path, 100), "--out", tmp_path / "p", "--study", tmp_path / "p"), "end it with .json"),
         (("--data", pictures(tmp_path, 100), "--out", tmp_path / "p.json", "--model", "no/such/model"), "no/such"),
     ]:

@@ -67,7 +67,7 @@ def run(
     dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
 ) -> None:
     """Answer a question about pictures, with and without pruning, measured side by side."""
-    from foveate import images, viz
+    from foveate import files, images, viz
     from foveate.engines import hf
 
     # Everything that can be wrong with the words is found here, before the seconds that a model takes to load.
@@ -92,6 +92,8 @@ def run(
     else:
         choose.build(name, amount, values, choose.ANY_DEPTH)
     pictures = images.load_all(paths)
+    if overlay:
+        files.check_spared(files.place(overlay), (p for p in paths if p != images.STDIN), "--overlay")
     facts = hf.look(model)
     chosen = chosen or choose.build(name, amount, values, facts.depth)
 
