@@ -79,7 +79,11 @@ def search(
     examples = data.load(common.data, labelled=outcome.needs_answers(common.metric))
     source = files.place(common.data)
     files.check_spared(out, (source, *source.glob("*.jsonl")), "--out")
-    files.check_spared(out.with_suffix(".png"), (p for e in examples for p in e.images), "the plot beside --out:")
+    files.check_spared(
+        out.with_suffix(".png"),
+        (p for e in examples for p in e.images if isinstance(p, Path)),
+        "the plot beside --out:",
+    )
     halves = split(examples, common.seed)
     facts = hf.look(common.model)
     check(facts.depth, len(halves.search))
