@@ -235,15 +235,20 @@ class Bench:
 
     @torch.inference_mode()
     def each(self, name: str, masks: Sequence[Sequence[Tensor]]) -> Outcome:
-        """One mask a question: what an oracle needs. All masks of a scene hold as many."""
+        """One mask a question: what an oracle needs, and a selector that reads it."""
         said: list[bool] = []
         for scene, of in over(list(zip(self.scenes, masks, strict=True)), name):
-            visual = scene.view.need("hidden_BND")
-            for first in range(0, len(of), TOGETHER):
-                part = slice(first, first + TOGETHER)
-                kept = torch.stack([m.nonzero().flatten() for m in of[part]])
-                shown, asked = visual[0][kept], [[q] for q in scene.questions[part]]
-                said += [row[0] for row in right(*logits(self.decoder, shown, self.words, asked, kept, self.tokens))]
+            visual, counts, hits = scene.view.need("hidden_BND"), [int(m.sum()) for m in of], [False] * len(of)
+            for count in set(counts):
+                alike = [i for i, n in enumerate(counts) if n == count]
+                for first in range(0, len(alike), TOGETHER):
+                    part = alike[first : first + TOGETHER]
+                    kept = torch.stack([of[i].nonzero().flatten() for i in part])
+                    shown, asked = visual[0][kept], [[scene.questions[i]] for i in part]
+                    found = right(*logits(self.decoder, shown, self.words, asked, kept, self.tokens))
+                    for i, row in zip(part, found, strict=True):
+                        hits[i] = row[0]
+            said += hits
         return Outcome(said, [float(m.sum()) for of in masks for m in of])
 
     def oracle(self, count: int) -> Outcome:

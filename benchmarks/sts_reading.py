@@ -32,12 +32,13 @@ from foveate import files
 from foveate.pointer import PointerConfig, PointerSelector
 from foveate.pointer.picking import Walk
 from foveate.pointer.train import Recipe, make_accelerator, train
+from foveate.pointer.train.calibrate import calibrated
 from foveate.pointer.train.lesson import Lesson
 from instruments.smol.examples import chosen
 from smol import Loaded
 from sts_figures import against, among, figures, said, shared
 from sts_gaze import SIDE, large, load_world, small, stored, world_of
-from sts_many import COVERAGE, learned
+from sts_many import COVERAGE, ROOM, learned, pairs
 from sts_smol import Asked, Training
 from sts_ways import first, walked
 from sts_world import World
@@ -73,9 +74,10 @@ def made(args: argparse.Namespace) -> tuple[PointerSelector, Recipe]:
     """The untrained selector, and how it is trained."""
     torch.manual_seed(args.seed)
     n = TOKENS[args.which]
-    config = PointerConfig(WIDTHS[args.which], 1 / 9, text=not args.blind, blocks=2, group=2 if n == 144 else 4)
+    group, size = 2 if n == 144 else 4, {"blocks": args.blocks, "width": args.width}
+    config = PointerConfig(WIDTHS[args.which], 1 / 9, text=not args.blind, group=group, **size)
     return PointerSelector(config), replace(
-        COVERAGE, batch=16, teach=args.teach, teachers=tuple(args.layers), seed=args.seed
+        COVERAGE, batch=16, teach=args.teach, teachers=tuple(args.layers), seed=args.seed, **pairs(args.recipe)
     )
 
 
@@ -94,7 +96,7 @@ def learn(args: argparse.Namespace) -> None:
     task = Taught(scenes, torch.cat(stored(cache, args.training, look)))
     selector.fit(*scenes.statistics())
     tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
-    lesson = replace(recipe.lesson(), batch=_TOGETHER, steps=args.teach, warmup=30)
+    lesson = replace(recipe.lesson(), batch=_TOGETHER, steps=args.teach, warmup=30, rate=COVERAGE.rate)
     (args.folder / "taught").mkdir(exist_ok=True)
     train(task, scenes.model, selector, lesson, args.folder / "taught", None, make_accelerator(lesson, cpu=True), tick,
           trainee_of=Lesson)  # fmt: skip
@@ -156,14 +158,26 @@ class Held:
         return row | {"hits": row.pop("right")}
 
 
+def counted(args: argparse.Namespace, val: Held, selector: PointerSelector, path: Walk, budget: float) -> list[int]:
+    """How many picks of each row stand: all alike, or, with --dialled, until the stop that validation set."""
+    if not args.dialled:
+        return [round(budget * TOKENS[args.which])] * len(path.order_BT)
+    seen = [(val.walk(selector, int(ROOM * budget * TOKENS[args.which])), TOKENS[args.which])]
+    selector.configure(stop_scale=args.scale)
+    bias = calibrated(selector, seen, budget).config.stop_bias
+    return path.standing(selector.config, bias)[:, : seen[0][0].order_BT.shape[1]].sum(1).tolist()
+
+
 def look(args: argparse.Namespace) -> None:
     """Validation questions for each weight of coverage."""
     held = Held(args, "val", args.data)
     for cover in args.covers:
-        path = held.walk(trained(args, cover), round(max(args.budgets) * TOKENS[args.which]))
+        selector = trained(args, cover)
+        path = held.walk(selector, int(ROOM * max(args.budgets) * TOKENS[args.which]))
         for budget in args.budgets:
-            k = round(budget * TOKENS[args.which])
-            held.row(f"coverage {cover}", f"{budget:.1%}", first(path.order_BT, [k] * len(path.order_BT)))
+            counts = counted(args, held, selector, path, budget)
+            row = held.row(f"coverage {cover}", f"{budget:.1%}", first(path.order_BT, counts))
+            print(f"  {row.get('kinds')}, {min(counts)} to {max(counts)} tokens", flush=True)
 
 
 def test(args: argparse.Namespace) -> None:
@@ -242,6 +256,11 @@ def main() -> None:
     parser.add_argument("--val", type=Path, help="smol: validation questions")
     parser.add_argument("--astray", action="store_true", help="let the selector read another scene's question")
     parser.add_argument("--blind", action="store_true", help="the same lesson for one that reads no question")
+    parser.add_argument(
+        "--recipe", nargs="+", default=[], metavar="NAME=JSON", help="recipe fields of the second stage"
+    )
+    parser.add_argument("--scale", type=float, default=4.0, help="stop_scale in use: larger, counts differ less")
+    parser.add_argument("--dialled", action="store_true", help="look, test: at counts of the stop's choosing")
     parser.add_argument("--teach", type=int, default=600, help="updates of the first stage")
     parser.add_argument("--finish", type=int, default=0, help="of the 80 updates of the second, so many")
     parser.add_argument("--layers", type=int, nargs="+", help="which teach")
@@ -252,6 +271,8 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=120, help="validation scenes")
     parser.add_argument("--scenes", type=int, default=1000, help="test scenes")
     parser.add_argument("--questions", type=int, help="smol: of --data, the first so many")
+    parser.add_argument("--blocks", type=int, default=2, help="of the selector's encoder")
+    parser.add_argument("--width", type=int, default=128, help="of the selector")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", help="the folder")
     parser.add_argument("--work", type=Path, default=Path("out/smol"))

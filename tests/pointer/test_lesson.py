@@ -93,6 +93,20 @@ def test_the_lesson_reaches_worth_and_question_and_nothing_else(task: Examples) 
         Lesson(task, task.engine.model, OneShotSelector(OneShotConfig(32, 0.3, True, 16)), Recipe(), lambda x: x)
 
 
+@llava
+def test_answers_move_what_was_taught_less(task: Examples, tmp_path: Path) -> None:  # noqa: F811
+    """Adam's first update moves every number by the rate, whatever its gradient."""
+    recipe = Recipe(steps=1, batch=2, teach=1, rate=1e-3, warmup=0, decay=0.0, afterwards=0.25)
+    selector = select(32, text=True)
+    before = {n: p.detach().clone() for n, p in selector.named_parameters()}
+    train(task, task.engine.model, selector, recipe, tmp_path, None, make_accelerator(recipe, cpu=True))
+    moved = {n: float((p.detach() - before[n]).abs().max()) for n, p in selector.named_parameters()}
+    assert moved["pointing.score.weight"] == pytest.approx(0.25e-3, rel=0.01)
+    assert moved["pointing.stop_base"] == pytest.approx(1e-3, rel=0.01)
+    with pytest.raises(FoveateError, match="afterwards is -1"):
+        Recipe(afterwards=-1)
+
+
 class Pointed:
     """Each picture has things of eight kinds, and a question names one: only who reads it knows where to look."""
 
@@ -157,7 +171,7 @@ def test_a_run_begun_before_there_were_lessons_goes_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
 def test_in_a_batch_each_prompt_is_read_by_itself(name: str) -> None:
     """Prompts of several lengths, one with two pictures: each is cut as alone, and another question cuts otherwise."""
-    selector = lively(select(32, text=True), 3)
+    selector = lively(select(32, text=True), 4)
     plan = Plan((Cut("input", selector, 0.5),))
 
     def kept(prompts: list[Row]) -> list[list[int]]:
@@ -182,6 +196,19 @@ def test_one_that_reads_comes_back_from_its_folder(tmp_path: Path) -> None:
     selector.save_pretrained(tmp_path)
     view = TokenView(hidden_BND=c.tokens_BND, text_BTD=c.text_BTD)
     assert torch.equal(PointerSelector.from_pretrained(tmp_path)(view, 5).keep_BN, selector(view, 5).keep_BN)
+
+
+def test_worth_counts_even_shares() -> None:
+    """So that what a lesson leaves open, a number added to all scores of a picture, cannot move the stop."""
+    selector, view = (
+        lively(select(8, text=True), 0),
+        TokenView(hidden_BND=torch.randn(2, 24, 8), text_BTD=torch.randn(2, 3, 8)),
+    )
+    before = selector.walk(view, 6)
+    assert_close(selector.worth(Candidates(view.hidden_BND, text_BTD=view.text_BTD)).exp().mean(1), torch.ones(2))
+    with torch.no_grad():
+        selector.pointing.score.bias += 3.0
+    assert_close(selector.walk(view, 6).stop_BT, before.stop_BT, atol=1e-5, rtol=1e-5)
 
 
 def test_padding_says_nothing() -> None:

@@ -79,6 +79,11 @@ class Pointing(nn.Module):
         real_BN = torch.ones_like(score_BN) if c.real_BN is None else c.real_BN.to(score_BN)
         if c.real_BN is not None:
             score_BN = score_BN.masked_fill(~c.real_BN, NEVER)
+        if self.config.text:
+            # A lesson tells shares, and what is added to all scores of a picture is left open. The stop compares
+            # pictures: worth is the logarithm of how many even shares a token gets.
+            score_BN = score_BN.log_softmax(1) + c.counts_B.to(score_BN).log().unsqueeze(1)
+            score_BN = score_BN if c.real_BN is None else score_BN.masked_fill(~c.real_BN, NEVER)
         mean_Bm = (state_BNm * real_BN.unsqueeze(-1)).sum(1) / real_BN.sum(1, keepdim=True)
         sight_BNd = z_BND[..., :0]
         if self.config.coverage:

@@ -9,7 +9,7 @@ docs/methods/sts.md sets the two side by side.
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foveate.pointer.candidates import Candidates
 from foveate.pointer.config import PointerConfig
@@ -45,6 +45,10 @@ class PointerSelector(Stepping):
     def worth(self, c: Candidates) -> Tensor:
         """What each token is worth before anything is picked, [B, N]; -1e9 at padding."""
         return self.pointing.scene(c)[0].score_BN
+
+    def taught(self) -> list[nn.Parameter]:
+        """What `worth` is made of."""
+        return [*self.pointing.encoder.parameters(), *self.pointing.score.parameters()]
 
     def _walk(self, c: Candidates, most: int, end: float | None) -> Walk:
         return walk(self.pointing, c, most, end)

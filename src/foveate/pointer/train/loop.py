@@ -133,7 +133,7 @@ def _update(
 ) -> dict[str, float]:
     """One update; the means of its figures over micro-batches and processes."""
     for group in optimizer.param_groups:
-        group["lr"] = recipe.rate * recipe.factor(step)
+        group["lr"] = recipe.rate * recipe.factor(step) * group["share"]
     trainee.begin()
     trainee.train()
     seen: list[dict[str, Tensor]] = []
@@ -175,10 +175,17 @@ def _seed(seed: int, part: int) -> int:
     return (seed * 0x9E3779B97F4A7C15 + part * 0xD1B54A32D192ED03 + 1) % 2**63
 
 
-def _groups(trainee: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
-    """Matrices decay; biases, gains and single numbers do not."""
+def _groups(trainee: Any, recipe: Recipe) -> list[dict[str, Any]]:
+    """Matrices decay; biases, gains and single numbers do not. What a lesson taught moves less."""
+    taught = {id(p) for p in trainee.selector.taught()} if recipe.teach else set()
     learned = [p for p in trainee.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": recipe.decay},
-        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+    kinds = [(late, flat) for late in (False, True) for flat in (False, True)]
+    found = [
+        {
+            "params": [p for p in learned if (id(p) in taught) == late and (p.ndim <= 1) == flat],
+            "weight_decay": 0.0 if flat else recipe.decay,
+            "share": recipe.afterwards if late else 1.0,
+        }
+        for late, flat in kinds
     ]
+    return [group for group in found if group["params"]]

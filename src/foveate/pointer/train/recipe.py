@@ -24,6 +24,8 @@ class Recipe:
         teach: updates of a first stage, in which a selector that reads the question learns to value what the model
             looks at (see `lesson`); 0: none.
         teachers: decoder layers that it is asked in; (): those where its last token looks most (see `gaze.readers`).
+        afterwards: the share of the rate at which answers, in the second stage, move what the first taught: at all of
+            it they undo most within some dozens of updates.
         length: what holds the count: "pull": `pull` times (mean count / budget - 1)^2; "pressure": lambda times the
             share kept, with no target.
         pull: its weight.
@@ -62,6 +64,7 @@ class Recipe:
     clip: float = 1.0
     teach: int = 0
     teachers: tuple[int, ...] = ()
+    afterwards: float = 0.1
     length: Literal["pull", "pressure"] = "pull"
     pull: float = 2.0
     spread: tuple[float, ...] = ()
@@ -101,6 +104,8 @@ class Recipe:
             raise FoveateError(f"no gate {self.gate!r}; there are {', '.join(GATES)}")
         if self.teach < 0:
             raise FoveateError(f"teach is {self.teach}; it must be 0 or more")
+        if not 0 <= self.afterwards <= 1:
+            raise FoveateError(f"afterwards is {self.afterwards}; it must be a share of the rate, from 0 to 1")
         object.__setattr__(self, "teachers", tuple(self.teachers))
         object.__setattr__(self, "spread", tuple(self.spread))
         if self.spread and not (len(self.spread) == 2 and 0 < self.spread[0] <= self.spread[1] < inf):
