@@ -1,17 +1,19 @@
 """Our selector where it reads the question, taught by what the LLM looks at: on all three instruments.
 
     python benchmarks/sts_reading.py train smol --model OUT            # out/sts-reading/smol; goes on where it stopped
-    python benchmarks/sts_reading.py look smol --model OUT --data VALIDATION --covers 3 5 8
-    python benchmarks/sts_reading.py test smol --model OUT --val VALIDATION --data TEST --cover 8 [--astray]
-    python benchmarks/sts_reading.py train smol --blind --name blind --model OUT     # then test, with the same two
-    python benchmarks/sts_reading.py train second; ... look second; ... test second --cover 8
+    python benchmarks/sts_reading.py look smol --model OUT --data VALIDATION --covers 2 5 8 [--dialled]
+    python benchmarks/sts_reading.py test smol --model OUT --val VALIDATION --data TEST --cover 8 [--astray | --dialled]
+    python benchmarks/sts_reading.py train second --training 1200 --teach 1200      # and look, and test --cover 5
+    python benchmarks/sts_reading.py train smol --blind --name blind --model OUT    # then test, with the same two
     python benchmarks/sts_reading.py pair smol --data TEST
 
 and the same with `tiny`. OUT, VALIDATION, TEST: as for `sts_smol.py`. Training has two stages: --teach updates by the
 attention of --layers (default: those that `sts_gaze.py` names; on smol the best of them, 21, alone), which needs no
 answers, then --finish updates by answers, as `sts_many.py` has them. `--cover` is how much a token that is like those
-already picked loses, chosen on validation. Differences are paired with the answers that the other scripts stored.
-Figures go to benchmarks/results/sts_reading.json.
+already picked loses, chosen on validation; `--dialled` takes as many as the stop says, set there to the mean.
+Differences are paired with the answers that the other scripts stored. Figures go to sts_reading.json in
+benchmarks/results; its entry `shorter` is a lesson of 600 updates on 800 scenes for two blocks of 128 (--training 800
+--teach 600 --finish 0 --blocks 2 --width 128), and what the same brings --blind.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from instruments.smol.examples import chosen
 from smol import Loaded
 from sts_figures import against, among, figures, said, shared
 from sts_gaze import SIDE, large, load_world, small, stored, world_of
-from sts_many import COVERAGE, ROOM, learned, pairs
+from sts_many import COVERAGE, ROOM, learned
 from sts_smol import Asked, Training
 from sts_ways import first, walked
 from sts_world import World
@@ -77,7 +79,13 @@ def made(args: argparse.Namespace) -> tuple[PointerSelector, Recipe]:
     group, size = 2 if n == 144 else 4, {"blocks": args.blocks, "width": args.width}
     config = PointerConfig(WIDTHS[args.which], 1 / 9, text=not args.blind, group=group, **size)
     return PointerSelector(config), replace(
-        COVERAGE, batch=16, teach=args.teach, teachers=tuple(args.layers), seed=args.seed, **pairs(args.recipe)
+        COVERAGE,
+        batch=16,
+        teach=args.teach,
+        teachers=tuple(args.layers),
+        afterwards=args.afterwards,
+        seed=args.seed,
+        steps=args.finish or COVERAGE.steps,
     )
 
 
@@ -96,7 +104,7 @@ def learn(args: argparse.Namespace) -> None:
     task = Taught(scenes, torch.cat(stored(cache, args.training, look)))
     selector.fit(*scenes.statistics())
     tick = lambda done: print(done, flush=True) if done % 10 == 0 else None  # noqa: E731
-    lesson = replace(recipe.lesson(), batch=_TOGETHER, steps=args.teach, warmup=30, rate=COVERAGE.rate)
+    lesson = replace(recipe.lesson(), batch=_TOGETHER, steps=args.teach, warmup=30)
     (args.folder / "taught").mkdir(exist_ok=True)
     train(task, scenes.model, selector, lesson, args.folder / "taught", None, make_accelerator(lesson, cpu=True), tick,
           trainee_of=Lesson)  # fmt: skip
@@ -187,10 +195,11 @@ def test(args: argparse.Namespace) -> None:
     entry = known.setdefault(args.which, {"ways": {}, "pairs": {}})
     entry |= {"cover": args.cover, "layers": args.layers, "teach": args.teach, "finish": args.finish}
     selector = trained(args, args.cover)
-    path = held.walk(selector, round(max(BUDGETS.values()) * TOKENS[args.which]))
-    name = "sts, taught blind" if args.blind else "sts, reads" + ", astray" * args.astray
+    path = held.walk(selector, int(ROOM * max(BUDGETS.values()) * TOKENS[args.which]))
+    val = Held(args, "val", args.val) if args.dialled else held
+    name = "sts, taught blind" if args.blind else "sts, reads" + ", astray" * args.astray + ", stops" * args.dialled
     for share, budget in BUDGETS.items():
-        kept = first(path.order_BT, [round(budget * TOKENS[args.which])] * len(path.order_BT))
+        kept = first(path.order_BT, counted(args, val, selector, path, budget))
         entry.setdefault("caught", {})[f"{name} {share}"] = held.caught(kept)
         if budget in args.budgets or not args.budgets:
             entry["ways"][f"{name} {share}"] = held.row(name, share, kept)
@@ -261,18 +270,19 @@ def main() -> None:
     )
     parser.add_argument("--scale", type=float, default=4.0, help="stop_scale in use: larger, counts differ less")
     parser.add_argument("--dialled", action="store_true", help="look, test: at counts of the stop's choosing")
-    parser.add_argument("--teach", type=int, default=600, help="updates of the first stage")
-    parser.add_argument("--finish", type=int, default=0, help="of the 80 updates of the second, so many")
+    parser.add_argument("--teach", type=int, default=2000, help="updates of the first stage")
+    parser.add_argument("--finish", type=int, default=60, help="updates of the second; 0: none")
+    parser.add_argument("--afterwards", type=float, default=0.1, help="how fast that moves what the first taught")
     parser.add_argument("--layers", type=int, nargs="+", help="which teach")
     parser.add_argument("--cover", type=float, default=5.0, help="test: the weight of coverage")
     parser.add_argument("--covers", type=float, nargs="+", default=[3.0, 5.0, 8.0], help="look: weights of coverage")
     parser.add_argument("--budgets", type=float, nargs="+", default=[], help="shares to keep")
-    parser.add_argument("--training", type=int, default=800, help="training scenes")
+    parser.add_argument("--training", type=int, default=2400, help="training scenes")
     parser.add_argument("--validation", type=int, default=120, help="validation scenes")
     parser.add_argument("--scenes", type=int, default=1000, help="test scenes")
     parser.add_argument("--questions", type=int, help="smol: of --data, the first so many")
-    parser.add_argument("--blocks", type=int, default=2, help="of the selector's encoder")
-    parser.add_argument("--width", type=int, default=128, help="of the selector")
+    parser.add_argument("--blocks", type=int, default=3, help="of the selector's encoder")
+    parser.add_argument("--width", type=int, default=192, help="of the selector")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", help="the folder")
     parser.add_argument("--work", type=Path, default=Path("out/smol"))

@@ -86,7 +86,7 @@ def train(
     teach: Annotated[
         int,
         typer.Option(min=0, help="Updates before all others that teach it what the model looks at (sts --text)."),
-    ] = 1000,
+    ] = 2000,
     save_every: Annotated[int, typer.Option(min=1, help="Updates between states on disk; Ctrl-C saves one too.")] = 50,
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Decides weights, order and noise.")] = 0,
     precision: Annotated[str, typer.Option(help="Mixed precision: no, bf16 or fp16.")] = "no",
@@ -131,8 +131,9 @@ def train(
         if published:
             heads = next(h for h in (16, 12, 8, 6, 4, 3, 2, 1) if features % h == 0)
             return StepwiseConfig(features, words, budget, heads=heads, group=group)
-        # Where a question names two things, words and tokens have to speak twice.
-        return PointerConfig(features, budget, text, blocks=1 + text, group=group)
+        # Where a question names two things, words and tokens have to speak more than once.
+        reads: dict[str, Any] = {"blocks": 3, "width": 192} if text else {}
+        return PointerConfig(features, budget, text, group=group, **reads)
 
     config(1, 1)  # so that a wrong budget is found before the model is loaded
     hf.check_device(device)
