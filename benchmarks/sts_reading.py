@@ -76,8 +76,8 @@ def made(args: argparse.Namespace) -> tuple[PointerSelector, Recipe]:
     """The untrained selector, and how it is trained."""
     torch.manual_seed(args.seed)
     n = TOKENS[args.which]
-    group, size = 2 if n == 144 else 4, {"blocks": args.blocks, "width": args.width}
-    config = PointerConfig(WIDTHS[args.which], 1 / 9, text=not args.blind, group=group, **size)
+    told = {k: v for k in ("blocks", "width") if (v := getattr(args, k))}
+    config = PointerConfig.reading(WIDTHS[args.which], 1 / 9, text=not args.blind, group=2 if n == 144 else 4, **told)
     return PointerSelector(config), replace(
         COVERAGE,
         batch=16,
@@ -166,14 +166,15 @@ class Held:
         return row | {"hits": row.pop("right")}
 
 
-def counted(args: argparse.Namespace, val: Held, selector: PointerSelector, path: Walk, budget: float) -> list[int]:
-    """How many picks of each row stand: all alike, or, with --dialled, until the stop that validation set."""
+def counted(args: argparse.Namespace, val: Walk, selector: PointerSelector, path: Walk, budget: float) -> list[int]:
+    """How many picks of each row stand: all alike, or, with --dialled, until the stop that validation's walk sets."""
+    n = TOKENS[args.which]
     if not args.dialled:
-        return [round(budget * TOKENS[args.which])] * len(path.order_BT)
-    seen = [(val.walk(selector, int(ROOM * budget * TOKENS[args.which])), TOKENS[args.which])]
+        return [round(budget * n)] * len(path.order_BT)
+    most = int(ROOM * budget * n)
     selector.configure(stop_scale=args.scale)
-    bias = calibrated(selector, seen, budget).config.stop_bias
-    return path.standing(selector.config, bias)[:, : seen[0][0].order_BT.shape[1]].sum(1).tolist()
+    bias = calibrated(selector, [(Walk(val.order_BT[:, :most], val.stop_BT[:, :most]), n)], budget).config.stop_bias
+    return path.standing(selector.config, bias)[:, :most].sum(1).tolist()
 
 
 def look(args: argparse.Namespace) -> None:
@@ -183,7 +184,7 @@ def look(args: argparse.Namespace) -> None:
         selector = trained(args, cover)
         path = held.walk(selector, int(ROOM * max(args.budgets) * TOKENS[args.which]))
         for budget in args.budgets:
-            counts = counted(args, held, selector, path, budget)
+            counts = counted(args, path, selector, path, budget)
             row = held.row(f"coverage {cover}", f"{budget:.1%}", first(path.order_BT, counts))
             print(f"  {row.get('kinds')}, {min(counts)} to {max(counts)} tokens", flush=True)
 
@@ -195,8 +196,9 @@ def test(args: argparse.Namespace) -> None:
     entry = known.setdefault(args.which, {"ways": {}, "pairs": {}})
     entry |= {"cover": args.cover, "layers": args.layers, "teach": args.teach, "finish": args.finish}
     selector = trained(args, args.cover)
-    path = held.walk(selector, int(ROOM * max(BUDGETS.values()) * TOKENS[args.which]))
-    val = Held(args, "val", args.val) if args.dialled else held
+    most = int(ROOM * max(BUDGETS.values()) * TOKENS[args.which])
+    path = held.walk(selector, most)
+    val = Held(args, "val", args.val).walk(selector, most) if args.dialled else path
     name = "sts, taught blind" if args.blind else "sts, reads" + ", astray" * args.astray + ", stops" * args.dialled
     for share, budget in BUDGETS.items():
         kept = first(path.order_BT, counted(args, val, selector, path, budget))
@@ -281,8 +283,8 @@ def main() -> None:
     parser.add_argument("--validation", type=int, default=120, help="validation scenes")
     parser.add_argument("--scenes", type=int, default=1000, help="test scenes")
     parser.add_argument("--questions", type=int, help="smol: of --data, the first so many")
-    parser.add_argument("--blocks", type=int, default=3, help="of the selector's encoder")
-    parser.add_argument("--width", type=int, default=192, help="of the selector")
+    parser.add_argument("--blocks", type=int, help="of the selector's encoder; by default as trained by the library")
+    parser.add_argument("--width", type=int, help="of the selector; the same")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", help="the folder")
     parser.add_argument("--work", type=Path, default=Path("out/smol"))

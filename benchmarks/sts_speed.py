@@ -157,14 +157,14 @@ def groups(repeats: int, k: int = 64) -> dict[str, dict[str, float]]:
 def reading(repeats: int) -> dict[str, dict[str, float]]:
     """One selection by a selector that reads eight words over one by a blind one, median over turns, by N x width.
 
-    As both are trained: three blocks of 192 with the question, one of 128 without. A ninth of the tokens stays.
+    As both are trained (`PointerConfig.reading`, and `PointerConfig` without). A ninth of the tokens stays.
     """
     g = torch.Generator().manual_seed(0)
     out: dict[str, dict[str, float]] = {}
     for n, d in ((144, 576), (576, 256), (576, 4096)):
         view = TokenView(hidden_BND=torch.randn(1, n, d, generator=g), text_BTD=torch.randn(1, 8, d, generator=g))
         blind = PointerSelector(PointerConfig(d, 1 / 9, group=4)).eval()
-        reads = PointerSelector(PointerConfig(d, 1 / 9, text=True, blocks=3, width=192, group=4)).eval()
+        reads = PointerSelector(PointerConfig.reading(d, 1 / 9, group=4)).eval()
         runs = [partial(s.walk, view, n // 9) for s in (reads, blind)]
         pairs = [[timed(run) for run in runs] for _ in range(repeats + 1)][1:]
         ratio, alone = (statistics.median(x) for x in ([a / b for a, b in pairs], [1e3 * b for _, b in pairs]))

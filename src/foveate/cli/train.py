@@ -131,9 +131,7 @@ def train(
         if published:
             heads = next(h for h in (16, 12, 8, 6, 4, 3, 2, 1) if features % h == 0)
             return StepwiseConfig(features, words, budget, heads=heads, group=group)
-        # Where a question names two things, words and tokens have to speak more than once.
-        reads: dict[str, Any] = {"blocks": 3, "width": 192} if text else {}
-        return PointerConfig(features, budget, text, group=group, **reads)
+        return (PointerConfig.reading if text else PointerConfig)(features, budget, group=group)
 
     config(1, 1)  # so that a wrong budget is found before the model is loaded
     hf.check_device(device)

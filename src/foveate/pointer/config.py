@@ -1,7 +1,7 @@
 """What a learned selector is made of: plain data, written to config.json beside its weights."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, Self
 
 from foveate import typed
 from foveate.errors import FoveateError
@@ -89,6 +89,11 @@ class PointerConfig:
     stop_bias: float = 0.0
     stop_scale: float = 0.3
     dial: Dial = ()
+
+    @classmethod
+    def reading(cls, features: int, budget: float, **changes: Any) -> Self:
+        """One that reads the question: where it names two things, words and tokens have to speak more than once."""
+        return cls(features, budget, **{"text": True, "blocks": 3, "width": 192} | changes)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dial", tuple((float(share), float(bias)) for share, bias in self.dial))

@@ -110,10 +110,11 @@ class Saved(
             ModelError: nothing is there, or it is no selector of this kind.
         """
         name = os.fspath(name)
-        here = SHIPPED / name if name in names() else place(name)
+        shipped = name in (known := names())
+        here = SHIPPED / name if shipped else place(name)
         if not here.is_dir() and (name.count("/") != 1 or name.startswith((".", "~", "/"))):
-            known = ", ".join(names()) or "none"
-            raise ModelError(f"no selector {name}; give a folder, a hub id (owner/name), or a shipped one ({known})")
+            ours = ", ".join(known) or "none"
+            raise ModelError(f"no selector {name}; give a folder, a hub id (owner/name), or a shipped one ({ours})")
         if here.is_dir() and not (here / "config.json").is_file():
             raise ModelError(f"{here} is no selector: it has no config.json; give what save_pretrained wrote")
         if here.is_dir():
@@ -123,7 +124,7 @@ class Saved(
         except Exception as e:  # hub, JSON, safetensors and torch each have their own
             why = short(" ".join(str(e).split()), 200) or type(e).__name__
             raise ModelError(f"{name} does not load as a {cls.__name__}: {why}") from e
-        loaded.saved = name if name in names() or not here.is_dir() else os.path.abspath(here)
+        loaded.saved = name if shipped or not here.is_dir() else os.path.abspath(here)
         return loaded.eval()
 
     @classmethod

@@ -179,13 +179,13 @@ def _groups(trainee: Any, recipe: Recipe) -> list[dict[str, Any]]:
     """Matrices decay; biases, gains and single numbers do not. What a lesson taught moves less."""
     taught = {id(p) for p in trainee.selector.taught()} if recipe.teach else set()
     learned = [p for p in trainee.parameters() if p.requires_grad]
-    kinds = [(late, flat) for late in (False, True) for flat in (False, True)]
+    kinds = [(known, flat) for known in (False, True) for flat in (False, True)]
     found = [
         {
-            "params": [p for p in learned if (id(p) in taught) == late and (p.ndim <= 1) == flat],
+            "params": [p for p in learned if (id(p) in taught) == known and (p.ndim <= 1) == flat],
             "weight_decay": 0.0 if flat else recipe.decay,
-            "share": recipe.afterwards if late else 1.0,
+            "share": recipe.afterwards if known else 1.0,
         }
-        for late, flat in kinds
+        for known, flat in kinds
     ]
     return [group for group in found if group["params"]]
