@@ -41,7 +41,8 @@ def prepare_batch(engine: Engine, asked: Sequence[tuple[Sequence[Image.Image], s
     processor = engine.processor
     rendered = [_render(processor, len(pictures), prompt) for pictures, prompt in asked]
     texts = [text for text, _ in rendered]
-    flat = [picture for pictures, _ in asked for picture in pictures]
+    # A list for each prompt: some processors (Gemma, SmolVLM, LFM2-VL) take a flat one for the pictures of the first.
+    pictures = [list(pictures) for pictures, _ in asked]
     bos = getattr(processor.tokenizer, "bos_token", None)
     # A template that writes the start token itself must not get a second one from the tokenizer.
     options: dict[str, Any] = {"add_special_tokens": not (bos and texts[0].startswith(bos))}
@@ -49,7 +50,7 @@ def prepare_batch(engine: Engine, asked: Sequence[tuple[Sequence[Image.Image], s
         # The next token is appended on the right.
         options |= {"padding": True, "padding_side": "left"}
     try:
-        inputs = processor(text=texts, images=flat or None, return_tensors="pt", **options)
+        inputs = processor(text=texts, images=pictures if any(pictures) else None, return_tensors="pt", **options)
     except Exception as e:  # each processor has its own ways of refusing, StopIteration among them
         kind = engine.facts.model_type
         raise FoveateError(f"the processor of {kind} refuses this prompt or picture: {first_line(e)}") from e
