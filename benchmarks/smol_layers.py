@@ -87,7 +87,7 @@ def auc(score_N: torch.Tensor, needed_N: torch.Tensor) -> float:
     return float((order[needed_N].sum() - n * (n - 1) / 2) / (n * m))
 
 
-def layers_tau(bench: Bench, seen: dict[str, torch.Tensor]) -> dict[str, dict[str, dict[str, float]]]:
+def layers_tau(seen: dict[str, torch.Tensor]) -> dict[str, dict[str, dict[str, float]]]:
     """For both raters: as it is, on different pictures, without each layer's mean map."""
     out = {}
     for rater in ("last", "words"):
@@ -215,7 +215,7 @@ def main() -> None:
         words = [[auc(row[i], n) for i in range(bench.depth)] for row, n in pairs]
         result |= {
             "maps": len(seen["last"]),
-            "tau": layers_tau(bench, seen),
+            "tau": layers_tau(seen),
             "mass": by_layer(seen["mass"].mean(0).tolist()),
             "auc": by_layer([fmean(c) for c in zip(*aucs, strict=True)]),
             "auc words": by_layer([fmean(c) for c in zip(*words, strict=True)]),

@@ -1,6 +1,6 @@
 """ToMe between the layers of a pretrained tower, DINOv2 ViT-S, and behind it, on the instrument of pretrained parts.
 
-    python benchmarks/smol_tower.py --model OUT --data TEST --work WORK [--questions 1011]
+    python benchmarks/smol_tower.py --model OUT --data TEST --work WORK [--questions 1171]
 
 OUT and TEST as in `smol_methods.py`. Held-out questions, paired; a picture is encoded once a way, and its questions
 share it. Shares right, with differences to merging behind the tower, go to --out.

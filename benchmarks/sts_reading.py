@@ -267,9 +267,6 @@ def main() -> None:
     parser.add_argument("--val", type=Path, help="smol: validation questions")
     parser.add_argument("--astray", action="store_true", help="let the selector read another scene's question")
     parser.add_argument("--blind", action="store_true", help="the same lesson for one that reads no question")
-    parser.add_argument(
-        "--recipe", nargs="+", default=[], metavar="NAME=JSON", help="recipe fields of the second stage"
-    )
     parser.add_argument("--scale", type=float, default=4.0, help="stop_scale in use: larger, counts differ less")
     parser.add_argument("--dialled", action="store_true", help="look, test: at counts of the stop's choosing")
     parser.add_argument("--teach", type=int, default=2000, help="updates of the first stage")

@@ -12,7 +12,7 @@ import torch
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.modeling_utils import AttentionInterface
 
-from zoo import build
+from zoo import IMAGE, VIDEO, build
 
 SEEN: dict[int, torch.Tensor] = {}
 """Layer -> [B, prompt length] bool: which prompt keys it may see."""
@@ -64,6 +64,26 @@ def alive_text(cache: Any, layer: int, real: torch.Tensor, prompt: Any) -> torch
     return held
 
 
+def places(inputs: dict[str, torch.Tensor], *tokens: int) -> dict[tuple[int, int], torch.Tensor]:
+    """Where each picture's tokens stand, from the placeholders alone: (row, picture) -> [N]. Pictures never touch."""
+    out = {}
+    for row, ids in enumerate(inputs["input_ids"]):
+        spots = torch.isin(ids, torch.tensor(tokens or (IMAGE, VIDEO))).nonzero().flatten()
+        runs = torch.tensor_split(spots, (spots.diff() > 1).nonzero().flatten() + 1) if len(spots) else ()
+        out |= {(row, i): run for i, run in enumerate(runs)}
+    return out
+
+
+def alive(report: Any, real: torch.Tensor, prompt: Any) -> torch.Tensor:
+    """[B, L] bool: false at padding and at image tokens that the last cut dropped. Text is `alive_text`'s to tell."""
+    held = real.clone()
+    for image in report.images:
+        place = prompt[image.row, image.image]
+        held[image.row, place] = False
+        held[image.row, place[torch.tensor(image.cuts[-1].kept, dtype=torch.long)]] = True
+    return held
+
+
 @contextmanager
 def masked(name: str, report: Any, real: torch.Tensor, prompt: Any, depth: int, cache: Any = None) -> Iterator[Any]:
     """The unpatched model of a family, blind to what `report` says was dropped.
@@ -71,7 +91,7 @@ def masked(name: str, report: Any, real: torch.Tensor, prompt: Any, depth: int, 
     Args:
         report: of the pruned run.
         real: [B, L] padding mask.
-        prompt: places of each image's tokens: (row, image) -> [N].
+        prompt: what `places` says.
         cache: of the pruned run, where text was dropped too: the report counts it, the cache knows which.
     """
     for layer in range(depth):

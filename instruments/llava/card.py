@@ -11,6 +11,7 @@ from typing import Any
 
 from foveate.tiny.seeds import WORLD
 from foveate.tiny.vocabulary import QUESTION_KINDS, TIERS, WORDS
+from instruments.llava.course import Course
 from instruments.llava.lessons import Lesson
 from instruments.llava.recipe import RECIPE, Recipe
 from instruments.llava.stage import Stage
@@ -84,31 +85,39 @@ _TOWER = ("8 x 8 patches around things: what and where each is", "whole images: 
 
 def write_card(folder: Path, lineage: str = "", recipe: Recipe = RECIPE) -> None:
     """Write `folder/README.md` from `curves.json` and `results.json` there. `lineage` says what else happened."""
-    curves = json.loads((folder / "curves.json").read_text())
     results = json.loads((folder / "results.json").read_text())
-    accuracy, auc = results["accuracy"], results["auc"]
     card = _CARD.format(
-        world=WORLD,
-        fingerprint=results["world"],
-        stages=stages_table(curves, (recipe.windows, recipe.images), recipe.lessons, _TOWER),
-        seed=recipe.seed,
+        **measured(folder, lineage, recipe, _TOWER),
         words=len(WORDS),
         full=recipe.full_steps,
-        lineage=fill(lineage or "The run was unbroken.", 120),
-        questions=results["questions"],
-        scenes=results["scenes"],
-        accuracy=accuracy_table(accuracy["full"]),
-        wrong=share(accuracy["wrong image"]["all"]),
-        hidden=share(accuracy["image hidden from the last third of layers"]["all"]),
-        choices=choices_table(accuracy),
-        unseen=unseen_tiers(results["unseen"]),
         duel=_duel(results["saliency_against_diversity"]),
-        **{name: f"{value:.3f}" for name, value in auc.items()},
     )
     write_bytes(folder / "README.md", card.encode())
 
 
-def stages_table(
+def measured(folder: Path, lineage: str, recipe: Course, tower: Sequence[str]) -> dict[str, Any]:
+    """What any instrument's card is filled with; `tower` says what each stage of the tower learns."""
+    curves = json.loads((folder / "curves.json").read_text())
+    results = json.loads((folder / "results.json").read_text())
+    accuracy = results["accuracy"]
+    return {
+        "world": WORLD,
+        "fingerprint": results["world"],
+        "stages": _stages_table(curves, (recipe.windows, recipe.images), recipe.lessons, tower),
+        "seed": recipe.seed,
+        "lineage": fill(lineage or "The run was unbroken.", 120),
+        "questions": results["questions"],
+        "scenes": results["scenes"],
+        "accuracy": _accuracy_table(accuracy["full"]),
+        "wrong": _share(accuracy["wrong image"]["all"]),
+        "hidden": _share(accuracy["image hidden from the last third of layers"]["all"]),
+        "choices": _choices_table(accuracy),
+        "unseen": _unseen_tiers(results["unseen"]),
+        **{name: f"{value:.3f}" for name, value in results["auc"].items()},
+    }
+
+
+def _stages_table(
     curves: dict[str, list[dict[str, Any]]], tower: Sequence[Stage], lessons: Sequence[Lesson], whats: Sequence[str]
 ) -> str:
     """What was trained in turn, and how long it took; `whats` says what the tower learns."""
@@ -133,36 +142,36 @@ def _lesson(lesson: Lesson) -> str:
     return said + ("; shown where to look" if lesson.pointing else "")
 
 
-def share(cell: dict[str, Any]) -> str:
+def _share(cell: dict[str, Any]) -> str:
     """Percent and its interval."""
     return f"{cell['percent']:.1f} ({cell['interval'][0]:.1f} to {cell['interval'][1]:.1f})"
 
 
-def accuracy_table(full: dict[str, Any]) -> str:
+def _accuracy_table(full: dict[str, Any]) -> str:
     """Accuracy by kind and tier."""
     rows = ["| questions | n | accuracy |", "|---|---|---|"]
-    rows += [f"| {name} | {full[name]['n']} | {share(full[name])} |" for name in ("all", *QUESTION_KINDS, *TIERS)]
+    rows += [f"| {name} | {full[name]['n']} | {_share(full[name])} |" for name in ("all", *QUESTION_KINDS, *TIERS)]
     return "\n".join(rows)
 
 
-def choices_table(accuracy: dict[str, Any]) -> str:
+def _choices_table(accuracy: dict[str, Any]) -> str:
     """Accuracy of each choice of visual tokens at each budget."""
     budgets = list(dict.fromkeys(name.rsplit(" ", 1)[1] for name in accuracy if name.endswith("%")))
     methods = list(dict.fromkeys(name.rsplit(" ", 1)[0] for name in accuracy if name.endswith("%")))
     rows = ["| kept | " + " | ".join(budgets) + " |", "|---" * (len(budgets) + 1) + "|"]
     for method in methods:
-        cells = " | ".join(share(accuracy[f"{method} {budget}"]["all"]) for budget in budgets)
+        cells = " | ".join(_share(accuracy[f"{method} {budget}"]["all"]) for budget in budgets)
         rows.append(f"| {method} | {cells} |")
     return "\n".join(rows)
 
 
-def unseen_tiers(unseen: dict[str, Any]) -> str:
+def _unseen_tiers(unseen: dict[str, Any]) -> str:
     """A section for each tier that training never saw."""
     sections = []
     for tier, accuracy in unseen.items():
         full = accuracy["full"]["all"]
-        asked = f"{full['n']} questions, all tokens {share(full)}; not among the figures above."
-        sections.append(f"### `{tier}` scenes, which training never saw\n\n{asked}\n\n{choices_table(accuracy)}")
+        asked = f"{full['n']} questions, all tokens {_share(full)}; not among the figures above."
+        sections.append(f"### `{tier}` scenes, which training never saw\n\n{asked}\n\n{_choices_table(accuracy)}")
     return "\n\n".join(sections)
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from textwrap import fill
 
-from foveate.tiny.seeds import WORLD
-from instruments.llava.card import accuracy_table, choices_table, command, share, stages_table, unseen_tiers
+from instruments.llava.card import command, measured
 from instruments.llava.course import Course
 from instruments.llava.state import write_bytes
 from instruments.qwen.recipe import RECIPE
@@ -77,25 +74,7 @@ _TOWER = ("8 x 8 patches around things: what and where each is", "whole images: 
 
 def write_card(folder: Path, lineage: str = "", recipe: Course = RECIPE) -> None:
     """Write `folder/README.md` from `curves.json` and `results.json` there. `lineage` says what else happened."""
-    curves = json.loads((folder / "curves.json").read_text())
-    results = json.loads((folder / "results.json").read_text())
-    accuracy = results["accuracy"]
-    card = _CARD.format(
-        world=WORLD,
-        fingerprint=results["world"],
-        stages=stages_table(curves, (recipe.windows, recipe.images), recipe.lessons, _TOWER),
-        seed=recipe.seed,
-        lineage=fill(lineage or "The run was unbroken.", 120),
-        questions=results["questions"],
-        scenes=results["scenes"],
-        accuracy=accuracy_table(accuracy["full"]),
-        wrong=share(accuracy["wrong image"]["all"]),
-        hidden=share(accuracy["image hidden from the last third of layers"]["all"]),
-        choices=choices_table(accuracy),
-        unseen=unseen_tiers(results["unseen"]),
-        **{name: f"{value:.3f}" for name, value in results["auc"].items()},
-    )
-    write_bytes(folder / "README.md", card.encode())
+    write_bytes(folder / "README.md", _CARD.format(**measured(folder, lineage, recipe, _TOWER)).encode())
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ def test_a_lesson_reaches_what_it_trains_and_nothing_else() -> None:
     assert {"loss", "naming", "placing", "point_letters"} <= set(figures)
 
 
-def test_a_checkpoint_comes_back_and_a_damaged_one_is_refused(model: Any, tmp_path: Path) -> None:
+def test_a_checkpoint_comes_back_and_a_damaged_one_is_refused(tmp_path: Path) -> None:
     fresh = build_qwen()
     export(fresh, {"windows": [{"step": 1, "kind_right": 0.5}]}, tmp_path)
     loaded, processor = qwen.load(tmp_path, dtype=torch.bfloat16)

@@ -278,7 +278,7 @@ def test_weights_that_nobody_published_are_asked_for(monkeypatch, tmp_path):
         build.main()
 
 
-def test_what_is_published_comes_back(monkeypatch, tmp_path):
+def test_what_is_published_comes_back(tmp_path):
     """Half precision, but for what is divided by; the machine's own folders are not written down."""
     (tmp_path / "run").mkdir()
     tensors = {"projector.std": torch.tensor([1 + 2**-20]), "lora.a": torch.ones(2)}

@@ -184,13 +184,3 @@ def mixed(name: str, model: Any) -> list[Row]:
     long = Row([2, s[0], 1, s[-1], 8], 3)
     words = batch(name, model, [long])["input_ids"].shape[1] - 4
     return [Row([words], 1), Row([3, s[-1], 11], 2), long]
-
-
-def places(inputs: dict[str, torch.Tensor], image: int) -> dict[tuple[int, int], torch.Tensor]:
-    """Where each picture's tokens stand: (row, picture) -> [N]."""
-    out = {}
-    for r, row in enumerate(inputs["input_ids"]):
-        spots = (row == image).nonzero().flatten()
-        runs = spots.tensor_split((spots.diff() > 1).nonzero().flatten() + 1) if len(spots) else ()
-        out |= {(r, i): run for i, run in enumerate(runs)}
-    return out

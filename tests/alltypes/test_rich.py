@@ -10,13 +10,14 @@ from torch.nn.functional import softmax
 from torch.overrides import TorchFunctionMode
 from torch.testing import assert_close
 
-from alltypes.prompts import Row, base, batch, count, picture, places, sizes, together
+from alltypes.prompts import Row, base, batch, count, picture, sizes, together
 from alltypes.tiny import VARIANTS, build
 from foveate import Cut, ModelError, Plan, Selection, attach
 from foveate.families import FAMILIES
 from foveate.hf.families import family
 from foveate.methods import METHODS
 from foveate.methods.pool import Pool
+from masked import places
 from zoo import NAMES as LAWS
 
 RICH = [*sorted(set(FAMILIES) - set(LAWS)), "pixtral"]

@@ -11,9 +11,9 @@ from transformers.cache_utils import DynamicCache
 from transformers.masking_utils import AttentionMaskInterface, eager_mask
 from transformers.modeling_utils import AttentionInterface
 
-from alltypes.prompts import places
 from foveate.families import family
 from foveate.hf.cache import NAMES
+from masked import places
 
 SEEN: dict[int, torch.Tensor] = {}
 """Layer -> [B, prompt length] bool: which prompt keys it may see."""

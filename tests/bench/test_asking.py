@@ -90,9 +90,7 @@ def test_a_way_is_answered_as_the_engine_answers(
         assert [r["masks"] for r in mine] == [[mask(i.cuts[-1].kept, i.tokens) for i in s.images] for s in said]
 
 
-def test_pictures_are_encoded_once_for_all_plans(
-    engine: Any, task: Task, ways: list[Way], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pictures_are_encoded_once_for_all_plans(engine: Any, task: Task, ways: list[Way], tmp_path: Path) -> None:
     calls: list[int] = []
     tower = next(m for n, m in engine.model.named_modules() if n.endswith("vision_tower"))
     handle = tower.register_forward_hook(lambda *_: calls.append(1))

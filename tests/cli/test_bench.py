@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from foveate.cli import app, progress, show, tables
 from foveate.cli.bench import _words
-from foveate.engines import hf
 from foveate.methods import METHODS
 
 run = CliRunner(env={"COLUMNS": "160"}).invoke
@@ -133,14 +132,9 @@ BAD: list[tuple[list[str], str]] = [
 ]
 
 
+@pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(("words", "says"), BAD, ids=[" ".join(w) for w, _ in BAD])
-def test_bad_words_are_found_before_a_model_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], says: str
-) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(hf, "load", fail)
+def test_bad_words_are_found_before_a_model_is_loaded(tmp_path: Path, words: list[str], says: str) -> None:
     (tmp_path / "file").write_text("")
     places = {"out": tmp_path / "out", "file": tmp_path / "file", "here": tmp_path}
     (tmp_path / "b").mkdir()
@@ -156,19 +150,14 @@ def test_bad_words_are_found_before_a_model_is_loaded(
     assert len(result.stderr.splitlines()) == 1
 
 
+@pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(
     "line",
     ["[1]", "5", "null", "[" * 10_000, '{"task": "tiny"}', '{"task": "tiny", "id": 1, "way": "full"}',
      '{"task": "tiny", "id": "1", "way": "full", "answer": "k", "score": "much", "visual": 1, "kept": 1, "budget": 1}'],
     ids=str.__len__,
 )  # fmt: skip
-def test_answers_that_are_none_are_named_before_a_model_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str
-) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(hf, "load", fail)
+def test_answers_that_are_none_are_named_before_a_model_is_loaded(tmp_path: Path, line: str) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "samples.jsonl").write_text(f"{line}\n")
     result = run(app, ["bench", "--limit", "2", "--out", str(tmp_path)])

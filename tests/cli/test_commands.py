@@ -13,21 +13,12 @@ from typer.testing import CliRunner
 
 from foveate import __version__, samples
 from foveate.cli import app, demo, trial
-from foveate.engines import hf
 from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
 
 SAMPLE = samples.load()[4]
 ASK = ["run", "--image", str(SAMPLE.image), "--prompt", SAMPLE.question, "--repeats", "1", "--max-new-tokens", "4"]
 run = CliRunner().invoke
-
-
-@pytest.fixture
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(hf, "load", fail)
 
 
 def test_an_answer_for_a_person() -> None:

@@ -23,14 +23,6 @@ ASK = ["run", "--image", str(SAMPLE.image), "--prompt", SAMPLE.question, "--repe
 run = CliRunner().invoke
 
 
-@pytest.fixture
-def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise AssertionError("a model was loaded")
-
-    monkeypatch.setattr(hf, "load", fail)
-
-
 def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
     words = [sys.executable, "-c", code]
     return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False, **options)
@@ -77,7 +69,7 @@ def test_modules_are_commands(module: str) -> None:
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("foveate ")
 
 
-def test_a_full_and_a_closed_output(tmp_path: Path) -> None:
+def test_a_full_and_a_closed_output() -> None:
     command = [sys.executable, "-m", "foveate", "--help"]
     with open("/dev/full", "w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)

@@ -6,7 +6,6 @@ import pytest
 from typer.testing import CliRunner
 
 from foveate.cli import app, choose
-from foveate.engines import hf
 from foveate.search import halves
 from foveate.tiny import examples
 
@@ -20,14 +19,6 @@ def data(tmp_path_factory):
 
 def search(*words):
     return RUN.invoke(app, ["search", *map(str, words)])
-
-
-@pytest.fixture
-def unloaded(monkeypatch):
-    def load(*_):
-        raise AssertionError("the model was loaded")
-
-    monkeypatch.setattr(hf, "load", load)
 
 
 def lines(tmp_path, count, **changes):
@@ -48,6 +39,7 @@ def pictures(tmp_path, count):
     return file
 
 
+@pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -71,11 +63,12 @@ def pictures(tmp_path, count):
         (("auto", "--max-loss", "0.05", "--confidence", "95"), "--confidence is 95"),
     ],
 )
-def test_words_that_cannot_be(unloaded, tmp_path, words, message):
+def test_words_that_cannot_be(tmp_path, words, message):
     result = search(*words, "--data", pictures(tmp_path, 100), "--out", tmp_path / "plan.json")
     assert result.exit_code == 2 and message in result.output.replace("\n", " "), result.output
 
 
+@pytest.mark.usefixtures("no_model")
 @pytest.mark.parametrize(
     ("count", "changes", "message"),
     [
@@ -87,12 +80,13 @@ def test_words_that_cannot_be(unloaded, tmp_path, words, message):
         (2, {"image": "b.png"}, "does not exist"),
     ],
 )
-def test_data_that_cannot_be(unloaded, tmp_path, count, changes, message):
+def test_data_that_cannot_be(tmp_path, count, changes, message):
     result = search("gsearch", "--data", lines(tmp_path, count, **changes), "--out", tmp_path / "plan.json")
     assert result.exit_code == 2 and message in result.output.replace("\n", " "), result.output
 
 
-def test_contradictions_and_missing_files(unloaded, tmp_path):
+@pytest.mark.usefixtures("no_model")
+def test_contradictions_and_missing_files(tmp_path):
     file = lines(tmp_path, 40, question="the same?")
     rows = file.read_text().replace('"k"', '"z"', 1)
     file.write_text(rows)

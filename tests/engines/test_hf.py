@@ -64,7 +64,7 @@ def test_the_split_adds_up(engine: hf.Engine, picture: Any, method: str | None) 
     assert 0 < t.total <= wall
 
 
-def test_selection_is_taken_out_of_the_part_it_happened_in(engine: hf.Engine, picture: Any) -> None:
+def test_selection_is_taken_out_of_the_part_it_happened_in(engine: hf.Engine) -> None:
     clock = Stopwatch(engine.model)
     clock._stamps = [0.0, 10.0, 30.0, 70.0]
     times = clock.times(Report((), Held(0, 0), Held(0, 0), None, None, torch.zeros(0), (lambda: 3.0,), (lambda: 5.0,)))

@@ -20,6 +20,7 @@ from foveate import Attention, Cut, FoveateError, ModelError, Plan, PlanError, S
 from foveate.hf.passing import HOOKS_INSIDE
 from foveate.methods import METHODS, method
 from learned import options
+from masked import alive, places
 from zoo import BOS, DEPTH, IMAGE, NAMES, PAD, QWEN, SIZES, Row, batch, build, shared
 
 LAST = Attention("last", "previous")
@@ -149,14 +150,7 @@ def test_loss_is_over_what_survives(name):
     with torch.no_grad(), attach(model, replace(TWO_STAGES, positions="original")) as attached:
         out = model(**b.inputs, labels=labels)
         report = attached.report
-    keep = b.inputs["attention_mask"].bool()
-    for row, ids in enumerate(b.inputs["input_ids"]):
-        spots = (ids == IMAGE).nonzero().flatten()
-        runs = torch.tensor_split(spots, (spots.diff() > 1).nonzero().flatten() + 1)
-        for image in report.images:
-            if image.row == row:
-                keep[row, runs[image.image]] = False
-                keep[row, runs[image.image][torch.tensor(image.cuts[-1].kept)]] = True
+    keep = alive(report, b.inputs["attention_mask"].bool(), places(b.inputs))
     told = labels[:, 1:].masked_fill(~keep[:, :-1], -100)
     want = torch.nn.functional.cross_entropy(
         out.logits[:, :-1].flatten(0, 1).float(), told.flatten(), ignore_index=-100

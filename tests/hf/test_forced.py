@@ -49,7 +49,7 @@ def test_forcing_is_generating(name, which, positions):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_features_serve_other_plans(name, monkeypatch):
+def test_features_serve_other_plans(name):
     model, b = shared(name), mixed(name)
     features: dict = {}
     with torch.no_grad():

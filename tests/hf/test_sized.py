@@ -17,8 +17,8 @@ from foveate.methods.switches import merged
 from foveate.ops.merging import averaged, mixture, sizes
 from foveate.selection import Attention, Selection
 from foveate.servable import servable
-from laws.test_laws import STEPS, generate, mixed, places
-from masked import SIZES, masked
+from laws.test_laws import STEPS, generate, mixed
+from masked import SIZES, alive, masked, places
 from reference.cases import Case
 from zoo import DEPTH, NAMES, QWEN, Row, batch, build, shared
 from zoo import SIZES as PICTURES
@@ -85,19 +85,15 @@ def test_dropped_with_sizes_is_masked_with_sizes_through_decoding(name, how):
             assert how == "encoder" and "merged before" in str(refused)
             return
         report = attached.report
-    real, where = b.inputs["attention_mask"].bool(), places(name, b)
-    alive = real.clone()
-    for image in report.images:
-        spot = where[image.row, image.image]
-        alive[image.row, spot] = False
-        alive[image.row, spot[torch.tensor(image.cuts[-1].kept, dtype=torch.long)]] = True
-    assert alive.sum() < real.sum()
+    real, where = b.inputs["attention_mask"].bool(), places(b.inputs)
+    held = alive(report, real, where)
+    assert held.sum() < real.sum()
     with torch.no_grad(), masked(name, report, real, where, DEPTH) as yardstick:
         plain = yardstick(**b.inputs).logits
         tell(report, b, where)
         want, want_told = yardstick(**b.inputs).logits, generate(yardstick, b)
-    assert_close(full.logits[alive], want[alive], rtol=1e-4, atol=2e-5)
-    assert (want[alive] - plain[alive]).abs().max() > 1e-3, "sizes are seen"
+    assert_close(full.logits[held], want[held], rtol=1e-4, atol=2e-5)
+    assert (want[held] - plain[held]).abs().max() > 1e-3, "sizes are seen"
     assert torch.equal(told.sequences, want_told.sequences)
     for a, c in zip(told.logits, want_told.logits, strict=True):
         assert_close(a, c, rtol=1e-4, atol=2e-5)
@@ -156,7 +152,7 @@ def test_sizes_go_with_the_cache(name, how):
     model, b = shared(name), mixed(name)
     more = torch.randint(3, 100, (len(b.rows), STEPS), generator=torch.Generator().manual_seed(9))
     mask = torch.cat((b.inputs["attention_mask"], torch.ones_like(more)), 1)
-    real, where = b.inputs["attention_mask"].bool(), places(name, b)
+    real, where = b.inputs["attention_mask"].bool(), places(b.inputs)
 
     def turn(engine, order=None):
         cache = engine(**b.inputs, use_cache=True).past_key_values
@@ -209,7 +205,7 @@ def test_a_later_cut_sees_the_attention_there_is():
     with torch.no_grad(), attach(eager, Plan(cuts[:1])):
         maps = eager(**b.inputs, output_attentions=True).attentions
     kept = torch.arange(12) * 36 // 12
-    where = places("llava", b)[0, 0][kept]
+    where = places(b.inputs)[0, 0][kept]
     assert_close(seen[0][0], maps[1][0, :, -1, where].mean(0), rtol=1e-4, atol=1e-6)
 
 

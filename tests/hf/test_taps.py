@@ -38,7 +38,7 @@ def rows(name):
     return [Row([3, ("image", SIZES[name][-1]), 9], 1), Row([2, ("image", SIZES[name][-1]), 14], 2)]
 
 
-def prompt_of(name, b):
+def prompt_of(b):
     places = [(ids == 110).nonzero().flatten() for ids in b.inputs["input_ids"]]
     return [p[: p.diff().gt(1).nonzero().flatten()[0] + 1] if (p.diff() > 1).any() else p for p in places]
 
@@ -59,7 +59,7 @@ def test_text_attention_is_the_models_own(name, cached, raters, layer):
     shown = torch.cat([v.text_attn_BN for v in spy.views])
     alone = torch.cat([v.text_rows_BRN for v in spy.views])
     real = b.inputs["attention_mask"].bool()
-    for row, place in enumerate(prompt_of(name, b)):
+    for row, place in enumerate(prompt_of(b)):
         ids = b.inputs["input_ids"][row]
         if raters == "last":
             want = attn[row, -1, place]
@@ -191,7 +191,7 @@ def test_hidden_is_what_the_llm_receives(name):
             model(**b.inputs)
         with attach(model, Plan((Cut("input", spy, 0.5),))):
             model(**b.inputs)
-    places = prompt_of(name, b)
+    places = prompt_of(b)
     shown = [h for v in spy.views for h in v.hidden_BND]
     for h, want, row in zip(shown, places, range(2), strict=True):
         assert torch.equal(h, seen["e"][row, want])
@@ -253,7 +253,7 @@ def test_what_the_layers_say_beside_attention(name):
     width = lm.layers[at - 1].self_attn.head_dim
     norms = norm(seen["keys"].unflatten(-1, (-1, width))).abs().sum((2, 3))
     views = [{f: getattr(v, f)[i] for f in spy.reads} for v in spy.views for i in range(v.shape[0])]
-    for row, (place, view) in enumerate(zip(prompt_of(name, b), views, strict=True)):
+    for row, (place, view) in enumerate(zip(prompt_of(b), views, strict=True)):
         end = int(place[-1]) + 1
         assert_close(view["prior_attn_BN"], maps[at].mean(1)[row, end, place], rtol=1e-4, atol=1e-6)
         assert_close(view["text_attn_BN"], maps[at].mean(1)[row, -1, place], rtol=1e-4, atol=1e-6)

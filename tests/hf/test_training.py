@@ -8,8 +8,8 @@ from torch.testing import assert_close
 
 from foveate import attach
 from foveate.methods import METHODS, method
-from masked import masked
-from zoo import DEPTH, IMAGE, NAMES, Row, batch, build
+from masked import masked, places
+from zoo import DEPTH, NAMES, Row, batch, build
 
 INPUT, LAYER = method("divprune", keep=0.5), METHODS["fastv"](keep=0.3)
 SIZE = dict.fromkeys(NAMES, (16, 32)) | {"llava": (24, 24), "internvl": 1}
@@ -47,13 +47,6 @@ def learn(model, steps, autocast=None):
     return torch.stack(losses), grads(model)
 
 
-def places(b):
-    out = {}
-    for row, ids in enumerate(b.inputs["input_ids"]):
-        out[row, 0] = (ids == IMAGE).nonzero().flatten()
-    return out
-
-
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl", "internvl"])
 @pytest.mark.parametrize("plan", [INPUT, LAYER])
 def test_a_lora_step_is_the_masked_models(name, plan):
@@ -69,7 +62,7 @@ def test_a_lora_step_is_the_masked_models(name, plan):
             reports.append(attached.report)
     want_losses, want = [], {}
     for (b, labels), report in zip(steps, reports, strict=True):
-        with masked(name, report, b.inputs["attention_mask"].bool(), places(b), DEPTH) as stock:
+        with masked(name, report, b.inputs["attention_mask"].bool(), places(b.inputs), DEPTH) as stock:
             yardstick = lora(copy.deepcopy(stock)).train()
             yardstick.load_state_dict(model.state_dict())
             loss, each = learn(yardstick, [(b.inputs, labels)])

@@ -9,9 +9,9 @@ from torch.testing import assert_close
 from foveate import Plan, attach
 from foveate.errors import ModelError
 from foveate.methods import METHODS
-from laws.test_laws import ALL, mixed, places, plan
+from laws.test_laws import ALL, mixed, plan
 from laws.test_mixes import MERGING
-from masked import alive_text, masked
+from masked import alive, alive_text, masked, places
 from zoo import DEPTH, NAMES, Row, batch, shared
 
 REST = [m for m in METHODS if m not in ALL]
@@ -38,16 +38,11 @@ def test_drop_is_mask_and_batch_is_singles(method, name):
             assert_close(out.logits[r, -1], alone, rtol=1e-4, atol=2e-5)
     if method in MERGING:
         return
-    where = places(name, b)
-    alive = real.clone()
-    for image in report.images:
-        spot = where[image.row, image.image]
-        alive[image.row, spot] = False
-        alive[image.row, spot[torch.tensor(image.cuts[-1].kept, dtype=torch.long)]] = True
-    alive &= alive_text(out.past_key_values, DEPTH - 1, real, where)
+    where = places(b.inputs)
+    held = alive(report, real, where) & alive_text(out.past_key_values, DEPTH - 1, real, where)
     with torch.no_grad(), masked(name, report, real, where, DEPTH, out.past_key_values) as yardstick:
         want = yardstick(**b.inputs).logits
-    assert_close(out.logits[alive], want[alive], rtol=1e-4, atol=2e-5)
+    assert_close(out.logits[held], want[held], rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("method", REST)

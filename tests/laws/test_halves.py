@@ -11,8 +11,8 @@ import torch
 
 from foveate import Plan, attach
 from foveate.methods import METHODS, method
-from masked import masked
-from zoo import DEPTH, IMAGE, Row, batch, build, shared
+from masked import alive, masked, places
+from zoo import DEPTH, Row, batch, build, shared
 
 PLANS = {
     "divprune": method("divprune", keep=0.5),
@@ -37,24 +37,6 @@ def halved(model, b, way):
     return copy.deepcopy(model).to(dtype), inputs, nullcontext()
 
 
-def places(b):
-    out = {}
-    for row, ids in enumerate(b.inputs["input_ids"]):
-        spots = (ids == IMAGE).nonzero().flatten()
-        runs = torch.tensor_split(spots, (spots.diff() > 1).nonzero().flatten() + 1)
-        out |= {(row, i): run for i, run in enumerate(runs)}
-    return out
-
-
-def alive(b, report):
-    out = b.inputs["attention_mask"].bool()
-    for image in report.images:
-        spot = places(b)[image.row, image.image]
-        out[image.row, spot] = False
-        out[image.row, spot[torch.tensor(image.cuts[-1].kept)]] = True
-    return out
-
-
 @pytest.mark.parametrize("name", ["llava", "qwen2_5_vl"])
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("plan", PLANS)
@@ -72,8 +54,9 @@ def test_drop_is_mask_and_batch_is_singles(name, way, plan):
                     one = batch(name, [row])
                     _, single, _ = halved(torch.nn.Identity(), one, way)
                     lone.append((model(**single).logits.float()[0, -1], attached.report))
-    real, keep = b.inputs["attention_mask"].bool(), alive(b, report)
-    with masked(name, report, real, places(b), DEPTH) as stock:
+    real, spots = b.inputs["attention_mask"].bool(), places(b.inputs)
+    keep = alive(report, real, spots)
+    with masked(name, report, real, spots, DEPTH) as stock:
         yardstick, inputs, where = halved(stock, b, way)
         with torch.no_grad(), where:
             want = yardstick(**inputs).logits.float()
@@ -110,7 +93,8 @@ def test_quantised(plan):
             told = model.generate(**b.inputs, max_new_tokens=3, do_sample=False)
     assert 0 < rounding < 1
     assert told.shape[1] == b.length + 3
-    real, keep = b.inputs["attention_mask"].bool(), alive(b, report)
-    with masked("llava", report, real, places(b), DEPTH) as stock, torch.no_grad():
+    real, spots = b.inputs["attention_mask"].bool(), places(b.inputs)
+    keep = alive(report, real, spots)
+    with masked("llava", report, real, spots, DEPTH) as stock, torch.no_grad():
         want = stock(**b.inputs).logits
     assert float((got - want)[keep].abs().max()) <= 3 * rounding

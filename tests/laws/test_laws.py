@@ -10,8 +10,8 @@ from foveate import Plan, attach
 from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
 from learned import options
-from masked import alive_text, masked
-from zoo import DEPTH, IMAGE, NAMES, QWEN, SIZES, VIDEO, Batch, Row, batch, build, shared
+from masked import alive, alive_text, masked, places
+from zoo import DEPTH, NAMES, QWEN, SIZES, Batch, Row, batch, build, shared
 
 STEPS = 4
 # One method for each way of cutting and each kind of signal goes through all laws on all families; the others, whose
@@ -39,16 +39,6 @@ def mixed(name: str, **kwargs: object) -> Batch:
     long = Row([2, ("image", sizes[0]), 1, ("image", sizes[-1]), 8], 3)
     words = batch(name, [long]).length - 5
     return batch(name, [Row([words], 1), Row([3, ("image", sizes[-1]), 11], 2), long], **kwargs)
-
-
-def places(name: str, b: Batch) -> dict[tuple[int, int], torch.Tensor]:
-    """Where each image's tokens stand, from the placeholders alone: images of these prompts never touch."""
-    out = {}
-    for row, ids in enumerate(b.inputs["input_ids"]):
-        spots = ((ids == IMAGE) | (ids == VIDEO)).nonzero().flatten()
-        runs = torch.tensor_split(spots, (spots.diff() > 1).nonzero().flatten() + 1) if len(spots) else ()
-        out |= {(row, i): run for i, run in enumerate(runs)}
-    return out
 
 
 def generate(model, b: Batch, **kwargs):
@@ -84,19 +74,15 @@ def test_drop_is_mask_through_decoding(name, method):
     cache = full.past_key_values
     assert sum(i.tokens - i.per_layer[-1] for i in report.images) > 0
     real = b.inputs["attention_mask"].bool()
-    alive = real.clone()
-    for image in report.images:
-        spot = places(name, b)[image.row, image.image]
-        alive[image.row, spot] = False
-        alive[image.row, spot[torch.tensor(image.cuts[-1].kept, dtype=torch.long)]] = True
-    text = alive_text(cache, DEPTH - 1, real, places(name, b))
-    assert (alive & ~text).sum(1).tolist() == list(report.text_dropped)
-    alive &= text
-    with torch.no_grad(), masked(name, report, real, places(name, b), DEPTH, cache) as yardstick:
+    where = places(b.inputs)
+    held, text = alive(report, real, where), alive_text(cache, DEPTH - 1, real, where)
+    assert (held & ~text).sum(1).tolist() == list(report.text_dropped)
+    held &= text
+    with torch.no_grad(), masked(name, report, real, where, DEPTH, cache) as yardstick:
         want = yardstick(**b.inputs)
         want_told = generate(yardstick, b)
     assert full.logits.shape == want.logits.shape
-    assert_close(full.logits[alive], want.logits[alive], rtol=1e-4, atol=2e-5)
+    assert_close(full.logits[held], want.logits[held], rtol=1e-4, atol=2e-5)
     assert torch.equal(told.sequences, want_told.sequences)
     for a, c in zip(told.logits, want_told.logits, strict=True):
         assert_close(a, c, rtol=1e-4, atol=2e-5)
@@ -142,7 +128,7 @@ def test_pruned_is_never_sent(name, method):
             told = generate(model, b)
             image = attached.report.images[0]
         alive = torch.ones(b.length, dtype=torch.bool)
-        spot = places(name, b)[0, 0]
+        spot = places(b.inputs)[0, 0]
         alive[spot] = False
         kept = torch.tensor(image.cuts[-1].kept, dtype=torch.long)
         alive[spot[kept]] = True
@@ -215,7 +201,7 @@ def test_video(name):
             assert report.images[0].kind == kind
             alone = generate(model, batch(name, b.rows[:1]))
         assert_close(alone.logits[0][0], told.logits[0][0], rtol=1e-4, atol=2e-5)
-        where = places(name, b)
+        where = places(b.inputs)
         if name == "qwen3_vl":
             # Frames of one video stand apart.
             first = [v for (row, _), v in sorted(where.items()) if row == 0]

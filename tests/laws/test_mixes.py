@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from foveate import attach
 from foveate.methods import METHODS
-from laws.test_laws import places, plan
-from masked import alive_text, masked
+from laws.test_laws import plan
+from masked import alive, alive_text, masked, places
 from zoo import DEPTH, NAMES, SIZES, Row, batch, shared
 
 MERGING = {"pool", "visionzip", "prumerge", "tome", "trim", "sparsevlm"}
@@ -48,19 +48,14 @@ def test_any_mix(name, data):
         if report is None:
             assert all(len(r.parts) < 3 for r in lines)
             return
-        where = places(name, b)
-        alive = real.clone()
-        for image in report.images:
-            spot = where[image.row, image.image]
-            alive[image.row, spot] = False
-            alive[image.row, spot[torch.tensor(image.cuts[-1].kept, dtype=torch.long)]] = True
-        alive &= alive_text(out.past_key_values, DEPTH - 1, real, where)
+        where = places(b.inputs)
+        held = alive(report, real, where) & alive_text(out.past_key_values, DEPTH - 1, real, where)
         singles = [batch(name, [row], left=left) for row in lines]
         for r, one in enumerate(singles):
             alone = model(**one.inputs).logits[0]
             here = real[r].nonzero().flatten()
-            stays = alive[r, here]
+            stays = held[r, here]
             assert_close(got[r, here][stays], alone[stays], rtol=1e-4, atol=2e-5)
     with torch.no_grad(), masked(name, report, real, where, DEPTH, out.past_key_values) as yardstick:
         want = yardstick(**b.inputs).logits
-    assert_close(got[alive], want[alive], rtol=1e-4, atol=2e-5)
+    assert_close(got[held], want[held], rtol=1e-4, atol=2e-5)

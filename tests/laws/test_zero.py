@@ -8,8 +8,8 @@ from foveate import Attention, Cut, Plan, PlanError, attach
 from foveate.methods.fastv import TextAttention
 from foveate.methods.pool import Pool
 from foveate.methods.uniform import Uniform
-from laws.test_laws import generate, mixed, places
-from masked import masked
+from laws.test_laws import generate, mixed
+from masked import masked, places
 from zoo import DEPTH, NAMES, SIZES, Row, batch, shared
 
 OWN, PREVIOUS = TextAttention(Attention("last", "own")), TextAttention(Attention("last", "previous"))
@@ -32,9 +32,9 @@ def test_drop_is_mask_and_batch_is_singles(name, which):
         singles = [generate(model, batch(name, [row])) for row in b.rows]
     assert all(i.per_layer[-1] == 0 and i.cuts[-1].kept == () for i in report.images)
     alive = real.clone()
-    for (row, _), spot in places(name, b).items():
+    for (row, _), spot in places(b.inputs).items():
         alive[row, spot] = False
-    with torch.no_grad(), masked(name, report, real, places(name, b), DEPTH) as yardstick:
+    with torch.no_grad(), masked(name, report, real, places(b.inputs), DEPTH) as yardstick:
         want, want_told = yardstick(**b.inputs), generate(yardstick, b)
     assert_close(full.logits[alive], want.logits[alive], rtol=1e-4, atol=2e-5)
     for a, c in zip(told.logits, want_told.logits, strict=True):
@@ -51,7 +51,7 @@ def test_a_prompt_that_ends_with_its_picture_keeps_the_last_token(name):
     with torch.no_grad(), attach(model, Plan((Cut(1, OWN, 0),))) as attached:
         out = model(**b.inputs)
     kept = [i.cuts[-1].kept for i in attached.report.images]
-    last_is_visual = places(name, b)[0, 0][-1] == b.length - 1
+    last_is_visual = places(b.inputs)[0, 0][-1] == b.length - 1
     assert kept[1] == () and len(kept[0]) == int(last_is_visual)
     assert out.logits[:, -1].isfinite().all() and (out.logits[:, -1] != 0).any()
 

@@ -84,7 +84,7 @@ def test_a_missing_or_changed_file_is_refused(tmp_path: Path) -> None:
         tiny.load(folder=folder)
 
 
-def test_the_card_says_which_world(loaded: tuple[Any, Any]) -> None:
+def test_the_card_says_which_world() -> None:
     results = json.loads((tiny.path() / "results.json").read_text())
     assert results["world"] == tiny.world.fingerprint()
     assert results["questions"] >= 2500

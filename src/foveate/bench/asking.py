@@ -140,7 +140,7 @@ def _batch(
         prompt, context, features = shrink(engine, chunk, prompt, size_of(way)), interpolated(engine), None
     with context:
         scored = answer_prompt(engine, prompt, way.plan, task.max_new_tokens, features)
-        tokens = _by_example(engine, chunk, prompt)
+        tokens = _by_example(engine, prompt)
     return zip(scored, tokens, strict=True)
 
 
@@ -151,7 +151,7 @@ def size_of(way: Way) -> Cut:
     return Cut("input", Uniform(), int(way.keep) if way.keep.isdigit() else float(way.keep))
 
 
-def _by_example(engine: Engine, chunk: Sequence[Example], prompt: Prompt) -> list[int]:
+def _by_example(engine: Engine, prompt: Prompt) -> list[int]:
     """Visual tokens of each example's prompt."""
     token = family(engine.model).token_id(engine.model.config, "image")
     return [int(n) for n in (prompt.inputs["input_ids"] == token).sum(1)]

@@ -105,7 +105,7 @@ def bench(
 
     hf.check_device(device)
     hf.check_dtype(dtype)
-    names, values = _words("--method", method), _settings(setting or [], seed)
+    names, values = _words("--method", method), _settings(setting or [])
     plans = [Path(n) for n in names if n.endswith(".json")]
     names = [n for n in names if not n.endswith(".json")]
     sizes, answers = (_numbers(n, text) for n, text in (("--batch-sizes", batch_sizes), ("--lengths", lengths)))
@@ -192,7 +192,7 @@ def _numbers(option: str, text: str) -> list[int]:
     return list(dict.fromkeys(found))
 
 
-def _settings(pairs: Sequence[str], seed: int) -> dict[str, dict[str, Any]]:
+def _settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
     """`--set method.name=value`, by method.
 
     Raises:

@@ -65,7 +65,7 @@ class ByTiles:
         regular = view.grid is not None and isinstance(view.grid[0], int)
         if regular or len(blocks) < 2 or covered < n or k == 1:
             return Selection.top(attn_BN, k)
-        thumb, tile_N, tiles = tiles_of(blocks, n, attn_BN.device)
+        thumb, tile_N, tiles = tiles_of(blocks, attn_BN.device)
         size = thumb.size
         mine = min(int(self.alpha * k), size) if self.as_released else max(int(self.alpha * k), k - (n - size))
         mine = min(mine, size)

@@ -11,7 +11,7 @@ def _layout(thumb: Block, tiled: Block) -> tuple[int, int]:
     return max(1, round(tiled.rows / thumb.rows)), max(1, round(tiled.columns / thumb.columns))
 
 
-def tiles_of(blocks: tuple[Block, ...], n: int, device: torch.device) -> tuple[Block, Tensor, int]:
+def tiles_of(blocks: tuple[Block, ...], device: torch.device) -> tuple[Block, Tensor, int]:
     """The thumbnail, the tile of each token behind it, and how many tiles there are."""
     thumb, *others = blocks
     if len(others) > 1:
