@@ -22,6 +22,8 @@ class Counter(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if self.server.key and self.headers["Authorization"] != f"Bearer {self.server.key}":
+            return self.answer(401, {"error": "Unauthorized"})
         self.server.seen.append(body)
         pictures = sum(p["type"] == "image_url" for p in body["messages"][0]["content"])
         wish = body.get("mm_processor_kwargs", {}).get("foveate")
@@ -34,6 +36,8 @@ class Counter(BaseHTTPRequestHandler):
         if not body.get("stream"):
             return self.answer(200, {"choices": [{"message": {"content": "a b"}}], "usage": usage})
         events = [{"choices": [{"delta": {"content": w}}]} for w in ("a", " b")] + [{"choices": [], "usage": usage}]
+        if body["messages"][0]["content"][-1]["text"] == "break off":
+            events[1] = {"error": {"message": "could not choose", "code": 500}}
         lines = [f"data: {json.dumps(e)}\n\n" for e in events] + ["data: [DONE]\n\n"]
         return self.answer(200, "".join(lines))
 
@@ -52,7 +56,7 @@ class Counter(BaseHTTPRequestHandler):
 def server(request):
     kind = type("Kind", (Counter,), {"prunes": request.param})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
-    server.seen = []
+    server.seen, server.key = [], ""
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -66,6 +70,8 @@ def url(server):
 def test_the_first_answer_shows_whether_anything_is_pruned(server):
     assert "costs 25 tokens instead of 100" in launch.verdict(url(server), fixed=False)
     assert "costs 25 tokens" in launch.verdict(url(server), fixed=True)
+    server.key = "secret"
+    assert "costs 25 tokens" in launch.verdict(url(server), fixed=False, key="secret")
 
 
 @pytest.mark.parametrize("server", [False], indirect=True, ids=["does not"])
@@ -96,6 +102,8 @@ def test_a_stock_server_is_sent_nothing_of_ours(server):
 def test_what_the_server_says_instead_is_passed_on(server):
     with pytest.raises(FoveateError, match=r"400.*no such method"):
         launch.cost(url(server), {"foveate": "refuse"})
+    with pytest.raises(FoveateError, match=r"breaks off.*could not choose"):
+        Served(url(server), "m").answer([Example("0", (), "break off", ("a",))])
     with pytest.raises(FoveateError, match="no server at"):
         Served("http://127.0.0.1:9", "m").answer([Example("0", (), "q", ("a",))])
 
@@ -116,8 +124,12 @@ def test_vllms_own_options_are_passed_on_and_overrides_joined(monkeypatch):
     assert "--trust-request-mm-kwargs" not in launch.command("m", "all", [], fixed=True)
     assert launch.option(words, "--port", "8000") == "9" and launch.option(words, "--host", "h") == "h"
     assert launch.option(["--port=7"], "--port", "8000") == "7"
-    with pytest.raises(FoveateError, match="no JSON"):
-        launch.command("m", "all", ["--hf-overrides={"])
+    assert launch.option(["--api_key", "k"], "--api-key", "") == "k"
+    words = launch.command("m", "all", ['--hf_overrides={"a": 1}'])
+    assert json.loads(words[-2]) == {"a": 1, "foveate": "all"} and not any("hf_overrides" in w for w in words)
+    for wrong, says in [("={", "no JSON"), ("=[1]", r"\[1\]; it must be a JSON object"), (".a=1", "one JSON object")]:
+        with pytest.raises(FoveateError, match=says):
+            launch.command("m", "all", [f"--hf-overrides{wrong}"])
     monkeypatch.setattr(hook, "vllm_version", lambda: "0.99.0")
     with pytest.raises(ModelError, match="tested with"):
         launch.command("m", "all", [])

@@ -74,4 +74,6 @@ def serve(
     port = launch.option(extra, "--port", "8000")
     host = launch.option(extra, "--host", "127.0.0.1")
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
-    raise typer.Exit(launch.run(words, url, fixed, typer.echo))
+    # Where vLLM itself looks for it.
+    key = launch.option(extra, "--api-key", os.environ.get("VLLM_API_KEY", ""))
+    raise typer.Exit(launch.run(words, url, fixed, typer.echo, key))

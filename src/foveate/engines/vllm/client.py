@@ -12,7 +12,7 @@ from typing import Any
 from foveate.data import Example
 from foveate.engines.vllm.launch import data_url
 from foveate.engines.vllm.settings import ALL, KEY
-from foveate.errors import FoveateError
+from foveate.errors import FoveateError, short
 from foveate.plan import Plan
 
 
@@ -87,6 +87,8 @@ class Served:
                     if not line.startswith(b"data: ") or line.startswith(b"data: [DONE]"):
                         continue
                     event = json.loads(line[6:])
+                    if "error" in event:  # the answer had begun
+                        raise FoveateError(f"the server breaks off: {short(json.dumps(event['error']), 500)}")
                     usage = event.get("usage") or usage
                     said = "".join(c["delta"].get("content") or "" for c in event["choices"])
                     first = first or (time.perf_counter() - start if said else 0.0)

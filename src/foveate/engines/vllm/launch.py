@@ -19,7 +19,7 @@ from PIL import Image
 
 from foveate.engines.vllm.hook import check_version
 from foveate.engines.vllm.settings import ALL, KEY
-from foveate.errors import FoveateError, ModelError
+from foveate.errors import FoveateError, ModelError, short
 
 PROBE = (448, 448)
 """Pixels of the picture that is asked about first."""
@@ -44,11 +44,18 @@ def command(source: str, settings: Any, extra: Sequence[str], fixed: bool = Fals
     words = iter(extra)
     for word in words:
         name, sign, value = word.partition("=")
+        # As vLLM reads them, of which the last would win over ours.
+        name = name.replace("_", "-")
+        if name.startswith("--hf-overrides."):
+            raise FoveateError(f"{word} cannot be joined with the plan; write --hf-overrides with one JSON object")
         if name == "--hf-overrides":
             try:
-                overrides = json.loads(value if sign else next(words, ""))
+                more = json.loads(value if sign else next(words, ""))
             except json.JSONDecodeError as e:
                 raise FoveateError(f"--hf-overrides is no JSON: {e.msg}") from None
+            if not isinstance(more, dict):
+                raise FoveateError(f"--hf-overrides is {short(json.dumps(more))}; it must be a JSON object")
+            overrides |= more
         else:
             rest.append(word)
     trust = [] if fixed else ["--trust-request-mm-kwargs"]
@@ -113,14 +120,13 @@ def option(extra: Sequence[str], name: str, default: str) -> str:
     """The value of one of vLLM's options."""
     words = list(extra)
     for i, word in enumerate(words):
-        if word == name and i + 1 < len(words):
-            return words[i + 1]
-        if word.startswith(name + "="):
-            return word.partition("=")[2]
+        said, sign, value = word.partition("=")
+        if said.replace("_", "-") == name and (sign or i + 1 < len(words)):
+            return value if sign else words[i + 1]
     return default
 
 
-def run(words: Sequence[str], url: str, fixed: bool, tell: Callable[[str], None]) -> int:
+def run(words: Sequence[str], url: str, fixed: bool, tell: Callable[[str], None], key: str = "") -> int:
     """Run the server until it ends; gives its exit status.
 
     Raises:
@@ -133,7 +139,7 @@ def run(words: Sequence[str], url: str, fixed: bool, tell: Callable[[str], None]
     try:
         # A node without a front end has nobody to ask.
         if "--headless" not in words and up(server, url):
-            tell(verdict(url, fixed))
+            tell(verdict(url, fixed, key))
         return server.wait()
     finally:
         if server.poll() is None:
@@ -152,16 +158,16 @@ def up(server: subprocess.Popen[bytes], url: str) -> bool:
     return False
 
 
-def verdict(url: str, fixed: bool) -> str:
-    """What a picture costs, in words.
+def verdict(url: str, fixed: bool, key: str = "") -> str:
+    """What a picture costs, in words; `key` is the server's --api-key.
 
     Raises:
         ModelError: as much with the plan as without.
     """
-    text, mine = cost(url, picture=False), cost(url)
+    text, mine = cost(url, picture=False, key=key), cost(url, key=key)
     if fixed:
         return f"ready: a picture of {PROBE[0]} x {PROBE[1]} pixels costs {mine - text} tokens"
-    whole = cost(url, {KEY: ALL})
+    whole = cost(url, {KEY: ALL}, key=key)
     if mine >= whole:
         raise ModelError(
             f"the server is up, but a picture costs {mine - text} tokens with the plan and {whole - text} without: "
@@ -171,28 +177,24 @@ def verdict(url: str, fixed: bool) -> str:
     return f"ready: a picture of {PROBE[0]} x {PROBE[1]} pixels costs {mine - text} tokens instead of {whole - text}"
 
 
-def cost(url: str, settings: Any = None, picture: bool = True) -> int:
+def cost(url: str, settings: Any = None, picture: bool = True, key: str = "") -> int:
     """Prompt tokens of one short question, with a picture or without."""
     content: list[Any] = [{"type": "text", "text": "what is this?"}]
     if picture:
         content.insert(0, {"type": "image_url", "image_url": {"url": data_url(Image.new("RGB", PROBE, "white"))}})
     more = {"mm_processor_kwargs": settings} if settings else {}
-    return int(
-        post(url, {"messages": [{"role": "user", "content": content}], "max_tokens": 1} | more)["usage"][
-            "prompt_tokens"
-        ]
-    )
+    asked = {"messages": [{"role": "user", "content": content}], "max_tokens": 1} | more
+    return int(post(url, asked, key)["usage"]["prompt_tokens"])
 
 
-def post(url: str, body: dict[str, Any]) -> Any:
+def post(url: str, body: dict[str, Any], key: str = "") -> Any:
     """One chat completion.
 
     Raises:
         FoveateError: what the server said instead.
     """
-    request = urllib.request.Request(
-        f"{url}/v1/chat/completions", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
+    request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
     try:
         with urllib.request.urlopen(request, timeout=600) as reply:
             return json.load(reply)
