@@ -7,29 +7,29 @@ import pytest
 import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import Gemma3Processor, PreTrainedTokenizerFast
+from transformers import Gemma3Processor, GenerationConfig, PreTrainedTokenizerFast
 from transformers.models.gemma3.image_processing_pil_gemma3 import Gemma3ImageProcessorPil
 
 from foveate.engines.loading import Engine, Facts
-from foveate.engines.prompting import prepare_batch
+from foveate.engines.prompting import closing, prepare_batch
 
 MARKS = {"boi_token": "<boi>", "eoi_token": "<eoi>", "image_token": "<soft>"}
 
 
 def gemma3() -> Engine:
     """Gemma's processor for pictures of 8 x 8 pixels that become 4 tokens, and a tokenizer of whole words."""
-    words = ["<unk>", "<pad>", *MARKS.values(), "USER", ":", "ASSISTANT", "what", "is", "this"]
+    words = ["<unk>", "<pad>", *MARKS.values(), "USER", ":", "ASSISTANT", "what", "is", "this", "yes", "<eos>", "<end>"]
     backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    backend.add_special_tokens(list(MARKS.values()))
+    backend.add_special_tokens([*MARKS.values(), "<eos>", "<end>"])
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", extra_special_tokens=MARKS
+        tokenizer_object=backend, unk_token="<unk>", pad_token="<pad>", eos_token="<eos>", extra_special_tokens=MARKS
     )
     pictures = Gemma3ImageProcessorPil(size={"height": 8, "width": 8}, image_seq_length=4)
     processor: Any = Gemma3Processor(pictures, tokenizer, image_seq_length=4)
     # Gemma's template writes the mark that the processor expands.
     processor.image_token = MARKS["boi_token"]
-    model = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32)
+    model = SimpleNamespace(device=torch.device("cpu"), dtype=torch.float32, generation_config=GenerationConfig())
     return Engine(model, processor, Facts("", "gemma3", 4))
 
 
@@ -46,3 +46,14 @@ def test_a_batch_holds_what_its_prompts_hold(counts: tuple[int, ...]) -> None:
         assert together["attention_mask"][row].sum() == n
     pixels = torch.cat([one["pixel_values"] for one in alone if "pixel_values" in one])
     assert torch.equal(together["pixel_values"], pixels)
+
+
+def test_an_answer_ends_as_the_template_ends_it() -> None:
+    engine = gemma3()
+    eos, end = engine.processor.tokenizer.convert_tokens_to_ids(["<eos>", "<end>"])
+    for named, without, within in [(None, [], []), (end, [end], [end]), ([eos, end], [eos], [end])]:
+        engine.model.generation_config.eos_token_id = named
+        engine.processor.chat_template = None
+        assert closing(engine) == without
+        engine.processor.chat_template = "{% for m in messages %}{{ m.content[0].text }} <end> {% endfor %}"
+        assert closing(engine) == within

@@ -73,6 +73,28 @@ def _render(processor: Any, images: int, prompt: str) -> tuple[str, str]:
     return text, text[: end + len(prompt)] if end >= 0 else without
 
 
+def ends(model: Any) -> set[int]:
+    """The tokens that end an answer."""
+    end = model.generation_config.eos_token_id
+    return set() if end is None else {end} if isinstance(end, int) else set(end)
+
+
+def closing(engine: Engine) -> list[int]:
+    """What follows the last word of an answer: the end token that the chat template writes there; nothing without one.
+
+    Models name several. Qwen's, Gemma's and Llama's lists also hold the end of a document, in which no chat ends.
+    """
+    known, tokenizer = ends(engine.model), engine.processor.tokenizer
+    if len(known) > 1 and getattr(engine.processor, "chat_template", None):
+        said = [{"role": role, "content": [{"type": "text", "text": "yes"}]} for role in ("user", "assistant")]
+        text = engine.processor.apply_chat_template(said, tokenize=False)
+        behind = tokenizer(text.rpartition("yes")[2], add_special_tokens=False)["input_ids"]
+        if found := [i for i in behind if i in known]:
+            return found[:1]
+    own = getattr(tokenizer, "eos_token_id", None)
+    return [own] if own in known else sorted(known)[:1]
+
+
 def usual_tail(processor: Any) -> int:
     """How many tokens close a short question under the processor's chat template."""
     return _tail(processor.tokenizer, *_render(processor, 1, "what is this?"))

@@ -11,7 +11,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from foveate.data import Example
 from foveate.engines.loading import Engine
-from foveate.engines.prompting import Prompt, prepare_batch
+from foveate.engines.prompting import Prompt, closing, ends, prepare_batch
 from foveate.errors import FoveateError
 from foveate.hf.attach import attach
 from foveate.hf.encodings import Features
@@ -79,10 +79,10 @@ def answer_prompt(
     output, images = _generate(engine, prompt, plan, max_new_tokens, [], features)
     first_BV = output.logits[0].float().log_softmax(-1).cpu()
     new_BT = output.sequences[:, prompt.tokens :]
-    ends = _ends(engine.model)
+    last = ends(engine.model)
     scored = []
     for row, ids in enumerate(new_BT.tolist()):
-        length = next((i + 1 for i, token in enumerate(ids) if token in ends), len(ids))
+        length = next((i + 1 for i, token in enumerate(ids) if token in last), len(ids))
         text = engine.processor.tokenizer.decode(ids[:length], skip_special_tokens=True).strip()
         scored.append(Scored(text, length, first_BV[row], tuple(i for i in images if i.row == row)))
     return scored
@@ -100,10 +100,10 @@ def likelihood(engine: Engine, examples: Sequence[Example], plan: Plan | None = 
     if bare := [e.id for e in examples if not e.answers]:
         raise FoveateError(f"example {bare[0]} has no answer, so none can be likely; leave it out, or add one")
     prompt = prepare_examples(engine, examples)
-    end = min(_ends(engine.model), default=None)
+    end = closing(engine)
     # As the model would have to write it: after a template that ends without a space, or with one.
     rows = [engine.processor.tokenizer(e.answers[0], add_special_tokens=False)["input_ids"] for e in examples]
-    rows = [[*row, *([] if end is None else [end])] for row in rows]
+    rows = [[*row, *end] for row in rows]
     if not all(rows):
         raise FoveateError("an answer has no tokens; give it at least one word")
     force = _Force(rows, engine.model.device)
@@ -154,8 +154,3 @@ def _generate(
         )
     report = attached.report if attached is not None else None
     return output, report.images if report else ()
-
-
-def _ends(model: Any) -> set[int]:
-    end = model.generation_config.eos_token_id
-    return set() if end is None else {end} if isinstance(end, int) else set(end)

@@ -4,6 +4,7 @@ import torch
 
 from foveate.data import Example
 from foveate.engines.loading import Engine
+from foveate.engines.prompting import closing, ends
 from foveate.errors import FoveateError
 from foveate.hf.attach import attach
 from foveate.plan import Plan
@@ -16,8 +17,7 @@ class Speaker:
     def __init__(self, engine: Engine, longest: int) -> None:
         """`longest` answer, in tokens."""
         self.model, self.processor, self.longest = engine.model, engine.processor, longest
-        end = engine.model.generation_config.eos_token_id
-        self.ends: set[int] = set() if end is None else {end} if isinstance(end, int) else set(end)
+        self.ends, self.end = ends(engine.model), closing(engine)
 
     def generate(self, batch: Batch, plan: Plan) -> list[list[int]]:
         """The greedy answers' tokens, the end token included."""
@@ -44,4 +44,4 @@ class Speaker:
         ids = self.processor.tokenizer(answer, add_special_tokens=False)["input_ids"]
         if not ids:
             raise FoveateError(f"the answer of example {example.id} has no tokens, so none can be likely")
-        return [*ids, *sorted(self.ends)[:1]]
+        return [*ids, *self.end]

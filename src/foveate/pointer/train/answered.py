@@ -7,16 +7,16 @@ import torch
 from torch import Tensor
 
 from foveate.engines.loading import Engine
+from foveate.engines.prompting import closing
 
 NONE = -100
 
 
 def answered(engine: Engine, inputs: dict[str, Any], answers: Sequence[str]) -> tuple[dict[str, Any], Tensor]:
     """Inputs with each prompt's answer and the end token after it, and what is to be said at each place."""
-    end = engine.model.generation_config.eos_token_id
-    ends = [] if end is None else [end if isinstance(end, int) else min(end)]
+    end = closing(engine)
     tokenizer = engine.processor.tokenizer
-    rows = [tokenizer(a, add_special_tokens=False)["input_ids"] + ends for a in answers]
+    rows = [tokenizer(a, add_special_tokens=False)["input_ids"] + end for a in answers]
     ids_BL = inputs["input_ids"]
     b, length = ids_BL.shape
     width = max(map(len, rows))
