@@ -10,9 +10,10 @@ Other keys are left alone, unless they look as if one of these was meant.
 """
 
 import difflib
+import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,15 @@ def load(path: str | os.PathLike[str], labelled: bool = False) -> list[Example]:
         raise FoveateError(f"{file} holds no examples; write one JSON object a line, with image, question and answer")
     _check(file, examples, labelled)
     return examples
+
+
+def fingerprint(examples: Sequence[Example]) -> str:
+    """A sum over all that is asked: what was begun on other data is not gone on with."""
+    total = hashlib.sha256()
+    for e in examples:
+        sizes = [p.stat().st_size if isinstance(p, Path) else p.size for p in e.images]
+        total.update(repr((e.id, sizes, e.question, e.answers)).encode())
+    return total.hexdigest()[:16]
 
 
 def _file(path: Path) -> Path:

@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from foveate.cli import app, choose
+from foveate.engines import hf
 from foveate.search import halves
 from foveate.tiny import examples
 
@@ -122,3 +123,6 @@ def test_from_data_to_a_plan_that_runs(data, tmp_path, monkeypatch):
     assert json.loads(again.stdout)["made"] == plan.made
     other = search(*words, "--seed", "1")
     assert other.exit_code == 2 and "begun with other settings" in other.output
+    monkeypatch.setattr(hf, "fingerprint", lambda folder: "trained since")
+    other = search(*words)
+    assert other.exit_code == 2 and "(weights differ)" in other.output

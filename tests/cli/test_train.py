@@ -13,7 +13,7 @@ from foveate.cli import app
 from foveate.data import Example
 from foveate.pointer.loading import load
 from foveate.pointer.train import Recipe, calibrate, state
-from foveate.pointer.train.fit import split
+from foveate.pointer.train.parts import split
 from foveate.tiny import examples as world
 
 run = CliRunner().invoke
@@ -46,6 +46,12 @@ def test_a_selector_comes_out(kind: str, data: Path, tmp_path: Path, monkeypatch
     assert trained["felt"] == (kind == "published")
     if kind == "oneshot":
         assert figures["kept_count"] == {"mean": 29, "deviation": 0, "of": 576}
+        more = data.with_name("more.jsonl")
+        line = json.loads(data.read_text().splitlines()[0]) | {"id": "more", "question": "what is there?"}
+        more.write_text(data.read_text() + json.dumps(line) + "\n")
+        other = [str(more) if w == str(data) else w for w in words]
+        result = run(app, [*other, "--out", str(tmp_path / "run")])
+        assert result.exit_code == 2 and "a run with other data" in result.stderr
         return
     assert figures["stop_bias"] == load(str(folder)).config.stop_bias
     picture = str(data.parent / json.loads(data.read_text().splitlines()[0])["image"])
@@ -101,6 +107,8 @@ def test_questions_about_one_picture_stay_together() -> None:
     groups = [{e.id.split("-")[0] for e in part} for part in (parts.train, parts.watch, parts.held)]
     assert [len(g) for g in groups] == [32, 4, 4]
     assert len(set.union(*groups)) == 40
+    deep = [Example(e.id, (Path("all") / e.id.split("-")[0] / "a.png",), "?", ("a",)) for e in examples]
+    assert [len({e.id.split("-")[0] for e in part}) for part in (split(deep).watch, split(deep).held)] == [4, 4]
     more = split([*examples, Example("x", (Path("x.png"),), "?", ("a",))])
     assert len({e.id for e in more.train} ^ {e.id for e in parts.train}) <= 4
 

@@ -289,6 +289,11 @@ def test_a_finished_run_is_not_run_again_and_another_is_refused(task: Examples, 
     assert [{k: v for k, v in r.items() if k != "seconds"} for r in again] == before and not ticks
     with pytest.raises(FoveateError, match="other settings"):
         train(task, task.engine.model, select(32), Recipe(steps=9, batch=2), tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    for of in ({"data": "one", "model": "x"}, {"data": "one", "model": "x"}, None):
+        train(task, task.engine.model, select(32), recipe, tmp_path / "b", of=of, stop_after=1)
+    with pytest.raises(FoveateError, match="a run with other data; choose another folder"):
+        train(task, task.engine.model, select(32), recipe, tmp_path / "b", of={"data": "two", "model": "x"})
     for facts in ({}, {"run": [], "step": 1, "seconds": 1.0, "curve": []}, {"run": {}, "step": "x"}):
         state.write(tmp_path / "a" / STATE, {"a": torch.zeros(1)}, facts)
         with pytest.raises(FoveateError, match="no training state"):

@@ -1,6 +1,5 @@
 """What a figure depends on beside the code that printed it: versions, hardware, commit, and which model it was."""
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -10,11 +9,9 @@ from typing import Any
 
 import torch
 
-from foveate.engines.loading import Engine
+from foveate.engines.loading import Engine, fingerprint
 
 _PACKAGES = ("foveate", "torch", "transformers", "numpy", "scipy", "pillow", "accelerate", "lmms-eval")
-_PROBE = 1 << 20
-"""Bytes read at either end of a weight file: enough to tell checkpoints apart, without reading gigabytes."""
 
 
 def describe(engine: Engine, name: str) -> dict[str, Any]:
@@ -79,21 +76,6 @@ def commit() -> str | None:
         return None
     # Installed into somebody else's repository, its commit says nothing about Foveate.
     return found.stdout.strip() or None if found.returncode == 0 and root.returncode == 0 else None
-
-
-def fingerprint(folder: Path) -> str | None:
-    """A digest of a model folder's config and of both ends of its weight files; None for a hub id."""
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json"), *folder.glob("*.jinja")]):
-        size = file.stat().st_size
-        digest.update(f"{file.name} {size}\n".encode())
-        with file.open("rb") as stream:
-            digest.update(stream.read(_PROBE))
-            stream.seek(max(0, size - _PROBE))
-            digest.update(stream.read(_PROBE))
-    return digest.hexdigest()[:16]
 
 
 def _cpu() -> str:

@@ -134,7 +134,7 @@ def _fixed(request: Request) -> dict[str, Any]:
     hf.check_dtype(request.dtype)
     return {
         "model": request.model,
-        "weights": environment.fingerprint(Path(hf.look(request.model).source)),
+        "weights": hf.fingerprint(Path(hf.look(request.model).source)),
         "device": torch.cuda.get_device_name(place) if place.type == "cuda" else place.type,
         "dtype": request.dtype,
         "batch size": request.batch,

@@ -66,7 +66,7 @@ def search(
     from foveate.errors import FoveateError
     from foveate.search import outcome, plot
     from foveate.search.halves import split
-    from foveate.search.helpers import fingerprint, helpers
+    from foveate.search.helpers import helpers
     from foveate.search.promise import load_scipy
     from foveate.search.session import Session
     from foveate.search.study import Study
@@ -92,7 +92,8 @@ def search(
         raise FoveateError(f"--out {out} is where the plot or the study goes too; end it with .json")
     all_settings = settings | {
         "search": name, "metric": common.metric, "seed": common.seed, "width": common.jobs, "model": common.model,
-        "dtype": common.dtype, "max_new_tokens": common.max_new_tokens, "data": fingerprint(examples),
+        "dtype": common.dtype, "max_new_tokens": common.max_new_tokens, "data": data.fingerprint(examples),
+        "weights": hf.fingerprint(Path(facts.source)),
     }  # fmt: skip
     study = Study(where, f"foveate {name}", all_settings)
 

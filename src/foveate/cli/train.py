@@ -101,7 +101,8 @@ def train(
     from foveate.pointer.config import OneShotConfig, PointerConfig
     from foveate.pointer.stepwise import StepwiseConfig
     from foveate.pointer.train import Recipe
-    from foveate.pointer.train.fit import fit, split
+    from foveate.pointer.train.fit import fit
+    from foveate.pointer.train.parts import split
 
     if precision not in (known := ("no", "bf16", "fp16")):
         raise FoveateError(f"--precision is {precision!r}; it must be one of {', '.join(known)}")

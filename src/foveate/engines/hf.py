@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from foveate.engines.answer import Answer, Comparison, Times
-from foveate.engines.loading import TINY, Engine, Facts, check_device, check_dtype, load, look
+from foveate.engines.loading import TINY, Engine, Facts, check_device, check_dtype, fingerprint, load, look
 from foveate.engines.prompting import Prompt, prepare
 from foveate.engines.stopwatch import Stopwatch
 from foveate.errors import FoveateError
@@ -30,6 +30,7 @@ __all__ = [
     "check_device",
     "check_dtype",
     "compare",
+    "fingerprint",
     "load",
     "look",
     "prepare",

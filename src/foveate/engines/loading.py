@@ -1,5 +1,6 @@
 """Find and load a Hugging Face model and its processor; a bad folder is named before its weights are read."""
 
+import hashlib
 import os
 import re
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from foveate.reading import read
 
 TINY = "tiny"
 """The name of the embedded checkpoint, where a folder or a hub id could stand."""
+_PROBE = 1 << 20
+"""Bytes read at either end of a weight file: enough to tell checkpoints apart, without reading gigabytes."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,21 @@ def _processor(facts: Facts) -> Any:
     from foveate.engines.still import load_still
 
     return load_still(facts.source)
+
+
+def fingerprint(folder: Path) -> str | None:
+    """A digest of a model folder's config and of both ends of its weight files; None for a hub id."""
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted([*folder.glob("*.safetensors"), *folder.glob("*config.json"), *folder.glob("*.jinja")]):
+        size = file.stat().st_size
+        digest.update(f"{file.name} {size}\n".encode())
+        with file.open("rb") as stream:
+            digest.update(stream.read(_PROBE))
+            stream.seek(max(0, size - _PROBE))
+            digest.update(stream.read(_PROBE))
+    return digest.hexdigest()[:16]
 
 
 def check_device(name: str) -> torch.device:

@@ -10,7 +10,6 @@ from foveate.engines import hf
 from foveate.errors import FoveateError
 from foveate.search import auto, promise
 from foveate.search.halves import split
-from foveate.search.helpers import fingerprint
 from foveate.search.session import Session
 from foveate.search.study import Study
 
@@ -47,7 +46,7 @@ def find(
     loaded = data.load(examples.strip(), labelled=True)
     halves = split(loaded, 0)
     promise.check_tolerance(max_loss, len(halves.search))
-    study = Study(folder / "search.study", f"{engine.facts.source} {fingerprint(loaded)}", {"metric": "exact"})
+    study = Study(folder / "search.study", f"{engine.facts.source} {data.fingerprint(loaded)}", {"metric": "exact"})
     session = Session(engine, halves, "exact", study, progress=step, watch=watch)
     plan = auto.choose(session, auto.explore(session, trials), max_loss=max_loss)
     made = dict(plan.made or {})

@@ -1,6 +1,5 @@
 """From a model and a data file to a selector in a folder: train, calibrate, and measure on held-out pictures."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foveate import files
+from foveate import data, files
 from foveate.cut import Cut
 from foveate.data import Example
-from foveate.engines.loading import Engine
+from foveate.engines.loading import Engine, fingerprint
 from foveate.engines.score import answer
-from foveate.errors import FoveateError
 from foveate.metrics import exact
 from foveate.plan import Plan
 from foveate.pointer.config import OneShotConfig, PointerConfig
@@ -26,7 +24,8 @@ from foveate.pointer.stepwise import StepwiseConfig, StepwiseSelector
 from foveate.pointer.train.calibrate import calibrated, dialled, walks
 from foveate.pointer.train.examples import Examples
 from foveate.pointer.train.lesson import Lesson
-from foveate.pointer.train.loop import Curve, make_accelerator, train
+from foveate.pointer.train.loop import make_accelerator, train
+from foveate.pointer.train.parts import split
 from foveate.pointer.train.recipe import Recipe
 from foveate.selection import TokenView
 
@@ -36,40 +35,6 @@ SHARES = (0.03, 0.056, 0.08, 0.111, 0.16, 0.222, 0.333)
 Config = PointerConfig | OneShotConfig | StepwiseConfig
 _CHECKED = 64
 _MEASURED = 256
-
-
-@dataclass(frozen=True)
-class Parts:
-    """Examples for training, for setting the dial and watching, and for the figures that are quoted."""
-
-    train: list[Example]
-    watch: list[Example]
-    held: list[Example]
-
-
-def split(examples: Sequence[Example], share: float = 0.1) -> Parts:
-    """Three parts, `share` of the pictures for each of the last two; a picture's questions stay together.
-
-    By a hash of the pictures, so that adding examples moves none.
-
-    Raises:
-        FoveateError: too few pictures for three parts.
-    """
-    rank = {key: hashlib.sha256(key.encode()).hexdigest() for key in {_key(e) for e in examples}}
-    if len(rank) < 4:
-        raise FoveateError(f"{len(rank)} different pictures are too few: some train, some calibrate, some are held out")
-    order = sorted(rank, key=rank.__getitem__)
-    n = max(1, int(share * len(order) + 0.5))
-    watch, held = set(order[:n]), set(order[n : 2 * n])
-    parts = Parts([], [], [])
-    for e in examples:
-        key = _key(e)
-        (parts.watch if key in watch else parts.held if key in held else parts.train).append(e)
-    return parts
-
-
-def _key(e: Example) -> str:
-    return "|".join(i.name if isinstance(i, Path) else hashlib.sha256(i.tobytes()).hexdigest() for i in e.images)
 
 
 def fit(
@@ -113,12 +78,14 @@ def fit(
         judged = _judge(engine, watch.examples[:_CHECKED], plan(now, recipe.room), longest)
         return {"accuracy": fmean(judged.right), "kept": judged.kept}
 
+    of = {"data": data.fingerprint(examples), "model": fingerprint(Path(engine.facts.source))}
     if recipe.teach:
         train(
             task, engine.model, selector, recipe.lesson(), files.folder(out / TAUGHT), None, accelerator, tick,
-            trainee_of=Lesson,
+            trainee_of=Lesson, of=of,
         )  # fmt: skip
-    train(task, engine.model, selector, recipe, out, check, accelerator, tick and (lambda n: tick(recipe.teach + n)))
+    later = tick and (lambda n: tick(recipe.teach + n))
+    train(task, engine.model, selector, recipe, out, check, accelerator, later, of=of)
     if selector.knob is not None:
         highest = max(shape.budget, SHARES[-1]) if recipe.spread else shape.budget
         seen = walks(selector, views(watch, "text_BTD" in selector.reads), recipe.room * highest / shape.budget)
@@ -210,6 +177,3 @@ def _quote(engine: Engine, examples: Sequence[Example], selector: Any, room: flo
         "kept_count": {"mean": fmean(cut.counts), "deviation": pstdev(cut.counts), "of": fmean(cut.tokens)},
         **dial,
     }
-
-
-__all__ = ["SELECTOR", "Curve", "build", "fit", "plan", "split", "statistics", "views"]

@@ -6,7 +6,7 @@ that goes on from a saved state is the run that never stopped.
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ def train(
     tick: Callable[[int], None] | None = None,
     stop_after: int | None = None,
     trainee_of: Callable[..., Any] = Trainee,
+    of: Mapping[str, Any] | None = None,
 ) -> Curve:
     """Train `selector` in place in front of the frozen `model`; goes on from `folder`'s state, if there is one.
 
@@ -55,6 +56,7 @@ def train(
         tick: told how many updates are done.
         stop_after: end the call after so many updates in all; the next call goes on.
         trainee_of: what makes the loss: `Trainee`, or `Lesson`.
+        of: marks of the data and the model, by name; a state is gone on with by a call that gives the same.
 
     Ctrl-C and SIGTERM end it after the update that is being made, with its state on disk.
 
@@ -62,7 +64,7 @@ def train(
         The curve, a row every 10 updates and for each check.
 
     Raises:
-        FoveateError: the folder holds the state of another run, or the loss is no number.
+        FoveateError: the folder holds the state of a run with other settings, data or model, or the loss is no number.
         KeyboardInterrupt: the state is saved.
     """
     accelerator = accelerator or make_accelerator(recipe)
@@ -71,11 +73,15 @@ def train(
     wrapped, optimizer = accelerator.prepare(trainee, optimizer)
     bare = optimizer.optimizer
     key = {"recipe": asdict(recipe), "config": asdict(selector.config), "processes": accelerator.num_processes}
+    key |= {"of": dict(of)} if of else {}
     path, curve, done, spent = folder / STATE, [], 0, 0.0
     if path.exists():
         tensors, facts = state.read(path)
         if _decisive(facts["run"]) != _decisive(json.loads(json.dumps(key))):
             raise FoveateError(f"{path} belongs to a run with other settings; choose another folder, or delete it")
+        if strange := sorted(k for k, v in facts["run"].get("of", {}).items() if of and of.get(k) != v):
+            other = " and ".join(f"other {what}" for what in strange)
+            raise FoveateError(f"{path} belongs to a run with {other}; choose another folder, or delete it")
         state.restore(trainee, bare, tensors)
         curve, done, spent = facts["curve"], facts["step"], facts["seconds"]
     end = min(recipe.steps, stop_after or recipe.steps)
@@ -112,7 +118,7 @@ def _decisive(run: dict[str, Any]) -> dict[str, Any]:
     """What decides the outcome of a run: not how often it is saved, nor a setting that came later and is at rest."""
     rest = json.loads(json.dumps(asdict(Recipe())))
     told = {k: v for k, v in run["recipe"].items() if k != "save_every" and (k not in rest or rest[k] != v)}
-    return run | {"recipe": told}
+    return {k: v for k, v in run.items() if k != "of"} | {"recipe": told}
 
 
 def make_accelerator(recipe: Recipe, cpu: bool = False, precision: str = "no") -> Any:
