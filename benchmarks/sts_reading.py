@@ -5,6 +5,8 @@
     python benchmarks/sts_reading.py test smol --model OUT --val VALIDATION --data TEST --cover 8 [--astray | --dialled]
     python benchmarks/sts_reading.py train second --training 1200 --teach 1200      # and look, and test --cover 5
     python benchmarks/sts_reading.py train smol --blind --name blind --model OUT    # then test, with the same two
+    python benchmarks/sts_reading.py test smol --side 336 --model OUT576 --begin out/sts-reading/smol --name smol576
+        --data TEST576 --cover 8                    # as it is, on 576 tokens
     python benchmarks/sts_reading.py pair smol --data TEST
 
 and the same with `tiny`. OUT, VALIDATION, TEST: as for `sts_smol.py`. Training has two stages: --teach updates by the
@@ -46,12 +48,12 @@ from sts_ways import first, walked
 from sts_world import World
 
 RESULTS = Path(__file__).parent / "results"
-TOKENS = {"smol": 144, "second": 144, "tiny": 576}
+TOKENS = {"second": 144, "tiny": 576}
 WIDTHS = {"smol": 576, "second": 256, "tiny": 256}
 LAYERS = {"smol": (21,), "second": (2, 3, 4, 5, 6, 7, 8, 9), "tiny": (1, 2, 4, 5, 6, 7, 8, 9)}
 BUDGETS = {"22.2%": 2 / 9, "11.1%": 1 / 9, "5.6%": 1 / 18}
-SMALL = 12
-"""So few tokens at most hold what the answer needs: it sits in a small place."""
+SMALL = 1 / 12
+"""So few of the tokens at most hold what the answer needs: it sits in a small place."""
 BLIND = ("sts, fixed count", "ours, fixed count", "many1000, fixed count", "full", "full 100%", "sts, reads, astray",
          "sts, taught blind")  # fmt: skip
 _TOGETHER = 48
@@ -75,7 +77,7 @@ class Taught:
 def made(args: argparse.Namespace) -> tuple[PointerSelector, Recipe]:
     """The untrained selector, and how it is trained."""
     torch.manual_seed(args.seed)
-    n = TOKENS[args.which]
+    n = args.tokens
     told = {k: v for k in ("blocks", "width") if (v := getattr(args, k))}
     config = PointerConfig.reading(WIDTHS[args.which], 1 / 9, text=not args.blind, group=2 if n == 144 else 4, **told)
     return PointerSelector(config), replace(
@@ -92,11 +94,13 @@ def made(args: argparse.Namespace) -> tuple[PointerSelector, Recipe]:
 def learn(args: argparse.Namespace) -> None:
     """Both stages, or what is left of them."""
     selector, recipe = made(args)
-    layers, cache = args.layers, args.out / f"gaze-{args.which}-{args.training}-{args.layers}.safetensors"
+    if args.begin:
+        selector.load_state_dict(learned(args.begin))
+    layers, cache = args.layers, args.out / f"gaze-{args.entry}-{args.training}-{args.layers}.safetensors"
     if args.which == "smol":
         loaded = Loaded(args.model)
-        scenes: Any = Training(loaded, args.training, 8, 1, "input")
-        asked = [chosen("train", s, SIDE, 8) for s in range(args.training)]
+        scenes: Any = Training(loaded, args.training, 8, 1, "input", args.side)
+        asked = [chosen("train", s, args.side, 8) for s in range(args.training)]
         look = lambda s: large(loaded.decoder, loaded.words, scenes.tokens([s]), asked[s], layers).sum(1)  # noqa: E731
     else:
         scenes = world_of(args.which, load_world(args.which), "train", args.training, args.out / "features")
@@ -116,7 +120,7 @@ def learn(args: argparse.Namespace) -> None:
 def trained(args: argparse.Namespace, cover: float | None) -> PointerSelector:
     """The selector with the weights of its last saved state, with this much coverage."""
     selector, _ = made(args)
-    selector.load_state_dict(learned(args.folder if args.finish else args.folder / "taught"))
+    selector.load_state_dict(learned(args.begin or (args.folder if args.finish else args.folder / "taught")))
     if cover is not None:
         selector.pointing.coverage.data.copy_(torch.tensor(cover).expm1().log())
     return selector.eval()
@@ -133,7 +137,7 @@ class Held:
             self.sizes = self.asked.sizes
             asked = [q for s in self.asked.bench.scenes for q in s.questions]
             self.kinds = [q.kind for q in asked]
-            self.needs = [q.cells(SIDE // 14) for q in asked]
+            self.needs = [q.cells(args.side // 14) for q in asked]
             return
         scenes = args.validation if split == "val" else args.scenes
         self.asked = world_of(args.which, args.loaded, split, scenes, args.out / "features")
@@ -168,7 +172,7 @@ class Held:
 
 def counted(args: argparse.Namespace, val: Walk, selector: PointerSelector, path: Walk, budget: float) -> list[int]:
     """How many picks of each row stand: all alike, or, with --dialled, until the stop that validation's walk sets."""
-    n = TOKENS[args.which]
+    n = args.tokens
     if not args.dialled:
         return [round(budget * n)] * len(path.order_BT)
     most = int(ROOM * budget * n)
@@ -182,7 +186,7 @@ def look(args: argparse.Namespace) -> None:
     held = Held(args, "val", args.data)
     for cover in args.covers:
         selector = trained(args, cover)
-        path = held.walk(selector, int(ROOM * max(args.budgets) * TOKENS[args.which]))
+        path = held.walk(selector, int(ROOM * max(args.budgets) * args.tokens))
         for budget in args.budgets:
             counts = counted(args, path, selector, path, budget)
             row = held.row(f"coverage {cover}", f"{budget:.1%}", first(path.order_BT, counts))
@@ -193,10 +197,10 @@ def test(args: argparse.Namespace) -> None:
     """Test questions at fixed counts; stored answers stay."""
     held = Held(args, "test", args.data)
     known = json.loads(args.results.read_text()) if args.results.is_file() else {}
-    entry = known.setdefault(args.which, {"ways": {}, "pairs": {}})
+    entry = known.setdefault(args.entry, {"ways": {}, "pairs": {}})
     entry |= {"cover": args.cover, "layers": args.layers, "teach": args.teach, "finish": args.finish}
     selector = trained(args, args.cover)
-    most = int(ROOM * max(BUDGETS.values()) * TOKENS[args.which])
+    most = int(ROOM * max(BUDGETS.values()) * args.tokens)
     path = held.walk(selector, most)
     val = Held(args, "val", args.val).walk(selector, most) if args.dialled else path
     name = "sts, taught blind" if args.blind else "sts, reads" + ", astray" * args.astray + ", stops" * args.dialled
@@ -206,7 +210,7 @@ def test(args: argparse.Namespace) -> None:
         if budget in args.budgets or not args.budgets:
             entry["ways"][f"{name} {share}"] = held.row(name, share, kept)
             entry["questions of each scene"] = "".join(map(str, held.sizes))
-            entry["in a small place"] = "".join("01"[0 < len(n) <= SMALL] for n in held.needs)
+            entry["in a small place"] = "".join("01"[0 < len(n) <= SMALL * args.tokens] for n in held.needs)
         files.write(args.results, (json.dumps(known, indent=1) + "\n").encode())
     selector.save_pretrained(args.folder / "selector")
     pair(args)
@@ -214,10 +218,10 @@ def test(args: argparse.Namespace) -> None:
 
 def others(which: str, share: str) -> dict[str, str]:
     """Stored answers of other ways at this budget, a character a question."""
-    if which == "smol":
-        ways = json.loads((RESULTS / "smol.json").read_text())["ways"]
-        mine = json.loads((RESULTS / "sts_smol.json").read_text())["ways"]
-        named = {n: w for n, w in (ways | mine).items() if n.endswith(f" {share}") or n == "full 100%"}
+    if which.startswith("smol"):
+        sources = ("smol_576.json",) if which == "smol576" else ("smol.json", "sts_smol.json")
+        ways = {n: w for f in sources for n, w in json.loads((RESULTS / f).read_text())["ways"].items()}
+        named = {n: w for n, w in ways.items() if n.endswith(f" {share}") or n == "full 100%"}
         return {n.removesuffix(f" {share}"): w["hits"] for n, w in named.items()}
     known, at = json.loads((RESULTS / "sts.json").read_text()), {"22.2%": "222", "11.1%": "111", "5.6%": "056"}[share]
     places = [f"second/{at}"] if which == "second" else [f"rivals/{at}", f"many/{at}"]
@@ -227,12 +231,12 @@ def others(which: str, share: str) -> dict[str, str]:
 def pair(args: argparse.Namespace) -> None:
     """Every stored row of ours against every other way, over the questions that both were asked."""
     known = json.loads(args.results.read_text())
-    entry = known[args.which]
+    entry = known[args.entry]
     entry |= {"pairs": {}, "small": {}}
     sizes = list(map(int, entry["questions of each scene"]))
     tight = torch.tensor([c == "1" for c in entry["in a small place"]]).split(sizes)
     for share in BUDGETS:
-        ways = others(args.which, share)
+        ways = others(args.entry, share)
         ways |= {n.removesuffix(f" {share}"): w["hits"] for n, w in entry["ways"].items() if n.endswith(f" {share}")}
         if (mine := ways.get("sts, reads")) is None:
             continue
@@ -261,12 +265,14 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("act", choices=["train", "look", "test", "pair"])
-    parser.add_argument("which", choices=list(TOKENS))
+    parser.add_argument("which", choices=list(WIDTHS))
     parser.add_argument("--model", help="smol: the built model")
     parser.add_argument("--data", type=Path, help="smol: questions to answer")
     parser.add_argument("--val", type=Path, help="smol: validation questions")
     parser.add_argument("--astray", action="store_true", help="let the selector read another scene's question")
     parser.add_argument("--blind", action="store_true", help="the same lesson for one that reads no question")
+    parser.add_argument("--side", type=int, default=SIDE, help="smol: pixels of its pictures; 336 has 576 tokens")
+    parser.add_argument("--begin", type=Path, help="a folder whose weights are asked, or trained on")
     parser.add_argument("--scale", type=float, default=4.0, help="stop_scale in use: larger, counts differ less")
     parser.add_argument("--dialled", action="store_true", help="look, test: at counts of the stop's choosing")
     parser.add_argument("--teach", type=int, default=2000, help="updates of the first stage")
@@ -290,6 +296,8 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.layers = args.layers or list(LAYERS[args.which])
+    args.tokens = (args.side // 14) ** 2 if args.which == "smol" else TOKENS[args.which]
+    args.entry = "smol576" if args.which == "smol" and args.side == 336 else args.which
     if args.blind and args.astray:
         parser.error("--astray is another question to read, and --blind reads none")
     args.folder = args.out / (args.name or args.which)

@@ -56,18 +56,19 @@ RESULTS = Path(__file__).parent / "results"
 class Training(World):
     """Scenes of the training split as this model sees them."""
 
-    def __init__(self, loaded: Loaded, scenes: int, questions: int, text: int, place: str) -> None:
+    def __init__(self, loaded: Loaded, scenes: int, questions: int, text: int, place: str, side: int = SIDE) -> None:
         self.model, self.decoder, self.language = loaded.engine.model, loaded.decoder, loaded.words
         self.text, self.place, self.astray = text, place, False
         self.scenes = list(range(scenes))
-        seen_SLNC = features.load("train", SIDE, scenes)[:scenes]
+        seen_SLNC = features.load("train", side, scenes)[:scenes]
         if len(seen_SLNC) < scenes:
-            raise SystemExit(f"{len(seen_SLNC)} scenes: python -m instruments.smol.features train {scenes}")
+            more = f"python -m instruments.smol.features train {scenes} --image-size {side}"
+            raise SystemExit(f"{len(seen_SLNC)} scenes: {more}")
         self.features = seen_SLNC.transpose(1, 2).flatten(2)
-        self.items = items([chosen("train", n, SIDE, questions) for n in self.scenes], text or questions)
+        self.items = items([chosen("train", n, side, questions) for n in self.scenes], text or questions)
 
     def said(self, image_BnD: Tensor, places_Bn: Tensor, asked: Any) -> tuple[Tensor, Tensor]:
-        found, labels = logits(self.decoder, image_BnD, self.language, asked, places_Bn, TOKENS)
+        found, labels = logits(self.decoder, image_BnD, self.language, asked, places_Bn, self.features.shape[1])
         return found, labels[labels != -100]
 
     def ids(self, text: str) -> list[int]:
@@ -151,7 +152,7 @@ class Asked:
 
     def outcome(self, name: str, kept: list[Tensor]) -> Outcome:
         """Answers, given the tokens that stay for each question."""
-        masks = torch.stack([torch.zeros(TOKENS, dtype=torch.bool).index_fill_(0, k, True) for k in kept])
+        masks = torch.stack([torch.zeros(self.bench.tokens, dtype=torch.bool).index_fill_(0, k, True) for k in kept])
         of = masks.split(self.sizes)
         if all(bool((part == part[:1]).all()) for part in of):
             return self.bench.masks(name, [part[0] for part in of])
@@ -160,7 +161,7 @@ class Asked:
     def row(self, name: str, share: str, outcome: Outcome) -> dict[str, Any]:
         """As in smol.json."""
         row: dict[str, Any] = {"name": name, "share": share, "plan": None} | scored(outcome.right)
-        row |= {"budget": round(fmean(outcome.budget) / TOKENS, 4), "kinds": self.bench.by_kind(outcome)}
+        row |= {"budget": round(fmean(outcome.budget) / self.bench.tokens, 4), "kinds": self.bench.by_kind(outcome)}
         print(f"{name} {share}: {row['percent']} at {row['budget']:.1%} of {row['questions']}", flush=True)
         return row | {"hits": "".join("01"[r] for r in outcome.right)}
 
