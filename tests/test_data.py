@@ -32,13 +32,14 @@ def test_every_form_is_read_the_same_from_file_and_folder(folder: Path) -> None:
         "",
         {"id": "two", "images": ["a.png", "b.png"], "question": "both?", "answers": ["x", "y"], "group": "pairs"},
         {"question": "how many?", "image": "b.png", "answer": 3},
-        {"question": "unknown?", "image": "b.png"},
+        {"question": "unknown?", "image": "b.png", "id": None, "group": 0},
     )
     examples = data.load(file)
     assert examples == data.load(folder)
     assert [e.id for e in examples] == ["1", "two", "4", "5"]
     assert [e.answers for e in examples] == [("k",), ("x", "y"), ("3",), ()]
-    assert examples[1].group == "pairs" and [p.size for p in examples[1].pictures()] == [(8, 8)] * 2
+    assert [e.group for e in examples] == ["", "pairs", "", "0"]
+    assert [p.size for p in examples[1].pictures()] == [(8, 8)] * 2
 
 
 @pytest.mark.parametrize("end", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])

@@ -126,10 +126,10 @@ def _example(file: Path, number: int, where: str, entry: dict[str, Any]) -> Exam
     if not isinstance(question, str) or not question.strip():
         raise FoveateError(f"{where} asks nothing; it needs a key 'question' with text")
     paths = tuple(_picture(file, where, p) for p in _texts(where, entry, "image", "images"))
-    group = entry.get("group", "")
-    return Example(
-        str(entry.get("id", number)), paths, question, _texts(where, entry, "answer", "answers"), str(group or "")
+    name, group = (
+        default if entry.get(key) is None else entry[key] for key, default in (("id", number), ("group", ""))
     )
+    return Example(str(name), paths, question, _texts(where, entry, "answer", "answers"), str(group))
 
 
 def _meant(key: str, entry: dict[str, Any]) -> str | None:

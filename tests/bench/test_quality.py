@@ -54,6 +54,16 @@ def test_accuracy_and_interval(found: dict[str, Any]) -> None:
     assert not row(found, "two", 1)["binary"]
 
 
+def test_the_budget_is_a_share_of_the_same_pictures() -> None:
+    """A way that fails, fails on the largest: what it kept of the others is no share of those."""
+    small, large = records("one", WAYS[0], [1.0] * 3, 100), records("one", WAYS[0], [1.0] * 4, 900)[3:]
+    mine = [
+        *records("one", WAYS[1], [1.0] * 3),
+        {"task": "one", "id": "3", "way": WAYS[1].id, "failed": "no", "score": 0.0},
+    ]
+    assert row(figures([task("one", 4)], WAYS, [*small, *large, *mine], "random"), "one", 1)["budget_fraction"] == 0.5
+
+
 def test_comparisons_are_paired_and_corrected(found: dict[str, Any]) -> None:
     mine = row(found, "one", 2)
     assert mine["vs_full"] | {"p_holm": None} == compare(ONE[2], ONE[0]).to_dict() | {"p_holm": None}

@@ -87,7 +87,20 @@ def test_a_pair_of_right_and_wrong_is_tested_exactly() -> None:
 def test_nothing_differs_from_itself() -> None:
     for scores in ([1.0, 0.0, 1.0], [0.3, 0.9, 0.0]):
         found = compare(scores, scores)
-        assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+        assert (found.difference, found.p) == (0, 1)
+        assert found.low == -found.high
+
+
+@pytest.mark.parametrize("n", [1, 2, 6, 60])
+def test_few_values_that_are_alike_prove_little(n: int) -> None:
+    """The next value may be another: intervals have a width, and signs are alike by chance in 2 of 2^n cases."""
+    low, high = interval([1 / 3] * n)
+    assert 0 <= low < 1 / 3 < high <= 1 and high - low <= 4 / n
+    found = compare([2 / 3] * n, [1 / 3] * n)
+    assert found.low < found.difference < found.high
+    assert found.p == max(2.0 ** (1 - n), 1 / 4001)
+    # One that differs among many says nothing about which way.
+    assert compare([0.3] + [0.5] * n, [0.5] * (n + 1)).p == 1
 
 
 def test_the_same_every_time() -> None:

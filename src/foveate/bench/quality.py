@@ -73,7 +73,11 @@ def _row(task: Task, way: Way, answers: Mapping[str, Answers], baseline: str) ->
         return row
     scores = [r["score"] for r in mine.values()]
     said = [r for r in mine.values() if "failed" not in r]
-    seen = [r["visual"] for r in full.values() if "visual" in r]
+    # Of the same examples: a way that fails may fail on the largest.
+    shares = [
+        (r["budget"], full[i]["visual"]) for i, r in mine.items() if "budget" in r and "visual" in full.get(i, {})
+    ]
+    left, whole = map(sum, zip(*shares, strict=True)) if shares else (0, 0)
     row |= {
         "accuracy": fmean(scores),
         "interval_95": list(interval(scores)),
@@ -81,7 +85,7 @@ def _row(task: Task, way: Way, answers: Mapping[str, Answers], baseline: str) ->
         "visual": fmean(r["visual"] for r in said),
         "kept": fmean(r["kept"] for r in said),
         "budget": fmean(r["budget"] for r in said),
-        "budget_fraction": (fmean(r["budget"] for r in said) / fmean(seen) if any(seen) else 1.0) if seen else None,
+        "budget_fraction": (left / whole if whole else 1.0) if shares else None,
     }
     if way.id == FULL:
         return row

@@ -69,7 +69,7 @@ def interval(scores: Scores) -> tuple[float, float]:
     values = np.asarray(scores, dtype=np.float64)
     if binary(values):
         return wilson(int(values.sum()), len(values))
-    low, high, _ = bootstrap(values)
+    low, high, _ = bootstrap(values, floor=0.0)
     return low, high
 
 
@@ -92,20 +92,25 @@ def compare(a: Scores, b: Scores) -> Paired:
     return Paired(float(difference.mean()), low, high, p, better, worse, "mcnemar" if right_or_wrong else "bootstrap")
 
 
-def bootstrap(values: Scores) -> tuple[float, float, float]:
+def bootstrap(values: Scores, floor: float = -1.0) -> tuple[float, float, float]:
     """Percentile interval (95%) of the mean, and the two-sided p that the mean is 0. Seeded: the same every time.
 
-    p is the share of resampled means, moved so that their centre is 0, that lie as far out as the mean itself.
+    Values that are all alike have no spread to resample: what was never seen among them may still make up as much as
+    Wilson's interval of none in so many allows, and lie as far off as `floor` or 1.
+
+    p is the share of resampled means, moved so that their centre is 0, that lie as far out as the mean itself; but no
+    less than where all signs are alike by chance: so few values resample to themselves, whatever they were drawn from.
     """
     x = np.asarray(values, dtype=np.float64)
-    mean = float(x.mean())
+    mean, least = float(x.mean()), max(1 / (1 + RESAMPLES), 2.0 ** (1 - np.count_nonzero(x)))
     if len(x) < 2 or bool((x == x[0]).all()):
-        return mean, mean, 1.0 if mean == 0 else 1 / (1 + RESAMPLES)
+        rare = wilson(0, len(x))[1]
+        return mean - rare * (mean - floor), mean + rare * (1 - mean), 1.0 if mean == 0 else min(1.0, least)
     from scipy.stats import bootstrap as resample
 
     found = resample(
         (x,), np.mean, n_resamples=RESAMPLES, batch=500, method="percentile", rng=np.random.default_rng(_SEED)
     )
     far = np.abs(found.bootstrap_distribution - mean) >= abs(mean) - 1e-12
-    p = (1 + int(far.sum())) / (1 + RESAMPLES)
+    p = max(min(1.0, least), (1 + int(far.sum())) / (1 + RESAMPLES))
     return float(found.confidence_interval.low), float(found.confidence_interval.high), p
