@@ -30,15 +30,14 @@ def test_every_form_is_read_the_same_from_file_and_folder(folder: Path) -> None:
         folder,
         {"image": "a.png", "question": "what?", "answer": "k", "source": "left alone"},
         "",
-        {"id": "two", "images": ["a.png", "b.png"], "question": "both?", "answers": ["x", "y"], "group": "pairs"},
+        {"id": "two", "images": ["a.png", "b.png"], "question": "both?", "answers": ["x", "y"]},
         {"question": "how many?", "image": "b.png", "answer": 3},
-        {"question": "unknown?", "image": "b.png", "id": None, "group": 0},
+        {"question": "unknown?", "image": "b.png", "id": None},
     )
     examples = data.load(file)
     assert examples == data.load(folder)
     assert [e.id for e in examples] == ["1", "two", "4", "5"]
     assert [e.answers for e in examples] == [("k",), ("x", "y"), ("3",), ()]
-    assert [e.group for e in examples] == ["", "pairs", "", "0"]
     assert [p.size for p in examples[1].pictures()] == [(8, 8)] * 2
 
 

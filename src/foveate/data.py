@@ -5,8 +5,8 @@ One JSON object a line:
     {"image": "a.jpg", "question": "what letter is red?", "answer": "k"}
 
 `images` (a list) in the place of `image` asks about several, `answers` (a list) in the place of `answer` accepts any of
-them, `id` names the example (else its line number does) and `group` sorts it. Picture paths are relative to the file.
-Other keys are left alone, unless they look as if one of these was meant.
+them, and `id` names the example (else its line number does). Picture paths are relative to the file. Other keys are
+left alone, unless they look as if one of these was meant.
 """
 
 import difflib
@@ -24,7 +24,7 @@ from foveate import files, images
 from foveate.errors import FoveateError, short
 from foveate.reading import NotJSON, read
 
-_KNOWN = ("id", "image", "images", "question", "answer", "answers", "group")
+_KNOWN = ("id", "image", "images", "question", "answer", "answers")
 _TYPO = 0.82
 _MEANT = {
     "image": ("img", "imgs", "picture", "pictures", "photo", "file", "filename", "path"),
@@ -43,14 +43,12 @@ class Example:
         images: paths, opened when asked for, or RGB pictures, in the order in which the prompt meets them.
         question: the words alone; template and placeholders are the engine's business.
         answers: any of them is right; empty where the answer is not known.
-        group: what it belongs to, for tables by group.
     """
 
     id: str
     images: tuple[Path | Image.Image, ...]
     question: str
     answers: tuple[str, ...] = ()
-    group: str = ""
 
     def pictures(self) -> list[Image.Image]:
         """The pictures as RGB.
@@ -126,10 +124,8 @@ def _example(file: Path, number: int, where: str, entry: dict[str, Any]) -> Exam
     if not isinstance(question, str) or not question.strip():
         raise FoveateError(f"{where} asks nothing; it needs a key 'question' with text")
     paths = tuple(_picture(file, where, p) for p in _texts(where, entry, "image", "images"))
-    name, group = (
-        default if entry.get(key) is None else entry[key] for key, default in (("id", number), ("group", ""))
-    )
-    return Example(str(name), paths, question, _texts(where, entry, "answer", "answers"), str(group))
+    name = number if entry.get("id") is None else entry["id"]
+    return Example(str(name), paths, question, _texts(where, entry, "answer", "answers"))
 
 
 def _meant(key: str, entry: dict[str, Any]) -> str | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from foveate.cli import app, progress, show, tables
-from foveate.cli.bench import _words
+from foveate.cli.choose import words
 from foveate.methods import METHODS
 
 run = CliRunner(env={"COLUMNS": "160"}).invoke
@@ -180,8 +180,8 @@ def test_without_scipy_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_lmms_tasks_go_on_after_a_comma() -> None:
-    assert _words("--task", "tiny,lmms:gqa,pope,mine.jsonl") == ["tiny", "lmms:gqa", "lmms:pope", "mine.jsonl"]
-    assert _words("--method", "lmms:a,b") == ["lmms:a", "b"]
+    assert words("--task", "tiny,lmms:gqa,pope,mine.jsonl") == ["tiny", "lmms:gqa", "lmms:pope", "mine.jsonl"]
+    assert words("--method", "lmms:a,b") == ["lmms:a", "b"]
 
 
 def test_help() -> None:

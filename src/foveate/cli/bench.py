@@ -9,6 +9,7 @@ import typer
 
 from foveate.cli import app, choose, show
 from foveate.cli.idle import refuse_idle
+from foveate.cli.options import Device, Dtype, Json, Model, Seed
 from foveate.cli.progress import progress
 from foveate.errors import FoveateError
 
@@ -26,7 +27,7 @@ _EXAMPLES = """
 
   foveate bench --compare out/mine out/other
 
-Run the same again to go on where it stopped. Needs SciPy.
+Run the same again to go on where it stopped; more methods, keeps or tasks are added. Needs SciPy: foveate doctor.
 """
 _METHODS, _KEEPS, _TASKS = "fastervlm,divprune,fastv", "0.333,0.222,0.111", "tiny"
 _COST = ("batch_sizes", "lengths", "repeats")
@@ -38,34 +39,46 @@ _SERVER = ("concurrency", "pairs", "per_round", "vllm")
 def bench(
     ctx: typer.Context,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where answers, figures and the report go; taken up again.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Where answers, figures and report.html go. Required, but for --compare."),
     ] = None,
-    model: Annotated[
-        str, typer.Option(metavar="DIR", help="A folder, a hub id, or 'tiny', the model that comes with the package.")
-    ] = "tiny",
+    model: Model = "tiny",
     method: Annotated[
         str, typer.Option(metavar="A,B", help="Methods ('foveate list') and plan files; baselines are always added.")
     ] = _METHODS,
-    keep: Annotated[str, typer.Option(metavar="A,B", help="Fractions or counts of visual tokens that stay.")] = _KEEPS,
+    keep: Annotated[
+        str, typer.Option(metavar="A,B", help="Visual tokens that may stay: fractions (0.222) or counts (64).")
+    ] = _KEEPS,
     task: Annotated[
         str, typer.Option(metavar="A,B", help="tiny, tiny:TIER, a JSONL file or its folder, lmms:NAME.")
     ] = _TASKS,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many examples of each task.")] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Only the first N examples of each task. Default: all; of tiny, 500."),
+    ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="METHOD.NAME=VALUE", help="A parameter of one method; may be repeated."),
     ] = None,
-    baseline: Annotated[str, typer.Option(help="What methods are compared with, beside the full model.")] = "random",
-    batch_size: Annotated[int, typer.Option(min=1, help="Examples at a time; figures do not depend on it.")] = 8,
-    seed: Annotated[int, typer.Option(min=0, help="Of methods that draw.")] = 0,
+    baseline: Annotated[
+        str, typer.Option(metavar="NAME", help="What methods are compared with, beside the full model.")
+    ] = "random",
+    batch_size: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Examples at a time; figures do not depend on it.")
+    ] = 8,
+    seed: Seed = 0,
     cost: Annotated[bool, typer.Option("--cost/--no-cost", help="Whether to measure time and memory.")] = True,
     batch_sizes: Annotated[str, typer.Option(metavar="N,N", help="Prompts at a time in the cost pass.")] = "1",
     lengths: Annotated[str, typer.Option(metavar="N,N", help="Answer lengths in the cost pass, in tokens.")] = "8",
-    repeats: Annotated[int, typer.Option(min=1, help="Timed turns of each cell of the cost pass.")] = 3,
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="The longest answer, where a task leaves it open.")] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
-    engine: Annotated[str, typer.Option(help="hf, or vllm: a server under load, pruned and not.")] = "hf",
+    repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Timed turns of each cell of the cost pass.")] = 3,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, metavar="N", help="The longest answer in tokens, where a task leaves it open.")
+    ] = 16,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    engine: Annotated[
+        str, typer.Option(metavar="NAME", help="hf, or vllm: a server under load, pruned and not.")
+    ] = "hf",
     concurrency: Annotated[str, typer.Option(metavar="N,N", help="vllm: clients at once.")] = "1,4,16",
     pairs: Annotated[int, typer.Option(min=1, metavar="N", help="vllm: rounds of each.")] = 7,
     per_round: Annotated[int, typer.Option(min=1, metavar="N", help="vllm: questions in a round.")] = 12,
@@ -76,7 +89,7 @@ def bench(
     compare: Annotated[
         tuple[str, str], typer.Option(metavar="A B", help="Set two finished benchmarks side by side instead.")
     ] = ("", ""),
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Measure methods against the full model and plain baselines: quality with intervals and tests, cost in parts.
 
@@ -105,16 +118,16 @@ def bench(
 
     hf.check_device(device)
     hf.check_dtype(dtype)
-    names, values = _words("--method", method), _settings(setting or [])
+    names, values = choose.words("--method", method), choose.settings_by_method(setting or [])
     plans = [Path(n) for n in names if n.endswith(".json")]
     names = [n for n in names if not n.endswith(".json")]
-    sizes, answers = (_numbers(n, text) for n, text in (("--batch-sizes", batch_sizes), ("--lengths", lengths)))
+    sizes, answers = (choose.numbers(n, text) for n, text in (("--batch-sizes", batch_sizes), ("--lengths", lengths)))
 
     def ways(depth: int) -> list[Any]:
         def build(name: str, amount: str) -> "Plan":
             return choose.build(name, amount, _mine(values, name, seed), depth)
 
-        return line_up(names, _words("--keep", keep), build) + _plan_files(plans)
+        return line_up(names, choose.words("--keep", keep), build) + _plan_files(plans)
 
     ways(choose.ANY_DEPTH)
     if strange := values.keys() - {*names, "random"}:
@@ -122,9 +135,11 @@ def bench(
     if engine == "vllm":
         from foveate.cli.load import load
 
-        clients = _numbers("--concurrency", concurrency)
+        clients = choose.numbers("--concurrency", concurrency)
         limit = limit or per_round * (pairs + 1) * len(clients)
-    wanted = [t for name in _words("--task", task) for t in tasks.load(name, limit, max_new_tokens=max_new_tokens)]
+    wanted = [
+        t for name in choose.words("--task", task) for t in tasks.load(name, limit, max_new_tokens=max_new_tokens)
+    ]
     facts = hf.look(model)
     if engine == "vllm":
         if len(wanted) > 1:
@@ -163,48 +178,6 @@ def _compare(a: Path, b: Path, as_json: bool) -> None:
     page = show.console()
     for part in tables.comparison(found):
         page.print(part)
-
-
-def _words(option: str, text: str) -> list[str]:
-    """A list with commas.
-
-    Raises:
-        FoveateError: nothing in it.
-    """
-    # `lmms:gqa,pope` is two tasks: the prefix goes on until the next one.
-    words: list[str] = []
-    for word in (w.strip() for w in text.split(",")):
-        before = words[-1] if words else ""
-        more = option == "--task" and before.startswith("lmms:") and word and ":" not in word and word != "tiny"
-        words.append(f"lmms:{word}" if more and not word.endswith(".jsonl") else word)
-    if not all(words) or not words:
-        raise FoveateError(f"{option} {text!r} has an empty entry; write names with commas between them")
-    return words
-
-
-def _numbers(option: str, text: str) -> list[int]:
-    try:
-        found = [int(w) for w in _words(option, text)]
-    except ValueError:
-        raise FoveateError(f"{option} is {text!r}; write whole numbers with commas between them") from None
-    if min(found) < 1:
-        raise FoveateError(f"{option} is {text!r}; every number must be at least 1")
-    return list(dict.fromkeys(found))
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """`--set method.name=value`, by method.
-
-    Raises:
-        FoveateError: no method before the point.
-    """
-    found: dict[str, list[str]] = {}
-    for pair in pairs:
-        name, point, rest = pair.partition(".")
-        if not point or "=" in name or not name:
-            raise FoveateError(f"--set {pair!r} names no method; write --set METHOD.NAME=VALUE")
-        found.setdefault(name, []).append(rest)
-    return {name: choose.settings(rest) for name, rest in found.items()}
 
 
 def _mine(values: Mapping[str, Mapping[str, Any]], name: str, seed: int) -> dict[str, Any]:

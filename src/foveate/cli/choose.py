@@ -49,6 +49,53 @@ def settings(pairs: Sequence[str]) -> dict[str, Any]:
     return values
 
 
+def words(option: str, text: str) -> list[str]:
+    """A list with commas.
+
+    Raises:
+        FoveateError: nothing in it.
+    """
+    # `lmms:gqa,pope` is two tasks: the prefix goes on until the next one.
+    words: list[str] = []
+    for word in (w.strip() for w in text.split(",")):
+        before = words[-1] if words else ""
+        more = option == "--task" and before.startswith("lmms:") and word and ":" not in word and word != "tiny"
+        words.append(f"lmms:{word}" if more and not word.endswith(".jsonl") else word)
+    if not all(words) or not words:
+        raise FoveateError(f"{option} {text!r} has an empty entry; write names with commas between them")
+    return words
+
+
+def numbers(option: str, text: str) -> list[int]:
+    """Whole numbers with commas, each once.
+
+    Raises:
+        FoveateError: one is none, or below 1.
+    """
+    try:
+        found = [int(w) for w in words(option, text)]
+    except ValueError:
+        raise FoveateError(f"{option} is {text!r}; write whole numbers with commas between them") from None
+    if min(found) < 1:
+        raise FoveateError(f"{option} is {text!r}; every number must be at least 1")
+    return list(dict.fromkeys(found))
+
+
+def settings_by_method(pairs: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """`--set method.name=value`, by method.
+
+    Raises:
+        FoveateError: no method before the point.
+    """
+    found: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, point, rest = pair.partition(".")
+        if not point or "=" in name or not name:
+            raise FoveateError(f"--set {pair!r} names no method; write --set METHOD.NAME=VALUE")
+        found.setdefault(name, []).append(rest)
+    return {name: settings(rest) for name, rest in found.items()}
+
+
 def parameters(name: str) -> Mapping[str, inspect.Parameter]:
     """What a method takes, `keep` and `depth` among it.
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from foveate.cli import app, choose, show
+from foveate.cli.options import Json
 from foveate.cli.progress import progress
 from foveate.errors import FoveateError, install
 
@@ -43,8 +44,8 @@ The default takes some 75 seconds of one CPU core, and needs no network.
 @app.command(epilog=_EXAMPLES)
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the pictures and the numbers go.")] = Path("out/demo"),
-    questions: Annotated[int, typer.Option(help="How many held-out questions to ask.")] = 24,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    questions: Annotated[int, typer.Option(metavar="N", help="How many held-out questions to ask, 8 to 2,000.")] = 24,
+    as_json: Json = False,
 ) -> None:
     """Ask the model that comes with the package about pictures it never saw, with fewer and fewer visual tokens."""
     from foveate import files, tiny

@@ -4,12 +4,12 @@ import importlib.metadata
 import importlib.util
 import platform
 import warnings
-from typing import Annotated, Any
+from typing import Any
 
-import typer
 from rich.markup import escape
 
 from foveate.cli import app, show
+from foveate.cli.options import Json
 from foveate.errors import install
 
 _PACKAGES = ("torch", "transformers", "numpy", "pillow", "accelerate")
@@ -30,7 +30,7 @@ EXTRAS = {
 
 @app.command()
 def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Say what this installation can do: versions, device, which loops run, what is missing and what it would bring."""
     found = examine()

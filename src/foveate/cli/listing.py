@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from foveate.cli import app, show
+from foveate.cli.options import Json
 from foveate.errors import FoveateError
 
 WORDS = {
@@ -14,15 +15,32 @@ WORDS = {
     "generic": "by the generic family (cuts at the input and at layers, no tower signals)",
     "no": "that cannot be cut",
 }
+_EXAMPLES = """
+[bold]Examples[/bold]
+
+  foveate list
+
+  foveate list --markdown > methods.md
+
+  foveate list --json | jq .methods.divprune
+"""
 FEW = 12
 """Up to so many types are named one by one."""
 
 
-@app.command("list")
+@app.command("list", epilog=_EXAMPLES)
 def list_(
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the methods as a page of Markdown.")] = False,
-    as_models: Annotated[bool, typer.Option("--models", help="Print the model types as a page of Markdown.")] = False,
+    as_json: Json = False,
+    as_markdown: Annotated[
+        bool,
+        typer.Option("--markdown", help="Print the methods as a page of Markdown: papers, costs, who serves them."),
+    ] = False,
+    as_models: Annotated[
+        bool,
+        typer.Option(
+            "--models", help="Print the model types as a page of Markdown: where each can be cut, what it refuses."
+        ),
+    ] = False,
 ) -> None:
     """List the methods (what each does and reads, where it cuts) and the model families."""
     from foveate.cli.catalogue import DEPTH, as_dict, entry, markdown, places, yes

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from foveate.cli import app, choose, show
+from foveate.cli.options import Device, Dtype, Json, Longest, Model, PlanFile, Settings
 from foveate.errors import FoveateError
 
 if TYPE_CHECKING:
@@ -37,9 +38,7 @@ def run(
         ),
     ] = None,
     more: Annotated[list[str] | None, typer.Argument(metavar="FILE", help="More pictures.", hidden=True)] = None,
-    model: Annotated[
-        str, typer.Option(metavar="DIR", help="A folder, a hub id, or 'tiny', the model that comes with the package.")
-    ] = "tiny",
+    model: Model = "tiny",
     method: Annotated[
         str | None,
         typer.Option(metavar="NAME", help=f"How to choose: see 'foveate list'. Default: {choose.DEFAULT_METHOD}."),
@@ -51,20 +50,17 @@ def run(
             help=f"Visual tokens that may stay: a fraction (0.222) or a count (64). Default: {choose.DEFAULT_KEEP}.",
         ),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method; may be repeated."),
-    ] = None,
-    plan: Annotated[Path | None, typer.Option(metavar="FILE.json", help="A plan file instead of a method.")] = None,
+    setting: Settings = None,
+    plan: PlanFile = None,
     overlay: Annotated[
         Path | None,
         typer.Option(metavar="OUT.png", help="Draw the picture with the dropped cells dimmed, a panel a cut."),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(min=1, metavar="N", help="The longest answer, in tokens.")] = 64,
+    as_json: Json = False,
+    max_new_tokens: Longest = 64,
     repeats: Annotated[int, typer.Option(min=1, metavar="N", help="Timed runs of each side; times are medians.")] = 3,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """Answer a question about pictures, with and without pruning, measured side by side."""
     from foveate import files, images, viz

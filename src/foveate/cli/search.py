@@ -9,6 +9,7 @@ import typer
 
 from foveate.cli import app, choose
 from foveate.cli.idle import refuse_idle
+from foveate.cli.options import Device, Dtype, Json, Longest, Model, Seed
 from foveate.cli.searching import Common, search
 from foveate.errors import FoveateError
 
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 
 _COMMON = """
 Data is JSONL, one object a line with image, question and answer (agreement needs none), or a folder that holds one.
-The search sees one half; the plan file carries what the plan does on the other. Killed and started again, a search goes
-on; the same command on another machine, with --study a database URL, shares the work.
+The search sees one half; the plan file carries what the plan does on the other.
+
+Killed and started again, a search goes on; the same command elsewhere, with --study a database URL, shares the work.
+Needs Optuna and SciPy: foveate doctor.
 """
 _EXAMPLES = f"""
 [bold]Examples[/bold]
@@ -38,27 +41,63 @@ _EXAMPLES = f"""
 group = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Search for a plan on your own examples.")
 app.add_typer(group, name="search")
 
-Model = Annotated[str, typer.Option(metavar="DIR", help="A folder, a hub id, or 'tiny'.")]
 Data = Annotated[Path, typer.Option(metavar="FILE", help="Examples: a JSONL file, or a folder that holds one.")]
 Out = Annotated[Path, typer.Option(metavar="FILE.json", help="The plan file; a plot goes beside it.")]
-Metric = Annotated[str, typer.Option(help="exact, vqa, agreement (with the full model), or likelihood.")]
+Metric = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="exact, vqa, agreement (with the full model; needs no answers), or likelihood (of the answer).",
+    ),
+]
 StudyAt = Annotated[
     str | None,
-    typer.Option(metavar="WHERE", help="A file or a database URL. Default: beside the plan, .study."),
+    typer.Option(
+        metavar="WHERE",
+        help="Where trials are kept: a file (.db is SQLite) or a database URL. Default: beside the plan, .study.",
+    ),
 ]
-Jobs = Annotated[int, typer.Option(min=1, help="Processes on this machine; each loads the model.")]
-Seed = Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Of the split and the optimiser.")]
-Batch = Annotated[int, typer.Option(min=1, help="Examples at a time.")]
-Memory = Annotated[float, typer.Option(min=0, metavar="GiB", help="For states of shared layers; 0 keeps none.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")]
-Longest = Annotated[int, typer.Option(min=1, metavar="N", help="The longest answer, in tokens.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+Jobs = Annotated[int, typer.Option(min=1, metavar="N", help="Processes on this machine; each loads the model.")]
+Batch = Annotated[int, typer.Option(min=1, metavar="N", help="Examples at a time.")]
+Memory = Annotated[
+    float, typer.Option(min=0, metavar="GiB", help="Memory for states of layers that plans share; 0 keeps none.")
+]
 Helper = Annotated[bool, typer.Option(hidden=True)]
-First = Annotated[str, typer.Option(help="Before the first layer: full (no cut), own, cls or spread.")]
-Raters = Annotated[str, typer.Option(help="Whose attention ranks: last, text, dynamic or received.")]
-By = Annotated[str, typer.Option(help="Of the 'own' layer, or of the 'previous' one.")]
-Trials = Annotated[int, typer.Option(min=1, help="Evaluations (gsearch: a layer, with --how bayes).")]
+First = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME", help="Before the first layer: full (no cut), or by own attention, cls or spread (DivPrune)."
+    ),
+]
+Raters = Annotated[str, typer.Option(metavar="NAME", help="Whose attention ranks: last, text, dynamic or received.")]
+By = Annotated[str, typer.Option(metavar="NAME", help="Of which layer: the 'own' one, or the 'previous'.")]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="X",
+        help="Loss allowed. Default: 0.02 nats a token; of exact and vqa 0.01 of the answers, of agreement 0.02.",
+    ),
+]
+How = Annotated[
+    str, typer.Option(metavar="NAME", help="How a layer's count is found: grid (halving), or bayes (the paper's).")
+]
+Stride = Annotated[int, typer.Option(min=1, metavar="N", help="Search every N-th layer; others keep what came before.")]
+Whole = Annotated[
+    int, typer.Option(min=1, metavar="N", help="Layers at the start that see everything; in the paper 2.")
+]
+MaxLoss = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="Find the cheapest plan that loses at most this: 0.01 is a point; or nats a token."),
+]
+Budget = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="Find the plan that loses least at this cost, a share of the full model's."),
+]
+Cost = Annotated[
+    str, typer.Option(metavar="NAME", help="flops, budget (mean tokens a layer), or seconds (of prefill, measured).")
+]
+Trials = Annotated[int, typer.Option(min=1, metavar="N", help="Plans to try.")]
+Each = Annotated[int, typer.Option(min=1, metavar="N", help="Evaluations a layer; with --how bayes.")]
 
 
 def _scheduling(ctx: typer.Context) -> "tuple[Ranking, Effort]":
@@ -75,11 +114,8 @@ def _scheduling(ctx: typer.Context) -> "tuple[Ranking, Effort]":
 @group.command(epilog=_EXAMPLES)
 def gsearch(
     ctx: typer.Context, data: Data, out: Out, model: Model = "tiny", metric: Metric = "likelihood",
-    tolerance: Annotated[float | None, typer.Option(help="Loss allowed: a share of answers, or nats a token.")] = None,
-    how: Annotated[str, typer.Option(help="grid (halving) or bayes (the paper's).")] = "grid",
-    stride: Annotated[int, typer.Option(min=1, help="Search every so many layers.")] = 1,
-    whole: Annotated[int, typer.Option(min=1, help="Layers at the start that see everything; the paper's: 2.")] = 1,
-    first: First = "full", raters: Raters = "text", attention: By = "own", trials: Trials = 12,
+    tolerance: Tolerance = None, how: How = "grid", stride: Stride = 1, whole: Whole = 1,
+    first: First = "full", raters: Raters = "text", attention: By = "own", trials: Each = 12,
     study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16, memory: Memory = 2.0,
     device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32, as_json: Json = False,
     helper: Helper = False,
@@ -115,8 +151,8 @@ def psigmoid(
     ctx: typer.Context, data: Data, out: Out,
     keep: Annotated[str, typer.Option(metavar="SHARE", help="The budget: a share, mean over the layers.")],
     model: Model = "tiny", metric: Metric = "likelihood",
-    unit: Annotated[str, typer.Option(help="The budget is of 'tokens', or of their 'flops'.")] = "tokens",
-    tune_top: Annotated[bool, typer.Option(help="Search the upper level too.")] = False,
+    unit: Annotated[str, typer.Option(metavar="NAME", help="The budget is of tokens, or of their flops.")] = "tokens",
+    tune_top: Annotated[bool, typer.Option(help="Search the share of the first layers too.")] = False,
     first: First = "full", raters: Raters = "text", attention: By = "own", trials: Trials = 12,
     study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16, memory: Memory = 2.0,
     device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32, as_json: Json = False,
@@ -145,10 +181,8 @@ def psigmoid(
 @group.command(epilog=_EXAMPLES)
 def auto(
     ctx: typer.Context, data: Data, out: Out, model: Model = "tiny", metric: Metric = "exact",
-    max_loss: Annotated[float | None, typer.Option(help="Loss allowed: 0.01 is a point. The cheapest plan.")] = None,
-    budget: Annotated[float | None, typer.Option(help="Cost allowed, a share. The plan that loses least.")] = None,
-    cost: Annotated[str, typer.Option(help="flops, budget (mean tokens) or seconds (of prefill, measured).")] = "flops",
-    confidence: Annotated[float, typer.Option(help="Of what is promised.")] = 0.95,
+    max_loss: MaxLoss = None, budget: Budget = None, cost: Cost = "flops",
+    confidence: Annotated[float, typer.Option(metavar="X", help="Of what is promised: 0.95 errs once in 20.")] = 0.95,
     servable: Annotated[bool, typer.Option("--servable", help="Only plans that 'foveate serve' can serve.")] = False,
     trials: Trials = 60, study: StudyAt = None, jobs: Jobs = 1, seed: Seed = 0, batch: Batch = 16,
     memory: Memory = 2.0, device: Device = "auto", dtype: Dtype = "auto", max_new_tokens: Longest = 32,

@@ -2,12 +2,12 @@
 
 import json
 import os
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from foveate.cli import app, choose
+from foveate.cli.options import PlanFile, Settings
 from foveate.errors import FoveateError
 
 _EXAMPLES = """
@@ -18,6 +18,8 @@ _EXAMPLES = """
   foveate serve ./qwen --plan plan.json --port 8001 --tensor-parallel-size 2
 
   foveate serve ./qwen --image-tokens 256 --request-tokens 1024
+
+Needs vLLM 0.32 or 0.33. What a request may ask for, and the OpenAI client: docs/serving.md.
 """
 
 
@@ -25,27 +27,31 @@ _EXAMPLES = """
 def serve(
     context: typer.Context,
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, a hub id, or 'tiny'.")],
-    method: Annotated[str | None, typer.Option(metavar="NAME", help="How to choose: see 'foveate list'.")] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", help="How to choose: see 'foveate list'. Default: divprune.")
+    ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
             metavar="NUMBER", help=f"Visual tokens that stay: a fraction or a count. Default: {choose.DEFAULT_KEEP}."
         ),
     ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A parameter of the method; may be repeated."),
+    setting: Settings = None,
+    plan: PlanFile = None,
+    image_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="The most tokens that an image may keep.")
     ] = None,
-    plan: Annotated[Path | None, typer.Option(metavar="FILE.json", help="A plan file instead of a method.")] = None,
-    image_tokens: Annotated[int | None, typer.Option(metavar="N", help="The most that an image may keep.")] = None,
     request_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="The most that all images of a request may keep together.")
+        int | None, typer.Option(metavar="N", help="The most tokens that all images of a request may keep together.")
     ] = None,
     fixed: Annotated[
         bool, typer.Option("--fixed", help="Requests may not ask for a method, a plan or a budget of their own.")
     ] = False,
 ) -> None:
-    """Serve a model with vLLM, with fewer image tokens. Other options are vLLM's own and are passed on."""
+    """Serve a model with vLLM, with fewer image tokens. Other options are vLLM's own and are passed on.
+
+    With --image-tokens or --request-tokens alone, images within the limit stay whole.
+    """
     from foveate.engines.loading import look
     from foveate.engines.vllm import launch, settings
     from foveate.servable import check_servable

@@ -9,6 +9,7 @@ import typer
 
 from foveate.cli import app, show
 from foveate.cli.idle import refuse_idle
+from foveate.cli.options import Json, Model, Seed
 from foveate.cli.progress import progress
 from foveate.errors import FoveateError
 
@@ -20,22 +21,20 @@ _EXAMPLES = """
 
   foveate train sts --model ./llava --data train.jsonl --budget 0.111 --out runs/sts-111
 
-  foveate train sts --recipe published --felt --spread 0.02 0.4 --group 4 --model ./llava --data train.jsonl \\
-      --steps 4000 --out runs/sts-published
+  foveate train sts --recipe published --felt --spread 0.02 0.4 --data train.jsonl --out runs/published
 
-  foveate train sts --spread 0.05 0.33 --model ./llava --data train.jsonl --out runs/sts-many
+  foveate train sts --model ./llava --data train.jsonl --spread 0.05 0.33 --out runs/sts-many
 
-  foveate train sts --text --spread 0.05 0.33 --model ./llava --data train.jsonl --out runs/sts-reads
+  foveate train sts --model ./llava --data train.jsonl --text --spread 0.05 0.33 --out runs/sts-reads
 
   foveate train oneshot --model ./llava --data train.jsonl --budget 0.111 --out runs/oneshot-111
 
-  accelerate launch --num_processes 8 -m foveate.cli train sts --model ./llava --data train.jsonl --budget 0.111 \\
-      --precision bf16 --out runs/sts-111
+  accelerate launch --num_processes 8 -m foveate.cli train sts --data train.jsonl --out runs/sts-111
 
-  foveate run --model ./llava --image a.jpg --prompt "..." --method sts --keep 0.28 --set path=runs/sts-111/selector
+  foveate run --image a.jpg --prompt "..." --method sts --keep 0.28 --set path=runs/sts-111/selector
 
 Killed or stopped with Ctrl-C, the same command again goes on where it stopped.
-One JSON object a line of the data: image, question, answer.
+One JSON object a line of the data: image, question, answer. Needs accelerate: foveate doctor.
 """
 
 
@@ -58,16 +57,20 @@ def train(
     ctx: typer.Context,
     selector: Annotated[Kind, typer.Argument(help="sts: picks step by step and stops; oneshot: scores once.")],
     data: Annotated[Path, typer.Option(metavar="FILE.jsonl", help="Questions with answers; a part is held out.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="For the selector, curves, state and figures.")],
-    model: Annotated[str, typer.Option(metavar="DIR", help="A folder, a hub id, or 'tiny'.")] = "tiny",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Gets selector/ (what --set path= takes), curves, states and figures.")
+    ],
+    model: Model = "tiny",
     budget: Annotated[
         float, typer.Option(metavar="SHARE", help="Visual tokens to keep on average, in (0, 1].")
     ] = 0.111,
-    steps: Annotated[int, typer.Option(min=1, help="Updates.")] = 300,
-    batch: Annotated[int, typer.Option(min=1, help="Examples a micro-batch, on each process.")] = 8,
-    accumulate: Annotated[int, typer.Option(min=1, help="Micro-batches an update.")] = 1,
-    rate: Annotated[float | None, typer.Option(help="Learning rate; by default the recipe's own.")] = None,
-    group: Annotated[int, typer.Option(min=1, help="Tokens a step (sts).")] = 1,
+    steps: Annotated[int, typer.Option(min=1, metavar="N", help="Updates of the selector's weights.")] = 300,
+    batch: Annotated[int, typer.Option(min=1, metavar="N", help="Examples a micro-batch, on each process.")] = 8,
+    accumulate: Annotated[int, typer.Option(min=1, metavar="N", help="Micro-batches an update.")] = 1,
+    rate: Annotated[
+        float | None, typer.Option(metavar="X", help="Learning rate. Default: 0.001; of --recipe published, 0.0005.")
+    ] = None,
+    group: Annotated[int, typer.Option(min=1, metavar="N", help="Tokens picked at a step (sts).")] = 1,
     recipe: Annotated[
         Recipes,
         typer.Option(help="Of sts. coverage: before the LLM. published: before the projector; reads text."),
@@ -85,14 +88,22 @@ def train(
     ] = False,
     teach: Annotated[
         int,
-        typer.Option(min=0, help="Updates before all others that teach it what the model looks at (sts --text)."),
+        typer.Option(
+            min=0, metavar="N", help="Updates before all others that teach it what the model looks at (sts --text)."
+        ),
     ] = 2000,
-    save_every: Annotated[int, typer.Option(min=1, help="Updates between states on disk; Ctrl-C saves one too.")] = 50,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1, help="Decides weights, order and noise.")] = 0,
-    precision: Annotated[str, typer.Option(help="Mixed precision: no, bf16 or fp16.")] = "no",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...; under accelerate launch: auto.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="Of the frozen model: auto, float32, bfloat16 or float16.")] = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    save_every: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Updates between states on disk; Ctrl-C saves one too.")
+    ] = 50,
+    seed: Seed = 0,
+    precision: Annotated[str, typer.Option(metavar="NAME", help="Mixed precision: no, bf16 or fp16.")] = "no",
+    device: Annotated[
+        str, typer.Option(metavar="NAME", help="auto, cpu, cuda, ...; under accelerate launch: auto.")
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option(metavar="NAME", help="Of the frozen model: auto, float32, bfloat16 or float16.")
+    ] = "auto",
+    as_json: Json = False,
 ) -> None:
     """Train a selector in front of a frozen model, calibrate it, and measure it on held-out questions."""
     from foveate import data as sets

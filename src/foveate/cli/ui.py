@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from foveate.cli import app, show
+from foveate.cli.options import Device, Dtype, Model
 from foveate.errors import FoveateError
 
 _EXAMPLES = """
@@ -18,18 +19,19 @@ _EXAMPLES = """
   foveate ui --model Qwen/Qwen2.5-VL-7B-Instruct --port 7861
 
 Pictures that are dropped in stay in a temporary folder, which is removed at the end. Ctrl-C ends it.
+Needs Gradio: foveate doctor.
 """
 
 
 @app.command(epilog=_EXAMPLES)
 def ui(
-    model: Annotated[str, typer.Option(metavar="DIR", help="A folder, a hub id, or 'tiny'.")] = "tiny",
-    host: Annotated[str, typer.Option(help="The address to listen at. Others than this reach you from outside.")] = (
-        "127.0.0.1"
-    ),
-    port: Annotated[int, typer.Option(min=1, max=65535, help="The port.")] = 7860,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16 or float16.")] = "auto",
+    model: Model = "tiny",
+    host: Annotated[
+        str, typer.Option(metavar="NAME", help="The address to listen at. Others than this reach you from outside.")
+    ] = ("127.0.0.1"),
+    port: Annotated[int, typer.Option(min=1, max=65535, metavar="N", help="The port.")] = 7860,
+    device: Device = "auto",
+    dtype: Dtype = "auto",
 ) -> None:
     """A page to play on: what methods keep and answer, accuracy against budget, a plan for your own examples."""
     with tempfile.TemporaryDirectory(prefix="foveate-ui-") as folder:

@@ -116,7 +116,10 @@ class Saved(
             ours = ", ".join(known) or "none"
             raise ModelError(f"no selector {name}; give a folder, a hub id (owner/name), or a shipped one ({ours})")
         if here.is_dir() and not (here / "config.json").is_file():
-            raise ModelError(f"{here} is no selector: it has no config.json; give what save_pretrained wrote")
+            raise ModelError(
+                f"{here} is no selector: it has no config.json; give what save_pretrained wrote, of foveate train's "
+                "--out the folder selector/"
+            )
         if here.is_dir():
             cls._check(here)
         try:

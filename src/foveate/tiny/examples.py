@@ -15,7 +15,7 @@ from foveate.tiny import world
 
 
 def examples(scenes: Iterable[int], split: str = "test", questions: int = 8, tier: str | None = None) -> list[Example]:
-    """Every question of the scenes of these numbers; ids are `split-scene-question`, groups are kinds.
+    """Every question of the scenes of these numbers; ids are `split-scene-question`.
 
     Raises:
         FoveateError: an unknown split or tier.
@@ -24,14 +24,13 @@ def examples(scenes: Iterable[int], split: str = "test", questions: int = 8, tie
     for number in scenes:
         scene = world.scene(split, number, questions, tier)
         found += [
-            Example(f"{split}-{number}-{i}", (scene.image,), q.text, (q.answer,), q.kind)
-            for i, q in enumerate(scene.questions)
+            Example(f"{split}-{number}-{i}", (scene.image,), q.text, (q.answer,)) for i, q in enumerate(scene.questions)
         ]
     return found
 
 
 def write(folder: Path, scenes: Iterable[int], split: str = "test", questions: int = 8) -> Path:
-    """The same as `data.jsonl` in `folder`, one PNG a scene beside it; returns the JSONL file.
+    """The same as `data.jsonl` in `folder`, each with its kind, one PNG a scene beside it; returns the JSONL file.
 
     Raises:
         FoveateError: the folder cannot be made or written to.
@@ -42,14 +41,14 @@ def write(folder: Path, scenes: Iterable[int], split: str = "test", questions: i
         raise FoveateError(f"cannot make the folder {folder}: {e.strerror}; name another") from None
     lines: list[str] = []
     for number in scenes:
-        for example in examples([number], split, questions):
-            name = f"{split}-{number}.png"
-            if not lines or json.loads(lines[-1])["image"] != name:
-                buffer = io.BytesIO()
-                example.pictures()[0].save(buffer, format="png")
-                files.write(folder / name, buffer.getvalue())
-            entry = {"id": example.id, "image": name, "question": example.question}
-            lines.append(json.dumps(entry | {"answer": example.answers[0], "group": example.group}))
+        scene, name = world.scene(split, number, questions), f"{split}-{number}"
+        if scene.questions:
+            buffer = io.BytesIO()
+            scene.image.save(buffer, format="png")
+            files.write(folder / f"{name}.png", buffer.getvalue())
+        for i, q in enumerate(scene.questions):
+            entry = {"id": f"{name}-{i}", "image": f"{name}.png", "question": q.text, "answer": q.answer}
+            lines.append(json.dumps(entry | {"kind": q.kind}))
     return files.write(folder / "data.jsonl", ("\n".join(lines) + "\n").encode())
 
 

@@ -57,8 +57,7 @@ def load(name: str, limit: int | None = None) -> Task:
     docs = task.eval_docs_no_media
     count = min(len(docs), limit or len(docs))
     examples = [
-        DocExample(str(i), (), str(task.doc_to_text(docs[i])), _answers(task, docs[i]), "", task, i)
-        for i in range(count)
+        DocExample(str(i), (), str(task.doc_to_text(docs[i])), _answers(task, docs[i]), task, i) for i in range(count)
     ]
     options = dict(task.config.generation_kwargs or {})
     until = options.get("until") or []

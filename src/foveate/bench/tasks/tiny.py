@@ -45,6 +45,6 @@ def load(name: str, limit: int | None = None) -> Task:
     while len(examples) < count:
         # A scene may have nothing to ask about.
         for q in world.scene("test", index, 1, tier or None).questions:
-            examples.append(SceneExample(str(index), (), q.text, (q.answer,), q.kind, index, tier or None))
+            examples.append(SceneExample(str(index), (), q.text, (q.answer,), index, tier or None))
         index += 1
     return Task(name, examples, lambda a, e: exact(a, e.answers), "exact match", _LONGEST)
