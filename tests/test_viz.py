@@ -9,6 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from transformers.models.idefics3.image_processing_pil_idefics3 import Idefics3ImageProcessorPil
+from transformers.models.llava.image_processing_pil_llava import LlavaImageProcessorPil
+from transformers.models.pixtral.image_processing_pil_pixtral import PixtralImageProcessorPil
 
 from foveate import FoveateError, files, viz
 from foveate.hf.report import CutReport, Held, ImageReport, Report
@@ -93,10 +96,14 @@ def test_processors_that_show_all_of_it() -> None:
         None,
         SimpleNamespace(**vars(CLIP) | {"do_center_crop": False}),
         SimpleNamespace(**vars(CLIP), image_grid_pinpoints=[[1, 1]]),
+        # These pad a batch to its largest picture, or to as many tiles.
+        PixtralImageProcessorPil(),
+        Idefics3ImageProcessorPil(),
     ):
         assert viz.seen_box((200, 100), processor) == (0, 0, 200, 100)
-    padded = SimpleNamespace(do_pad=True, do_resize=True, do_center_crop=False, size={"height": 9, "width": 9})
-    assert viz.seen_box((200, 100), padded) == (0, -50, 200, 150)
+    for crop in (False, True):
+        padded = LlavaImageProcessorPil(do_pad=True, do_center_crop=crop)
+        assert viz.seen_box((200, 100), padded) == pytest.approx((0, -50, 200, 150))
 
 
 def test_what_the_model_never_saw_fades() -> None:

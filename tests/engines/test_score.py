@@ -53,3 +53,13 @@ def test_likelihood_is_that_of_one_forward_pass(engine: hf.Engine) -> None:
 def test_an_example_without_an_answer_has_no_likelihood(engine: Any) -> None:
     with pytest.raises(FoveateError, match="example x has no answer"):
         score.likelihood(engine, [data.Example("x", EXAMPLES[0].images, "what?")])
+
+
+def test_scores_that_are_no_numbers_are_no_answer(engine: hf.Engine) -> None:
+    """A log of NaN could not be read again, and a divergence from NaN would be 0."""
+    handle = engine.model.lm_head.register_forward_hook(lambda *args: args[2] * torch.nan)
+    try:
+        with pytest.raises(FoveateError, match="no numbers in float32"):
+            score.answer(engine, EXAMPLES[:1], None, 1)
+    finally:
+        handle.remove()

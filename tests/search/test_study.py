@@ -95,6 +95,8 @@ def test_a_failure_is_not_remembered(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         study.ask(JOBS[:1], fails)
+    with pytest.raises(FoveateError, match="a loss of nan"):
+        study.ask(JOBS[:1], lambda data, beat: {"loss": float("nan"), "cost": 1.0})
     assert study.ask(JOBS[:1], square)[0]["loss"] == 0
 
 

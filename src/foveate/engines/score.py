@@ -78,6 +78,9 @@ def answer_prompt(
     """
     output, images = _generate(engine, prompt, plan, max_new_tokens, [], features)
     first_BV = output.logits[0].float().log_softmax(-1).cpu()
+    if bool(first_BV.isnan().any()):
+        dtype = str(engine.model.dtype).removeprefix("torch.")
+        raise FoveateError(f"the model's scores are no numbers in {dtype}; load it in another dtype, such as float32")
     new_BT = output.sequences[:, prompt.tokens :]
     last = ends(engine.model)
     scored = []

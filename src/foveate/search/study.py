@@ -12,7 +12,9 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from foveate import files
@@ -130,6 +132,9 @@ class Study:
 
         try:
             result = evaluate(asked.data, beat)
+            if not isfinite(result["loss"] + result["cost"]):  # Optuna would take it for a failure, to be tried again
+                what = f"a loss of {result['loss']} at a cost of {result['cost']} is none"
+                raise FoveateError(f"{what}: the model's scores are no numbers, as if float16 overflowed; try --dtype")
         except BaseException:
             self._tell(trial.number, None)
             raise
@@ -163,14 +168,10 @@ class Study:
                 self._tell(trial.number, None)
 
     def _tell(self, number: int, values: list[float] | None) -> None:
-        fail = self.optuna.trial.TrialState.FAIL
-        try:
-            if values is None:
-                self._study.tell(number, state=fail)
-            else:
-                self._study.tell(number, values)
-        except (ValueError, RuntimeError, self.optuna.exceptions.UpdateFinishedTrialError):
-            pass  # another process was faster; both said the same, or it gave this one up
+        state = self.optuna.trial.TrialState.FAIL if values is None else None
+        # Another process may have been faster; both say the same, or it gave this one up.
+        with suppress(ValueError, RuntimeError, self.optuna.exceptions.UpdateFinishedTrialError):
+            self._study.tell(number, values, state=state)
 
 
 def _alive(attrs: Mapping[str, Any]) -> bool:

@@ -45,23 +45,22 @@ def place(picture: Image.Image, grid: Grid, image_processor: Any = None) -> list
 def seen_box(size: tuple[int, int], image_processor: Any = None) -> Box:
     """The part of a picture of this size (width, height) that reaches the model as one block."""
     width, height = float(size[0]), float(size[1])
-    whole = (0.0, 0.0, width, height)
     if image_processor is None or getattr(image_processor, "image_grid_pinpoints", None):
-        return whole
-    if getattr(image_processor, "do_pad", False) and not getattr(image_processor, "do_center_crop", False):
-        side = max(width, height)  # padded to a square, the picture in its middle
-        return (width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2
+        return 0.0, 0.0, width, height
+    w, h = width, height
+    # Many processors pad, most of them a batch to its largest picture; these a picture to a square around it.
+    if getattr(image_processor, "do_pad", False) and hasattr(image_processor, "pad_to_square"):
+        w = h = max(width, height)
     crop = _sizes(getattr(image_processor, "crop_size", None))
-    if not getattr(image_processor, "do_center_crop", False) or not {"height", "width"} <= crop.keys():
-        return whole
-    scale_x = scale_y = 1.0
-    if getattr(image_processor, "do_resize", False):
-        resized = _sizes(getattr(image_processor, "size", None))
-        if "shortest_edge" in resized:
-            scale_x = scale_y = resized["shortest_edge"] / min(width, height)
-        elif {"height", "width"} <= resized.keys():
-            scale_x, scale_y = resized["width"] / width, resized["height"] / height
-    w, h = crop["width"] / scale_x, crop["height"] / scale_y
+    if getattr(image_processor, "do_center_crop", False) and {"height", "width"} <= crop.keys():
+        scale_x = scale_y = 1.0
+        if getattr(image_processor, "do_resize", False):
+            resized = _sizes(getattr(image_processor, "size", None))
+            if "shortest_edge" in resized:
+                scale_x = scale_y = resized["shortest_edge"] / min(w, h)
+            elif {"height", "width"} <= resized.keys():
+                scale_x, scale_y = resized["width"] / w, resized["height"] / h
+        w, h = crop["width"] / scale_x, crop["height"] / scale_y
     return (width - w) / 2, (height - h) / 2, (width + w) / 2, (height + h) / 2
 
 
