@@ -2,8 +2,8 @@
 
     python benchmarks/catalogue_tables.py [--docs docs/methods]
 
-writes `measured.md` and the picture (PNG and SVG beside the JSON, PNG in the docs). Paired tests are over the
-questions that both cells were asked; p is McNemar's, after Holm's correction over the cells of one keep.
+writes `measured.md` and its picture. Paired tests are over the questions that both cells were asked; p is McNemar's,
+after Holm's correction over the cells of one keep.
 """
 
 import argparse
@@ -229,13 +229,7 @@ def main() -> None:
     data = json.loads(args.results.read_text())
     found = rows(data)
     files.write(args.docs / "measured.md", page(data, found).encode())
-    figure = draw(found)
-    for target in (
-        args.results.with_suffix(".png"),
-        args.results.with_suffix(".svg"),
-        args.docs / "catalogue-front.png",
-    ):
-        figure.savefig(target, dpi=110, metadata={"Date": None} if target.suffix == ".svg" else {})
+    draw(found).savefig(args.docs / "catalogue-front.png", dpi=110)
     print(args.docs / "measured.md")
 
 

@@ -1,11 +1,11 @@
 """A vLLM server under load, stock and with the plugin: runs `foveate bench --engine vllm`, and prints a table.
 
-.venv-vllm/bin/python benchmarks/serving.py                  measure, six minutes on two cores, and print
-.venv-vllm/bin/python benchmarks/serving.py --only-print     print what was measured
-.venv-vllm/bin/python benchmarks/serving.py --add load.json  pool the rounds of another such run with it, and print
+    .venv-vllm/bin/python benchmarks/serving.py                  # measure, six minutes on two cores, and print
+    .venv-vllm/bin/python benchmarks/serving.py --only-print     # print what was measured
+    .venv-vllm/bin/python benchmarks/serving.py --add load.json  # pool the rounds of another such run with it
 
 serving_all.json: what keeping everything costs, in rounds so small that other work on the machine meets both servers:
-the same command with --keep 16 --concurrency 4 --pairs 40 --per-round 8.
+`COMMAND` with --keep 16 --concurrency 4 --pairs 40 --per-round 8, its load.json.
 """
 
 import argparse
