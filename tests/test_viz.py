@@ -174,6 +174,13 @@ def test_saved_pictures_open_again(tmp_path: Path, name: str) -> None:
     assert [f.name for f in tmp_path.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "a.webp"])
+def test_sheets_that_a_format_cannot_hold(tmp_path: Path, name: str) -> None:
+    with pytest.raises(FoveateError, match=r"4 x 66,000 pixels, too many for (JPEG|WEBP); write a .png"):
+        viz.save(Image.new("RGB", (4, 66_000)), tmp_path / name)
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize(
     ("name", "says"), [("a.txt", "picture format"), ("a", "picture format"), ("no/a.png", "no folder"), (".", "folder")]
 )

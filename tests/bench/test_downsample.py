@@ -12,6 +12,7 @@ from foveate.bench import downsample
 from foveate.bench.asking import size_of
 from foveate.bench.downsample import image_tokens, interpolated, shrink
 from foveate.bench.ways import Way
+from foveate.data import Example
 from foveate.engines.score import answer_prompt, prepare_examples
 
 
@@ -80,3 +81,9 @@ def test_where_no_size_comes_near(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(downsample, "_count", lambda _e, p: 400 if p.size == (160, 160) else 170)
     with pytest.raises(FoveateError, match="no smaller image near 40 tokens: qwen2_5_vl makes 170"):
         shrink(engine, examples, prompt, cut("0.1"))
+
+
+def test_prompts_without_pictures_stay_as_they_are(engine: Any) -> None:
+    examples = [Example("0", (), "what is there?", ("a",))]
+    prompt = prepare_examples(engine, examples)
+    assert shrink(engine, examples, prompt, cut("0.5")) is prompt

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -106,6 +107,8 @@ main()
         (FoveateError("two\nlines"), 2, "foveate: two lines\n"),
         (OSError(28, "No space left on device", "x.json"), 2, "foveate: No space left on device: x.json\n"),
         (MemoryError(), 2, "foveate: out of memory; ask for less at a time\n"),
+        (torch.OutOfMemoryError("CUDA out of memory"), 2, "foveate: out of memory; ask for less at a time\n"),
+        (RuntimeError("can't allocate memory: 9 bytes"), 2, "foveate: out of memory; ask for less at a time\n"),
         (KeyError("cuts"), 1, "foveate: KeyError: 'cuts' (nobody foresaw this: add --debug"),
         (KeyboardInterrupt(), 130, "foveate: stopped\n"),
     ],

@@ -81,6 +81,7 @@ def test_two_processes_train_what_one_trains(data: Path, tmp_path: Path) -> None
 BAD: list[tuple[list[str], str]] = [
     (["train", "sts", "--budget", "2"], "budget is 2.0"),
     (["train", "sts", "--precision", "int4"], "--precision is 'int4'"),
+    (["train", "sts", "--precision", "fp16", "--device", "cpu"], "--precision fp16 needs a GPU"),
     (["train", "sts", "--data", "missing.jsonl"], "no data at missing.jsonl"),
     (["train", "sts", "--model", "nowhere"], "no model folder nowhere"),
     (["train", "sts", "--rate", "0"], "rate is 0.0"),

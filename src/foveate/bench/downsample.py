@@ -42,6 +42,8 @@ def shrink(engine: Engine, examples: Sequence[Example], prompt: Prompt, cut: Cut
     Raises:
         FoveateError: this family's smallest image is not near.
     """
+    if "pixel_values" not in prompt.inputs:
+        return prompt
     if engine.facts.model_type in FIXED:
         return fewer_patches(engine, prompt, cut)
     asked = []

@@ -65,7 +65,8 @@ def _say(e: Exception) -> tuple[int, str]:
         return 2, str(e)
     if isinstance(e, OSError) and e.strerror:
         return 2, e.strerror + (f": {short(str(e.filename))}" if e.filename else "")
-    if isinstance(e, MemoryError):
+    # PyTorch's own, of a GPU and of the machine, told without importing it.
+    if isinstance(e, MemoryError) or type(e).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(e):
         return 2, "out of memory; ask for less at a time"
     lines = str(e).strip().splitlines()
     what = f"{type(e).__name__}{f': {short(lines[0], 200)}' if lines else ''}"

@@ -146,7 +146,8 @@ def train(
         return (PointerConfig.reading if text else PointerConfig)(features, budget, group=group)
 
     config(1, 1)  # so that a wrong budget is found before the model is loaded
-    hf.check_device(device)
+    if hf.check_device(device).type == "cpu" and precision == "fp16":
+        raise FoveateError("--precision fp16 needs a GPU; on a CPU give bf16 or no")
     hf.check_dtype(dtype)
     examples = sets.load(data, labelled=True)
     split(examples)

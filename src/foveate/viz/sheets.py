@@ -68,11 +68,16 @@ def save(image: Image.Image, path: str | os.PathLike[str]) -> Path:
     """Write a picture in the format that its name asks for.
 
     Raises:
-        FoveateError: the name asks for no known format, or the folder cannot be written to.
+        FoveateError: the name asks for no format, or one of smaller pictures; or the folder cannot be written to.
     """
     form = check_name(path)
     buffer = io.BytesIO()
-    image.save(buffer, format=form, quality=90)
+    try:
+        image.save(buffer, format=form, quality=90)
+    except (OSError, ValueError):
+        width, height = image.size
+        many = f"{path} would have {width:,} x {height:,} pixels"
+        raise FoveateError(f"{many}, too many for {form}; write a .png") from None
     return files.write(path, buffer.getvalue())
 
 
