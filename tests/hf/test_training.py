@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from foveate import attach
+from alltypes import prompts, tiny
+from foveate import ModelError, attach
 from foveate.methods import METHODS, method
 from masked import masked, places
 from zoo import DEPTH, NAMES, Row, batch, build
@@ -120,3 +121,16 @@ def test_a_trainer_trains(tmp_path):
         Trainer(model=model, args=args, train_dataset=data, data_collator=collate).train()
         assert attached.report.budget < attached.report.tokens
     assert any(not torch.equal(before[n], p) for n, p in model.named_parameters() if n in before)
+
+
+def test_the_loss_that_balances_experts_is_refused():
+    """It weighs each router's rows by the padding mask of the whole prompt."""
+    model = tiny.build("qwen3_vl_moe")
+    inputs = prompts.batch("qwen3_vl_moe", model, prompts.mixed("qwen3_vl_moe", model))
+    call = inputs | {"labels": inputs["input_ids"], "output_router_logits": True}
+    with torch.no_grad(), attach(model, LAYER) as attached:
+        with pytest.raises(ModelError, match="output_router_logits=False"):
+            model(**call)
+        assert torch.isfinite(model(**call | {"output_router_logits": False}).loss)
+        attached.detach()
+        assert torch.isfinite(model(**call).aux_loss)

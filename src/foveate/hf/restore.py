@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from foveate.errors import ModelError
 from foveate.hf.cache import kept_of
 from foveate.hf.kept import extend
 from foveate.hf.step import Step
@@ -17,9 +18,17 @@ def restore(step: Step, output: Any, short: bool) -> Any:
         step: the pass that has just ended.
         output: what it gave back.
         short: states are those of segments; else each layer has given back whole ones.
+
+    Raises:
+        ModelError: what experts' routers said is asked for, from which models make a loss beside that of the labels.
     """
     if isinstance(output, tuple):
         return (step.segment.scatter(output[0], step.l), *output[1:]) if short else output
+    if output.get("router_logits") is not None and any(s.index_BM is not None for s in step.of_layer):
+        raise ModelError(
+            "router_logits have a row for each token, of which some are gone; the loss that balances experts counts "
+            "all; pass output_router_logits=False, or detach first"
+        )
     if short:
         output["last_hidden_state"] = step.segment.scatter(output["last_hidden_state"], step.l)
         if output.get("hidden_states") is not None:
