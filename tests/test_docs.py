@@ -4,6 +4,7 @@ Checkpoints that only a hub has are replaced by a small local one of the same ty
 """
 
 import contextlib
+import importlib
 import io
 import json
 import re
@@ -81,6 +82,15 @@ def test_nothing_is_installed_by_a_name_that_no_index_has(page):
 def test_the_site_has_every_page():
     nav = re.findall(r"^\s+- (?:[^:\n]+: )?(\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), flags=re.M)
     assert sorted(nav) == sorted(str(p.relative_to(ROOT / "docs")) for p in PAGES[1:])
+
+
+def test_every_method_and_its_options_are_on_one_page():
+    listed = re.findall(r"^::: ([\w.]+)$", (ROOT / "docs/methods/options.md").read_text(), flags=re.M)
+    for name, f in methods.METHODS.items():
+        assert f"{f.__module__}.{f.__name__}" in listed, f"docs/methods/options.md lacks {name}"
+    assert [
+        n for n in listed if importlib.import_module(n.rpartition(".")[0]).__dict__.get(n.rpartition(".")[2]) is None
+    ] == []
 
 
 NAMES = (

@@ -17,26 +17,29 @@ from foveate.hf.refusals import Refusal, refusals
 HEAD = """# Model types
 
 What Foveate makes of the {count} types of image and text that transformers {version} knows ({cut} are cut). Written by
-`foveate list --models`. `make test-zoo` shows on a tiny random model of each that keeping all and detaching change no
-bit, that dropping is masking (never sending, where layers go through tokens one by one), that a batch is its prompts,
-and that the text attention methods read is the model's own. Real checkpoints, FlashAttention and half precision were
-tried for *tested most* alone; videos for the types that are marked.
+`foveate list --models`. A checkpoint's type is `model_type` in its `config.json`; letters under *refused* are explained
+at the end.
 
-Attaching tries a *generic* type on nine tokens and three passes (10 to 40 ms of CPU on the tiny models, once a model;
-`probe=False` leaves it out), and refuses a model where cutting is neither hiding nor never sending. Marks are no part
-of the question: those that a config names, and what a `tokenizer` given to `attach` calls special.
+`make test-zoo` shows on a tiny random model of each that keeping all and detaching change no bit, that dropping is
+masking (never sending, where layers go through tokens one by one), that a batch is its prompts, and that the text
+attention methods read is the model's own. Real checkpoints, FlashAttention and half precision were tried for *tested
+most* alone; videos for the types that are marked.
+
+Attaching tries a type *without a family of its own* on nine tokens and three passes (10 to 40 ms of CPU on the tiny
+models, once a model; `probe=False` leaves it out), and refuses a model where cutting is neither hiding nor never
+sending. Methods that read the question read no marks: those that a config names, and what a `tokenizer` given to
+`attach` calls special.
 
 """
 TAIL = """
 ## Writing a family
 
-A *generic* type gets more by a family of 15 to 40 lines: copy `idefics3.py` in `src/foveate/geometry/` (how many tokens
-an image becomes, where, of which rows of the tower) and in `src/foveate/hf/families/` (where the projector is, which
-layer is read), and add both to their `__init__.py`. `pytest tests/alltypes/test_rich.py -k TYPE` holds it to the
+A type without a family gets more by one of 15 to 40 lines: copy `idefics3.py` in `src/foveate/geometry/` (how many
+tokens an image becomes, where, of which rows of the tower) and in `src/foveate/hf/families/` (where the projector is,
+which layer is read), and add both to their `__init__.py`. `pytest tests/alltypes/test_rich.py -k TYPE` holds it to the
 tower's own numbers. A type new in transformers turns `make test-zoo` red: describe it in `tests/alltypes/shrunk.json`
 and `prompts.py`. What the probe refuses needs `Family.wraps` (copy `llama4.py`); what cannot be cut, a line in
-`known.py`. For families that were there before, knowing all the others costs nothing that shows
-(`benchmarks/before.py`: CPU time of four processes each, in turns, before and after; ranges overlap).
+`known.py`.
 """
 TESTED = frozenset({"internvl", "llava", "llava_next", "llava_onevision", "qwen2_5_vl", "qwen2_vl", "qwen3_vl"})
 """Types that the whole of the tests run on."""

@@ -58,7 +58,8 @@ def psigmoid(
         top: the upper level; the layers before the first cut are not bound by it.
         depth: decoder layers of the LLM. Without it the plan is laid out for 32 and fits any model.
         first: what may fall before the first layer; see `layerwise`.
-        raters, attention: whose attention ranks; see `layerwise`.
+        raters: whose attention ranks; see `layerwise`.
+        attention: of which layer; see `layerwise`.
         tokens: visual tokens of an image, where all have as many. Layers then hold whole numbers whose mean is exact.
         shape: of a decoder layer. `keep` is then a share of the visual tokens' operations instead of their number.
         text: other tokens of a prompt, for `shape`.
