@@ -8,7 +8,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from alltypes import prompts, tiny
 from foveate import Cut, Plan, attach
+from foveate.hf.families import family
 from foveate.methods.fastervlm import ClsAttention
 from foveate.methods.fastv import fastv
 from foveate.methods.psigmoid import psigmoid
@@ -24,11 +26,11 @@ PLANS = {
 }
 
 
-def forced(b, told):
+def forced(b, told, kind=0):
     """The batch with what was generated behind its prompts."""
     mask = b.inputs["attention_mask"].bool()
     said = told.sequences[:, b.length :].tolist()
-    return force(SimpleNamespace(inputs=b.inputs, mask_BL=mask), said, PAD)
+    return force(SimpleNamespace(inputs=b.inputs, mask_BL=mask), said, PAD, kind)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -44,6 +46,22 @@ def test_forcing_is_generating(name, which, positions):
         got = model(**ready.inputs, use_cache=False, logits_to_keep=n + 1).logits[:, -n - 1 : -1]
         report = attached.report
     assert [[c.kept for c in i.cuts] for i in report.images] == [[c.kept for c in i.cuts] for i in before.images]
+    for step, want in enumerate(told.logits):
+        assert_close(got[:, step], want, rtol=1e-4, atol=2e-5)
+
+
+def test_a_forced_answer_does_not_see_its_end():
+    """PaliGemma's prompt sees itself both ways, and its processor says which tokens are its prompt's."""
+    model = tiny.build("paligemma")
+    inputs = prompts.batch("paligemma", model, prompts.mixed("paligemma", model))
+    inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    b = SimpleNamespace(inputs=inputs, length=inputs["input_ids"].shape[1])
+    with torch.no_grad(), attach(model, PLANS["received"]) as attached:
+        told = generate(model, b)
+        ready = forced(b, told, family(model).answer_type)
+        attached.answers_B = ready.lengths_B
+        n = ready.want_BT.shape[1]
+        got = model(**ready.inputs, use_cache=False, logits_to_keep=n + 1).logits[:, -n - 1 : -1]
     for step, want in enumerate(told.logits):
         assert_close(got[:, step], want, rtol=1e-4, atol=2e-5)
 

@@ -55,6 +55,8 @@ def prepare_batch(engine: Engine, asked: Sequence[tuple[Sequence[Image.Image], s
         kind = engine.facts.model_type
         raise FoveateError(f"the processor of {kind} refuses this prompt or picture: {first_line(e)}") from e
     inputs = inputs.to(engine.model.device, engine.model.dtype)
+    # PaliGemma's processor gives labels, too, that say nothing.
+    inputs.pop("labels", None)
     return Prompt(dict(inputs), max(_tail(processor.tokenizer, text, before) for text, before in rendered))
 
 

@@ -88,8 +88,11 @@ def some(batch: Batch, rows: Sequence[int]) -> Batch | None:
     )  # fmt: skip
 
 
-def force(batch: Batch, answers: Sequence[Sequence[int]], pad: int) -> Forced:
-    """Put an answer behind each prompt of a batch, and even the rows out on the left."""
+def force(batch: Batch, answers: Sequence[Sequence[int]], pad: int, kind: int = 0) -> Forced:
+    """Put an answer behind each prompt of a batch, and even the rows out on the left.
+
+    `kind` is what `token_type_ids` calls an answer's tokens: PaliGemma's prompt sees itself both ways, its answer not.
+    """
     ids_BL, mask_BL = batch.inputs["input_ids"], batch.mask_BL
     rows = [int(m.sum()) + len(a) for m, a in zip(mask_BL, answers, strict=True)]
     width, device = max(rows), ids_BL.device
@@ -104,6 +107,8 @@ def force(batch: Batch, answers: Sequence[Sequence[int]], pad: int) -> Forced:
             grown[i, width - rows[i] : width - len(answer)] = own
             if name == "input_ids":
                 grown[i, width - len(answer) :] = torch.tensor(answer, device=device)
+            elif name == "token_type_ids":
+                grown[i, width - len(answer) :] = kind
         inputs[name] = grown
     slots = torch.arange(width, device=device)
     begins = torch.tensor([width - r for r in rows], device=device)

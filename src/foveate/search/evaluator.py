@@ -80,14 +80,14 @@ class Evaluator:
 
     def _full(self, batch: Batch) -> Forced:
         """The answers that are forced: the data's own for likelihoods, else the full model's."""
-        pad = self.engine.processor.tokenizer.pad_token_id or 0
+        pad, kind = self.engine.processor.tokenizer.pad_token_id or 0, self.family.answer_type
         if self.metric == "likelihood":
-            return force(batch, [self.speaker.tokens(e) for e in batch.examples], pad)
+            return force(batch, [self.speaker.tokens(e) for e in batch.examples], pad, kind)
         said = self.speaker.generate(batch, WHOLE)
         for number, ids in zip(batch.numbers, said, strict=True):
             self.texts[number] = self.speaker.text(ids)
         self.progress()
-        return force(batch, said, pad)
+        return force(batch, said, pad, kind)
 
     def _ask_full(self) -> Outcome:
         if self.metric == "likelihood":

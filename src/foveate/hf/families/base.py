@@ -35,6 +35,9 @@ class Family(Geometry):
     tail: ClassVar[int] = 5
     """Prompt tokens after the question in the usual chat templates, such as "ASSISTANT:"."""
 
+    answer_type: ClassVar[int] = 0
+    """What `token_type_ids` calls the tokens of an answer."""
+
     # -- where the parts are
 
     def base(self, model: nn.Module) -> Any:

@@ -21,6 +21,7 @@ class PaliGemma(PaliGemmaGeometry, Family):
     }
 
     merges_between = True
+    answer_type = 1
 
     def check_tower(self, base: Any) -> None:
         """SigLIP's tower."""

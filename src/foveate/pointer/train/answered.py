@@ -8,6 +8,7 @@ from torch import Tensor
 
 from foveate.engines.loading import Engine
 from foveate.engines.prompting import closing
+from foveate.hf.families import family
 
 NONE = -100
 
@@ -23,10 +24,13 @@ def answered(engine: Engine, inputs: dict[str, Any], answers: Sequence[str]) -> 
     fill = tokenizer.pad_token_id or 0
     more = ids_BL.new_tensor([r + [fill] * (width - len(r)) for r in rows])
     real = ids_BL.new_tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows])
+    kinds = torch.full_like(more, family(engine.model).answer_type)
     out = dict(inputs)
     for name, value in inputs.items():
         if isinstance(value, Tensor) and value.shape == (b, length):
-            tail = {"input_ids": more, "attention_mask": real}.get(name, torch.zeros_like(more))
+            tail = {"input_ids": more, "attention_mask": real, "token_type_ids": kinds}.get(
+                name, torch.zeros_like(more)
+            )
             out[name] = torch.cat((value, tail.to(value)), 1)
     next_BL = ids_BL.new_full((b, length + width), NONE)
     # The token at a place is said by the place before it.
