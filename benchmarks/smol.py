@@ -1,8 +1,9 @@
 """Held-out questions of the instrument of pretrained parts, asked under any plan: what the smol scripts share.
 
-Plans that cut once, at the input and without reading the text, are asked with the picture shared between a scene's
-questions (`instruments.smol.decoder`); all others through the search's evaluator. Both force the right answer behind
-its prompt, in bfloat16: greedy decoding says it just when each of its tokens, its end among them, is the likeliest.
+Plans that cut once, at the input, without reading the text and leaving attention as it is, are asked with the picture
+shared between a scene's questions (`instruments.smol.decoder`); all others through the search's evaluator. Both force
+the right answer behind its prompt, in bfloat16: greedy decoding says it just when each of its tokens, its end among
+them, is the likeliest.
 What a plan came to on each `STRETCH` of scenes is kept in a file named by all that it depends on: a run that was
 stopped goes on where it was, and a larger one asks only what is new.
 """
@@ -196,6 +197,7 @@ class Bench:
             and plan.cuts[0].at == "input"
             and plan.reads <= _BLIND
             and plan.positions != "contiguous"
+            and not getattr(plan.cuts[0].select, "sized", False)  # this path adds nothing to attention
         ):
             cut = plan.cuts[0]
             answers = [cut.select(s.view.only(cut.select.reads), cut.count(self.tokens)) for s in self.scenes]

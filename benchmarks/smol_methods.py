@@ -2,7 +2,7 @@
 
     python benchmarks/smol_methods.py --model OUT --data TEST --val VALIDATION [--questions 1000] [--slow-scenes 38]
     python benchmarks/smol_methods.py --part before tops sms inside   # some parts alone, from and into the same file;
-        # all: controls before tops criteria sms inside rest
+        # all: controls before tops criteria sms inside rest switched
 
 OUT: `python -m instruments.smol.build OUT`. TEST, VALIDATION: `python -m instruments.smol.examples DIR --split ...`.
 
@@ -29,6 +29,8 @@ from foveate import FoveateError, Plan, files
 from foveate.bench.statistics import compare, interval
 from foveate.methods import METHODS
 from foveate.methods.layerwise import layerwise
+from foveate.methods.sized import sized
+from foveate.methods.switches import merged
 from foveate.plan import as_dict
 from foveate.search import calibrate
 from instruments.smol import pictures
@@ -256,6 +258,13 @@ def rest(t: Table) -> None:
             t.add(name, share, make, slow=name not in BEFORE)
 
 
+def switched(t: Table) -> None:
+    """DivPrune with what it drops merged into what it keeps, and with attention told how many were."""
+    for share, keep in SHARES.items():
+        for name, around in (("divprune, merged", merged), ("divprune, merged, sized", lambda p: sized(merged(p)))):
+            t.add(name, share, lambda k=keep, a=around: a(still(METHODS["divprune"](k))), slow=True)
+
+
 def pairs(t: Table) -> None:
     """The comparisons that the papers' claims are about."""
     wanted = [("psigmoid 12.5%", f"{b} 12.5%") for b in ("fastv", "flat behind layer 0", "pyramiddrop")]
@@ -267,13 +276,15 @@ def pairs(t: Table) -> None:
             ("sms", "sms I"), ("tops I", "fastervlm"), ("tops I", "divprune"), ("tops I", "sms I"),
             ("divprune", "fastervlm"), ("divprune", "random, seed 0"), ("ground truth", "random, seed 0"),
             *[("tops I", f"tops I, {c}") for c in CRITERIA], *[("tops I", b) for b in BEFORE],
+            *[("divprune, merged, sized", b) for b in ("divprune", "divprune, merged", "tops I")],
+            ("divprune, merged", "divprune"),
         )]  # fmt: skip
         wanted += [(f"{a} {share}", "full 100%") for a in ALONE]
     t.data["pairs"] = {f"{a} - {b}": found for a, b in wanted if (found := t.against(a, b))}
     files.write(t.file, (json.dumps(t.data, indent=1) + "\n").encode())
 
 
-PARTS = {p.__name__: p for p in (controls, before, tops, criteria, sms, inside, rest)}
+PARTS = {p.__name__: p for p in (controls, before, tops, criteria, sms, inside, rest, switched)}
 
 
 def main() -> None:
