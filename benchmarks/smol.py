@@ -125,14 +125,15 @@ class Bench:
         self.depth, self.work = self.engine.facts.depth, work
         work.mkdir(parents=True, exist_ok=True)
         self.examples = load_examples(data)[:questions]
-        boxes = {r["id"]: r["boxes"] for r in map(json.loads, (data / "questions.jsonl").read_text().splitlines())}
+        rows = {r["id"]: r for r in map(json.loads, (data / "questions.jsonl").read_text().splitlines())}
         self.key = [loaded.digest, hashlib.sha256((data / "questions.jsonl").read_bytes()).hexdigest()]
         by_picture: dict[Any, list[Example]] = {}
         for e in self.examples:
             by_picture.setdefault(e.images[0], []).append(e)
         self.scenes = []
         for group in over(list(by_picture.values()), "looking"):
-            asked = [world.Question(e.group, e.question, e.answers[0], tuple(map(tuple, boxes[e.id]))) for e in group]
+            of = ((e, rows[e.id]) for e in group)
+            asked = [world.Question(r["group"], e.question, e.answers[0], tuple(map(tuple, r["boxes"]))) for e, r in of]
             self.scenes.append(Scene(group, asked, self.look(group[0])))
         self.tokens = self.scenes[0].view.shape[1]
         self.side = round(self.tokens**0.5)
