@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
@@ -20,7 +19,7 @@ QWEN_TEMPLATE = TEMPLATE.replace("<image>", START + IMAGE + END)
 _MARKS = (START, END, IMAGE, VIDEO)
 
 
-def build_processor(tokenizer: Any = None) -> StillProcessor:
+def build_processor() -> StillProcessor:
     """A processor that scales every picture to 192 x 192, as the model was trained."""
     whole = SIZE * SIZE
     images = Qwen2VLImageProcessorPil(
@@ -31,7 +30,7 @@ def build_processor(tokenizer: Any = None) -> StillProcessor:
         image_mean=list(MEAN),
         image_std=list(STD),
     )
-    return StillProcessor(images, tokenizer or build_marked_tokenizer(), QWEN_TEMPLATE)
+    return StillProcessor(images, build_marked_tokenizer(), QWEN_TEMPLATE)
 
 
 def build_marked_tokenizer() -> PreTrainedTokenizerFast:

@@ -40,11 +40,6 @@ def whole(m):
     return m
 
 
-def part(m):
-    m.model.compile(backend="eager")
-    return m
-
-
 def tower(m):
     m.model.vision_tower.compile(backend="eager")
     return m

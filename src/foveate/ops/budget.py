@@ -23,9 +23,9 @@ def mean(keeps: Sequence[float], span: Sequence[int]) -> float:
     return sum(k * s for k, s in zip(keeps, span, strict=True)) / sum(span)
 
 
-def solve_shape(target: float, shape: Sequence[float], span: Sequence[int], most: float = 1.0) -> list[float]:
-    """min(most, c * shape) with the c for which the mean over the layers is `target`, which is at most `most`."""
-    return _solve(target, span, lambda c: [min(most, c * x) for x in shape], most / min(shape))
+def solve_shape(target: float, shape: Sequence[float], span: Sequence[int]) -> list[float]:
+    """min(1, c * shape) with the c for which the mean over the layers is `target`, which is at most 1."""
+    return _solve(target, span, lambda c: [min(1.0, c * x) for x in shape], 1 / min(shape))
 
 
 def solve_ratio(target: float, span: Sequence[int]) -> float:

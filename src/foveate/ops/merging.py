@@ -28,10 +28,9 @@ def mixture(keep_BN: Tensor, home_BN: Tensor, weight_BN: Tensor, most: int | Non
     return mix_BKN.scatter_(1, slot_BN[:, None], weight_BN[:, None])
 
 
-def averaged(keep_BN: Tensor, home_BN: Tensor, weight_BN: Tensor | None = None, most: int | None = None) -> Tensor:
-    """As `mixture`, each slot divided by its sum of weights: the mean of what lives in it, or the weighted mean."""
-    weight_BN = torch.ones_like(home_BN, dtype=torch.float32) if weight_BN is None else weight_BN
-    mix_BKN = mixture(keep_BN, home_BN, weight_BN, most)
+def averaged(keep_BN: Tensor, home_BN: Tensor, most: int | None = None) -> Tensor:
+    """As `mixture` with equal weights that sum to 1 in each slot: the mean of what lives in it."""
+    mix_BKN = mixture(keep_BN, home_BN, torch.ones_like(home_BN), most)
     return mix_BKN / mix_BKN.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
@@ -53,16 +52,15 @@ def sizes(mix_KN: Tensor, before_N: Tensor) -> Tensor:
     return (share_KN @ before_N.float()).clamp(min=1)
 
 
-def nearest_kept(x_BND: Tensor, keep_BN: Tensor, at_BN: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def nearest_kept(x_BND: Tensor, keep_BN: Tensor) -> tuple[Tensor, Tensor]:
     """The kept token most like each token, and the cosine to it; kept tokens are their own. Ties: the lower index.
 
     Args:
         x_BND: features to compare by.
-        keep_BN: what stays.
-        at_BN: the kept tokens that may be chosen, by default all of them; every image needs one.
+        keep_BN: what stays; of every image something.
     """
     cosine = Cosine(x_BND)
-    may_B1N = (keep_BN if at_BN is None else at_BN)[:, None]
+    may_B1N = keep_BN[:, None]
     best, home = [], []
     for index_BM in cosine.chunks():
         value_BM, index = cosine.rows(index_BM).masked_fill(~may_B1N, -torch.inf).max(-1)

@@ -15,6 +15,8 @@ from foveate.errors import FoveateError
 
 _HEAD = b'{"op_code":'
 """How every line of a journal begins."""
+_BLOCK = 1 << 16
+"""Bytes that are read at once on the way to the last newline."""
 
 
 class Journal:
@@ -71,11 +73,11 @@ class Journal:
             self._lock.release()
 
 
-def _mend(file: Any, block: int = 1 << 16) -> int:
+def _mend(file: Any) -> int:
     """Cut an open file off behind its last newline; its size then."""
     whole = size = os.fstat(file.fileno()).st_size
     while whole:
-        start = max(0, whole - block)
+        start = max(0, whole - _BLOCK)
         file.seek(start)
         if (end := file.read(whole - start).rfind(b"\n")) >= 0:
             whole = start + end + 1

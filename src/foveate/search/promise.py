@@ -48,16 +48,13 @@ class Promise:
         )
 
 
-def promise(
-    losses: Sequence[float], confidence: float = 0.95, one_way: bool = False, seed: int = 0, most: float = 1.0
-) -> Promise:
+def promise(losses: Sequence[float], confidence: float = 0.95, one_way: bool = False, most: float = 1.0) -> Promise:
     """The one-sided upper confidence bound on the mean of paired losses.
 
     Args:
         losses: an example each.
         confidence: of the bound.
         one_way: losses are 0 or 1 by nature, as with agreement; then nothing can be won.
-        seed: of the draws, where there are any.
         most: what one example can lose at most, where losses are graded.
 
     Raises:
@@ -74,10 +71,10 @@ def promise(
         above = stats.binomtest(lost, n, alternative="less").proportion_ci(1 - error).high
         below = 0.0 if one_way else stats.binomtest(won, n, alternative="greater").proportion_ci(1 - error).low
         return Promise(mean, float(above - below), confidence, n, ONE_WAY if one_way else EXACT)
-    return Promise(mean, _weighted(losses, most, confidence, seed), confidence, n, WEIGHTED)
+    return Promise(mean, _weighted(losses, most, confidence), confidence, n, WEIGHTED)
 
 
-def _weighted(losses: Sequence[float], most: float, confidence: float, seed: int) -> float:
+def _weighted(losses: Sequence[float], most: float, confidence: float) -> float:
     """Gaffke's bound: the quantile of means under Dirichlet weights, one of them on `most`.
 
     What is rare and dear may be missing from few examples, and no resample of them would have it. Of scores of 0 and 1
@@ -85,7 +82,7 @@ def _weighted(losses: Sequence[float], most: float, confidence: float, seed: int
     """
     import numpy as np
 
-    rng, means = np.random.default_rng(seed), []
+    rng, means = np.random.default_rng(0), []
     values = np.asarray([*losses, most])
     for first in range(0, _DRAWS, _AT_ONCE):
         weights = rng.standard_exponential((min(_AT_ONCE, _DRAWS - first), len(values)))

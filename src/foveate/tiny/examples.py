@@ -14,15 +14,15 @@ from foveate.errors import FoveateError
 from foveate.tiny import world
 
 
-def examples(scenes: Iterable[int], split: str = "test", questions: int = 8, tier: str | None = None) -> list[Example]:
+def examples(scenes: Iterable[int], split: str = "test", questions: int = 8) -> list[Example]:
     """Every question of the scenes of these numbers; ids are `split-scene-question`.
 
     Raises:
-        FoveateError: an unknown split or tier.
+        FoveateError: an unknown split.
     """
     found = []
     for number in scenes:
-        scene = world.scene(split, number, questions, tier)
+        scene = world.scene(split, number, questions)
         found += [
             Example(f"{split}-{number}-{i}", (scene.image,), q.text, (q.answer,)) for i, q in enumerate(scene.questions)
         ]

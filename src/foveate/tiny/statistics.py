@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from torch import Tensor
 
 
-def wilson(right: int, total: int, z: float = 1.96) -> tuple[float, float]:
+def wilson(right: int, total: int) -> tuple[float, float]:
     """The 95% interval of a share by Wilson's formula; (0, 1) for no trials."""
     if total == 0:
         return 0.0, 1.0
-    p = right / total
+    p, z = right / total, 1.96
     middle = (p + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(p * (1 - p) / total + z * z / (4 * total * total))
     return max(0.0, middle - half), min(1.0, middle + half)
