@@ -153,6 +153,20 @@ def test_video_frames_at_most_eight() -> None:
     assert few.width == 3 * 168 + 2 * 16 + 2 * 24
 
 
+def test_tiles_are_drawn_as_the_picture_that_they_are_of() -> None:
+    """Idefics3, SmolVLM and LFM2-VL report each tile, and the thumbnail at last, as an image."""
+    tile = (Block(0, 2, 2),)
+    apart = report(*[(4, tile, {"input": [i % 4], 2: []}) for i in range(5)])
+    grid = tuple(Block(4 * i, 2, 2) for i in range(5))
+    whole = report((20, grid, {"input": [0, 5, 10, 15, 16], 2: []}))
+    picture = noise(80, 80)
+    assert np.array_equal(*(np.asarray(viz.overlay([picture], r)) for r in (apart, whole)))
+    scanned = SimpleNamespace(do_pan_and_scan=True)
+    assert [p.block for p in viz.place(picture, grid, scanned)] == [grid[0]]
+    with pytest.raises(FoveateError, match="2 pictures for a report about 5 images"):
+        viz.overlay([picture] * 2, apart)
+
+
 def test_a_report_needs_its_pictures() -> None:
     with pytest.raises(FoveateError, match="2 pictures for a report about 1"):
         viz.overlay([noise(8, 8)] * 2, report((4, (Block(0, 2, 2),), {"input": [0]})))

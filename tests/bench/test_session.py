@@ -9,11 +9,15 @@ from typing import Any
 
 import pytest
 
+from bench_prompts import noise
 from foveate import FoveateError
-from foveate.bench import asking, cost, environment, run, session, tasks
+from foveate.bench import asking, cost, environment, page, run, session, tasks
+from foveate.bench.asking import mask, plain
 from foveate.bench.compare import compare
 from foveate.bench.log import Log
 from foveate.bench.ways import Way
+from foveate.methods import METHODS
+from foveate.selection import Block
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +229,17 @@ def test_the_library_knows_no_command_line() -> None:
     assert not [
         p for p in root.rglob("*.py") if re.search(r"^\s*(import|from) (typer|rich|foveate\.cli)", p.read_text(), re.M)
     ]
+
+
+def test_a_picture_in_tiles_is_drawn_whole() -> None:
+    """Some models' reports have an image for each tile: the first one's tokens are not the picture's."""
+    way = Way("random", "0.5", "plan", METHODS["random"](keep=0.5))
+    tile, grid = (Block(0, 2, 2),), tuple(Block(4 * i, 2, 2) for i in range(5))
+    record = {"answer": "a", "score": 1.0, "kept": 5, "visual": 20}
+    apart = {"masks": [mask([i % 4], 4) for i in range(5)], "grids": [plain(tile)] * 5}
+    whole = {"masks": [mask([0, 5, 10, 15, 16], 20)], "grids": [plain(grid)]}
+    picture = noise(40, 40)
+    drawn = [page.cases._panel(way, record | r, [picture], 20, None) for r in (apart, whole, {})]
+    assert drawn[0] == drawn[1] != drawn[2]
+    # Of several pictures nobody knows whose tiles they are.
+    assert page.cases._panel(way, record | apart, [picture] * 2, 20, None) == drawn[2]

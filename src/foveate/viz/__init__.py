@@ -2,7 +2,7 @@
 
 from foveate.viz.overlays import overlay, share, where
 from foveate.viz.panels import PANEL, dim, fit
-from foveate.viz.places import Placed, place, seen_box
+from foveate.viz.places import Placed, joined, place, seen_box
 from foveate.viz.sheets import Panel, check_name, save, sheet
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "check_name",
     "dim",
     "fit",
+    "joined",
     "overlay",
     "place",
     "save",

@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from PIL import Image
 
 from foveate.cut import Place
 from foveate.errors import FoveateError
-from foveate.hf.report import ImageReport, Report
+from foveate.hf.report import CutReport, ImageReport, Report
 from foveate.selection import Block
 from foveate.viz.panels import PANEL, dim, fit
-from foveate.viz.places import Placed, place
+from foveate.viz.places import Placed, joined, place
 from foveate.viz.sheets import Panel, sheet
 
 MAX_FRAMES = 8
@@ -28,7 +29,8 @@ def overlay(
     """A sheet with one row for each image of the report: the picture, then one panel for each cut.
 
     Args:
-        pictures: what the prompt's images were, in the report's order; a sequence of frames stands for a video.
+        pictures: what the prompt's images were, in the report's order; a sequence of frames stands for a video. Of one
+            picture alone, the report's images may be tiles that the model took it apart into.
         report: from `Attachment.report`.
         image_processor: says whether the model saw the whole picture or its centre.
         title: a line above the sheet.
@@ -43,11 +45,15 @@ def overlay(
         )
     if columns is not None and columns < 1:
         raise FoveateError(f"columns is {columns}; a row holds at least 1 panel")
-    if len(pictures) != len(report.images):
+    images = report.images
+    if len(pictures) == 1 and len(images) > 1 and {(i.row, i.kind) for i in images} == {(images[0].row, "image")}:
+        images = (_whole(images),)
+    if len(pictures) != len(images):
         raise FoveateError(
-            f"{len(pictures)} pictures for a report about {len(report.images)} images; give one for each"
+            f"{len(pictures)} pictures for a report about {len(images)} images; give one for each, or draw prompts of "
+            "one picture where a model takes pictures apart into tiles"
         )
-    rows = [row for p, r in zip(pictures, report.images, strict=True) for row in _rows(p, r, image_processor)]
+    rows = [row for p, r in zip(pictures, images, strict=True) for row in _rows(p, r, image_processor)]
     if columns is not None:
         rows = [row[i : i + columns] for row in rows for i in range(0, len(row), columns)]
     return sheet(rows, title)
@@ -56,6 +62,19 @@ def overlay(
 def where(at: Place) -> str:
     """A cut's place in words."""
     return {"encoder": "before the projector", "input": "at the input"}.get(str(at), f"before layer {at}")
+
+
+def _whole(tiles: Sequence[ImageReport]) -> ImageReport:
+    """The tiles of a picture as that picture."""
+
+    def one(parts: Sequence[CutReport]) -> CutReport:
+        _, kept = joined((tile.grid, cut.kept) for tile, cut in zip(tiles, parts, strict=True))
+        return CutReport(parts[0].at, sum(c.asked for c in parts), len(kept), lambda: torch.tensor(kept))
+
+    grid, _ = joined((tile.grid, ()) for tile in tiles)
+    cuts = tuple(one(parts) for parts in zip(*(tile.cuts for tile in tiles), strict=True))
+    layers = tuple(sum(counts) for counts in zip(*(tile.per_layer for tile in tiles), strict=True))
+    return ImageReport(tiles[0].row, 0, "image", sum(tile.tokens for tile in tiles), grid, cuts, layers)
 
 
 def _rows(picture: Picture, report: ImageReport, image_processor: Any) -> list[list[Panel]]:

@@ -1,8 +1,8 @@
 """Where the tokens of an image lie in its picture, whatever the processor did to it."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from PIL import Image
@@ -25,13 +25,14 @@ def place(picture: Image.Image, grid: Grid, image_processor: Any = None) -> list
     """Where the blocks of one image lie in it, those left out that another block shows better.
 
     One block sees the picture, or its centre where the processor crops. A thumbnail gives way to the tiled block that
-    ends its rows with newlines. Several equal blocks are the tiles of one picture and its thumbnail, which is last.
+    ends its rows with newlines. Several equal blocks are the tiles of one picture and its thumbnail, which is last; but
+    where a processor pans and scans, the first sees the whole, and nobody knows what the others see.
     """
     whole: Box = (0.0, 0.0, float(picture.width), float(picture.height))
     for block in grid:
         if block.newline:
             return [Placed(block, whole)]
-    if len(grid) == 1:
+    if len(grid) == 1 or getattr(image_processor, "do_pan_and_scan", False):
         return [Placed(grid[0], seen_box(picture.size, image_processor))]
     tiles = grid[:-1]
     columns = _tile_columns(len(tiles), picture.width / picture.height)
@@ -40,6 +41,18 @@ def place(picture: Image.Image, grid: Grid, image_processor: Any = None) -> list
         Placed(b, (i % columns * w, i // columns * h, i % columns * w + w, i // columns * h + h))
         for i, b in enumerate(tiles)
     ]
+
+
+def joined(parts: Iterable[tuple[Grid, Iterable[int]]]) -> tuple[Grid, list[int]]:
+    """Blocks and kept tokens of the tiles that a model takes a picture apart into, as that picture's own."""
+    grid: list[Block] = []
+    kept: list[int] = []
+    start = 0
+    for blocks, mine in parts:
+        grid += [replace(b, start=b.start + start) for b in blocks]
+        kept += [k + start for k in mine]
+        start += sum(b.size for b in blocks)
+    return tuple(grid), kept
 
 
 def seen_box(size: tuple[int, int], image_processor: Any = None) -> Box:

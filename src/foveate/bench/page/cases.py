@@ -95,9 +95,11 @@ def _panel(way: Way, r: Record, pictures: Sequence[Image.Image], whole: int, pro
     if not pictures:
         return Panel(name, answer, right, kept, "")
     picture = viz.fit(pictures[0], _SIDE)
-    if way.plan and r.get("masks"):
-        placed = viz.place(pictures[0], grid_of(r["grids"][0]), processor)
-        picture = viz.dim(pictures[0], placed, unmask(r["masks"][0]), _SIDE)
+    # More of them than pictures are tiles, and only of one picture is it known whose.
+    if way.plan and (masks := r.get("masks")) and len(pictures) in (1, len(masks)):
+        parts = [(grid_of(g), unmask(m)) for g, m in zip(r["grids"], masks, strict=True)]
+        grid, left = viz.joined(parts) if len(pictures) == 1 else parts[0]
+        picture = viz.dim(pictures[0], viz.place(pictures[0], grid, processor), left, _SIDE)
     elif way.kind == "downsample" and "visual" in r:
         share = (r["visual"] / max(1, whole)) ** 0.5
         small = [max(1, round(v * share)) for v in pictures[0].size]
