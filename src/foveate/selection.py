@@ -88,7 +88,11 @@ class TokenView:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(B, N), read off the first tensor there is."""
+        """(B, N), read off the first tensor there is.
+
+        Raises:
+            SignalError: no field is filled.
+        """
         for f in fields(self):
             # The question's tokens alone have another length.
             if f.name not in OF_TEXT and isinstance(tensor := getattr(self, f.name), Tensor):
@@ -101,7 +105,11 @@ class TokenView:
         return next((t.device for t in self._tensors()), torch.device("cpu"))
 
     def need(self, name: str) -> Tensor:
-        """The field, or a SignalError that says it is missing."""
+        """The field of that name.
+
+        Raises:
+            SignalError: it is empty, or there is none of that name.
+        """
         value = getattr(self, name, None)
         if value is None:
             if name not in (known := [f.name for f in fields(self)]):
@@ -139,8 +147,11 @@ class TokenView:
 class Selection:
     """A selector's answer. Order is always the original order, so a mask is the whole answer.
 
-    `mix_BKN`, where given, makes each kept slot a weighted sum of the N tokens: slot j of image b belongs to the j-th
-    True of `keep_BN[b]`; images that keep fewer than K leave their last slots unread.
+    Args:
+        keep_BN: [B, N] bool, true where a token stays.
+        mix_BKN: [B, K, N] weights that make each kept slot a weighted sum of the N tokens; None leaves kept tokens as
+            they are. Slot j of image b belongs to the j-th True of `keep_BN[b]`; images that keep fewer than K leave
+            their last slots unread.
     """
 
     keep_BN: Tensor
@@ -148,12 +159,17 @@ class Selection:
 
     @property
     def counts_B(self) -> Tensor:
-        """How many tokens each image keeps."""
+        """How many tokens each image keeps, [B]."""
         return self.keep_BN.sum(-1)
 
     @classmethod
     def top(cls, score_BN: Tensor, k: int) -> "Selection":
-        """The k highest scores of each image. Ties go to the lower index; NaN is refused."""
+        """The k highest scores [B, N] of each image. Ties go to the lower index.
+
+        Raises:
+            PlanError: k is below 1 or above N.
+            SignalError: a score is NaN.
+        """
         return cls(top_mask(score_BN, k))
 
     @classmethod
@@ -163,7 +179,7 @@ class Selection:
 
     @classmethod
     def of(cls, index_BK: Tensor, n: int) -> "Selection":
-        """The tokens at these indices, of n."""
+        """The tokens at these indices, [B, K] from 0 to n - 1, of n."""
         keep = torch.zeros(index_BK.shape[0], n, dtype=torch.bool, device=index_BK.device)
         return cls(keep.scatter_(1, index_BK, True))
 

@@ -19,6 +19,7 @@ class CutReport:
 
     at: Place
     asked: int
+    """The most tokens that might stay."""
     count: int
     """How many are left."""
     left: Callable[[], Tensor]
@@ -67,7 +68,10 @@ class Held:
 
 @dataclass(frozen=True)
 class Report:
-    """One prefill. Text tokens and padding count in the cache figures and operations, images alone in the budget."""
+    """One prefill. Text tokens and padding count in the cache figures and operations, images alone in the budget.
+
+    An operation is one of a product's: a multiplication and an addition are two. Sizes are bytes, times seconds.
+    """
 
     images: tuple[ImageReport, ...]
     cache_full: Held
