@@ -1,5 +1,7 @@
 """The formula counts what PyTorch's own counter counts."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -37,3 +39,19 @@ def test_the_visual_share_runs_from_none_to_all():
 def test_a_shape_of_nothing():
     with pytest.raises(PlanError, match="kv_heads is 0"):
         LayerShape(32, 48, 4, 0, 8)
+
+
+class Differing(SimpleNamespace):
+    """As Gemma 4's: a number that is another one in each layer is not told."""
+
+    @property
+    def head_dim(self):
+        raise RuntimeError("head_dim is a per-layer attribute")
+
+
+TOLD = {"hidden_size": 32, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize("config", [Differing(**TOLD, intermediate_size=48), SimpleNamespace(**TOLD, head_dim=8)])
+def test_configs_that_tell_no_shape(config):
+    assert LayerShape.of(config) is None

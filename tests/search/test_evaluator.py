@@ -47,6 +47,12 @@ def test_scores_are_those_of_generating(engine, exact, which):
     assert 0 < outcome.flops < outcome.budget
 
 
+def test_where_a_config_tells_no_shape_tokens_are_the_cost(exact, monkeypatch):
+    monkeypatch.setattr(exact, "shape", None)
+    outcome = exact.evaluate(PLANS["fastv"])
+    assert outcome.flops == outcome.budget < 1
+
+
 def test_a_search_walking_down_gives_what_plans_by_themselves_give(engine, exact):
     alone = Evaluator(engine, SOME, "exact", batch=3, max_new_tokens=6, memory=0)
     for layer, keeps in [

@@ -6,7 +6,6 @@ from typing import Any
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from foveate.errors import PlanError
 from foveate.hf.clock import Seconds
 from foveate.hf.cut_layers import Cuttable, holds_keys
 from foveate.hf.prompt import Image, Prompt
@@ -51,9 +50,7 @@ def flops(step: Step, widths: Sequence[int]) -> float | None:
     """
     if not step.family.plain(step.lm):
         return None
-    try:
-        shape = LayerShape.of(step.lm.config)
-    except (AttributeError, TypeError, PlanError):
+    if (shape := LayerShape.of(step.lm.config)) is None:
         return None
     return step.b * sum(shape.flops(n, step.past) for n in widths)
 

@@ -37,11 +37,14 @@ class LayerShape:
                 raise PlanError(f"{name} is {value}; every number of a layer's shape is at least 1")
 
     @classmethod
-    def of(cls, config: Any, gated: bool = True) -> "LayerShape":
-        """The shape that a Hugging Face text config describes."""
-        head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        kv = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        return cls(config.hidden_size, config.intermediate_size, config.num_attention_heads, kv, head, gated)
+    def of(cls, config: Any, gated: bool = True) -> "LayerShape | None":
+        """The shape that a Hugging Face text config describes; None where it tells none, or one a layer."""
+        try:
+            head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+            kv = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+            return cls(config.hidden_size, config.intermediate_size, config.num_attention_heads, kv, head, gated)
+        except (AttributeError, TypeError, RuntimeError, PlanError):  # Gemma 4's config raises the third
+            return None
 
     def flops(self, n: float, past: float = 0) -> float:
         """Operations for n tokens that attend to themselves and to `past` cached ones."""

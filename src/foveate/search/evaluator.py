@@ -207,4 +207,5 @@ class Evaluator:
             tokens = sum(i.tokens for i in images)
             counts = [sum(layer) for layer in zip(*(i.per_layer for i in images), strict=True)]
             budgets.append(sum(counts) / self.depth / tokens)
-            flops.append(visual_share(self.shape, counts, tokens, length - tokens))
+            shape = self.shape
+            flops.append(budgets[-1] if shape is None else visual_share(shape, counts, tokens, length - tokens))

@@ -38,7 +38,8 @@ class Outcome:
     Args:
         scores: an example each, in the order of the data; higher is better.
         budget: visual tokens that stay, mean over layers and examples, as a share.
-        flops: what is left of the visual tokens' operations, as a share.
+        flops: what is left of the visual tokens' operations, as a share; the budget, where the model's config does not
+            tell what a layer costs.
     """
 
     scores: tuple[float, ...]

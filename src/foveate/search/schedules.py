@@ -132,15 +132,17 @@ def find_slope(
         effort: evaluations in all.
 
     Raises:
-        PlanError: a budget that cannot be met; one in operations for pictures of different sizes.
+        PlanError: a budget that cannot be met; one in operations for pictures of different sizes, or for a model whose
+            config does not tell a layer's shape.
     """
     facts = session.facts()
     if unit == "flops" and not facts.same:
         raise PlanError("the pictures have different numbers of tokens; give a budget in tokens")
     extra: dict[str, Any] = {"depth": session.depth, "tokens": facts.tokens if facts.same else None}
     if unit == "flops":
-        config = session.engine.model.config.get_text_config()
-        extra |= {"shape": LayerShape.of(config), "text": facts.text}
+        if (shape := LayerShape.of(session.engine.model.config.get_text_config())) is None:
+            raise PlanError("the model's config does not tell what a layer costs; give a budget in tokens")
+        extra |= {"shape": shape, "text": facts.text}
 
     def draw(trial: Any) -> dict[str, Any]:
         slope = trial.suggest_float("slope", *_STEEP, log=True)
