@@ -30,7 +30,7 @@ def mixture(keep_BN: Tensor, home_BN: Tensor, weight_BN: Tensor, most: int | Non
 
 def averaged(keep_BN: Tensor, home_BN: Tensor, most: int | None = None) -> Tensor:
     """As `mixture` with equal weights that sum to 1 in each slot: the mean of what lives in it."""
-    mix_BKN = mixture(keep_BN, home_BN, torch.ones_like(home_BN), most)
+    mix_BKN = mixture(keep_BN, home_BN, torch.ones_like(home_BN, dtype=torch.float32), most)
     return mix_BKN / mix_BKN.sum(-1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny)
 
 
