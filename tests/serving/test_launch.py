@@ -124,6 +124,9 @@ def test_vllms_own_options_are_passed_on_and_overrides_joined(monkeypatch):
     assert "--trust-request-mm-kwargs" not in launch.command("m", "all", [], fixed=True)
     assert launch.option(words, "--port", "8000") == "9" and launch.option(words, "--host", "h") == "h"
     assert launch.option(["--port=7"], "--port", "8000") == "7"
+    for host, at in [("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("fe80::1", "[fe80::1]"), ("box", "box")]:
+        assert launch.address(["--host", host, "--port=9"]) == f"http://{at}:9"
+    assert launch.address(["--ssl-certfile=c.pem"]) == "https://127.0.0.1:8000"
     assert launch.option(["--api_key", "k"], "--api-key", "") == "k"
     words = launch.command("m", "all", ['--hf_overrides={"a": 1}'])
     assert json.loads(words[-2]) == {"a": 1, "foveate": "all"} and not any("hf_overrides" in w for w in words)

@@ -77,9 +77,6 @@ def serve(
         check_servable(wish.plan)
     extra = list(context.args)
     words = launch.command(os.fspath(facts.source), asked, extra, fixed)
-    port = launch.option(extra, "--port", "8000")
-    host = launch.option(extra, "--host", "127.0.0.1")
-    url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
     # Where vLLM itself looks for it.
     key = launch.option(extra, "--api-key", os.environ.get("VLLM_API_KEY", ""))
-    raise typer.Exit(launch.run(words, url, fixed, typer.echo, key))
+    raise typer.Exit(launch.run(words, launch.address(extra), fixed, typer.echo, key))

@@ -5,6 +5,7 @@ import io
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,8 @@ from foveate.engines.vllm.hook import check_version
 from foveate.engines.vllm.settings import ALL, KEY
 from foveate.errors import FoveateError, ModelError, short
 
+_OURS = ssl._create_unverified_context()
+"""The server was started here; its certificate names it as others know it."""
 PROBE = (448, 448)
 """Pixels of the picture that is asked about first."""
 
@@ -126,6 +129,14 @@ def option(extra: Sequence[str], name: str, default: str) -> str:
     return default
 
 
+def address(extra: Sequence[str]) -> str:
+    """Where vLLM answers this machine, from its own options."""
+    # Everywhere is where it may listen, and no place to ask at.
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host := option(extra, "--host", "127.0.0.1"), host)
+    scheme = "https" if option(extra, "--ssl-certfile", "") else "http"
+    return f"{scheme}://{f'[{host}]' if ':' in host else host}:{option(extra, '--port', '8000')}"
+
+
 def run(words: Sequence[str], url: str, fixed: bool, tell: Callable[[str], None], key: str = "") -> int:
     """Run the server until it ends; gives its exit status.
 
@@ -151,7 +162,7 @@ def up(server: subprocess.Popen[bytes], url: str) -> bool:
     """Wait for the server to answer; False if it ends first."""
     while server.poll() is None:
         try:
-            with urllib.request.urlopen(f"{url}/health", timeout=5):
+            with urllib.request.urlopen(f"{url}/health", timeout=5, context=_OURS):
                 return True
         except OSError:
             time.sleep(1)
@@ -196,7 +207,7 @@ def post(url: str, body: dict[str, Any], key: str = "") -> Any:
     headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
     request = urllib.request.Request(f"{url}/v1/chat/completions", json.dumps(body).encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=600) as reply:
+        with urllib.request.urlopen(request, timeout=600, context=_OURS) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as e:
         raise FoveateError(f"the server answers {e.code}: {e.read().decode(errors='replace')[:500]}") from None
