@@ -16,6 +16,7 @@ from foveate.bench.asking import mask, plain
 from foveate.bench.compare import compare
 from foveate.bench.log import Log
 from foveate.bench.ways import Way
+from foveate.data import Example
 from foveate.methods import METHODS
 from foveate.selection import Block
 
@@ -243,3 +244,12 @@ def test_a_picture_in_tiles_is_drawn_whole() -> None:
     assert drawn[0] == drawn[1] != drawn[2]
     # Of several pictures nobody knows whose tiles they are.
     assert page.cases._panel(way, record | apart, [picture] * 2, 20, None) == drawn[2]
+
+
+def test_what_is_timed_has_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_bytes(b"no picture")
+    good = Example("2", (noise(8, 8),), "?", ("a",))
+    some = [Example("0", (), "?", ("a",)), Example("1", (tmp_path / "bad.png",), "?", ("a",)), good]
+    assert session._readable(tasks.Task("t", some, lambda *_: 0.0, ""), 2) == [good]
+    with pytest.raises(FoveateError, match="nothing can be timed"):
+        session._readable(tasks.Task("t", some[:2], lambda *_: 0.0, ""), 2)

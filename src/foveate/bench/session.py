@@ -178,16 +178,15 @@ def _time(engine: hf.Engine, request: Request, log: Log, progress: Progress) -> 
 
 
 def _readable(task: Task, count: int) -> list[Any]:
-    """The first examples whose pictures can be read."""
+    """The first examples with pictures, all of which can be read."""
     found: list[Any] = []
     for e in task.examples:
         with suppress(FoveateError):
-            e.pictures()
-            found.append(e)
+            found += [e] if e.pictures() else []
         if len(found) == count:
             break
     if not found:
-        raise FoveateError(f"no picture of {task.name} can be read, so nothing can be timed; see the report's list")
+        raise FoveateError(f"no picture of {task.name} can be read, so nothing can be timed; its answers are written")
     return found
 
 
