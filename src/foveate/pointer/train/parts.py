@@ -48,5 +48,5 @@ def _names(paths: Collection[Path]) -> dict[Path, str]:
     """What each picture is called: its file's name, with the folders that tell those of one name apart."""
     if len({p.name for p in paths}) == len(paths):
         return {p: p.name for p in paths}
-    root = os.path.commonpath([p.parent for p in paths])
+    root = os.path.commonpath([p.parent.absolute() for p in paths])
     return {p: os.path.relpath(p, root) for p in paths}
