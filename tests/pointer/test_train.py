@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from alltypes import prompts, tiny
 from foveate import FoveateError, PlanError, attach
 from foveate.cut import Cut
 from foveate.data import Example
@@ -422,6 +423,18 @@ def test_a_dial_of_many_budgets(tmp_path: Path) -> None:
 def test_recipes_that_cannot_be(field: str, value: Any) -> None:
     with pytest.raises(FoveateError, match=field):
         Recipe(**{field: value})
+
+
+@pytest.mark.parametrize("name", ["gemma3", "paligemma"])
+def test_models_that_mask_before_the_language_model_are_refused(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny.build(name)
+    inputs = prompts.single(name, model)
+    inputs["token_type_ids"] = torch.zeros_like(inputs["input_ids"])
+    monkeypatch.setattr(examples, "prepare_examples", lambda *_: Prompt(dict(inputs), TAIL))
+    picture: Any = object()
+    engine = Engine(model, _Processor(), Facts("", name, DEPTH))
+    with pytest.raises(FoveateError, match=f"cannot be trained for {name}"):
+        Examples(engine, [Example("0", (picture,), "?", ("5 6",))]).look([0])
 
 
 def test_what_has_no_answer_cannot_be_trained_on() -> None:

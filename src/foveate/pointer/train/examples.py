@@ -93,7 +93,11 @@ class Examples:
 
     @torch.no_grad()
     def given(self, examples: Sequence[Example]) -> Given:
-        """Run the model as far as its language model."""
+        """Run the model as far as its language model.
+
+        Raises:
+            FoveateError: it is given masks for all places that were made before, which are not those of fewer places.
+        """
         model = self.engine.model
         prompt = prepare_examples(self.engine, examples)
         ids_BL = prompt.inputs["input_ids"]
@@ -109,6 +113,12 @@ class Examples:
         with attach(model, self.plan, tail=prompt.tail) as attached:
             run_partway(model, inputs, [(attached.lm, note)])
         (place,) = places
+        mask = noted.get("attention_mask")
+        if mask is not None and not (isinstance(mask, Tensor) and mask.ndim == 2):
+            raise FoveateError(
+                f"selectors cannot be trained for {self.engine.facts.model_type}, whose pictures see themselves both "
+                "ways, which the shorter prompts of training do not; use a method that needs no training"
+            )
         length = ids_BL.shape[1]
         special_BL = torch.isin(ids_BL.cpu(), attached.special)
         asks_BL, _ = question(place.real_BL[:, :length], place.visual_BL[:, :length], special_BL, prompt.tail)
