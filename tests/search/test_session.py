@@ -6,8 +6,10 @@ from types import SimpleNamespace
 
 import pytest
 
+from alltypes import tiny
 from foveate import FoveateError, Plan, PlanError
 from foveate.data import Example
+from foveate.methods import METHODS
 from foveate.search import session as module
 from foveate.search.auto import choose, explore, front
 from foveate.search.halves import split
@@ -52,6 +54,7 @@ class Fake:
 def begin(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "Evaluator", Fake)
     monkeypatch.setattr(Session, "facts", lambda self: Facts(TOKENS, True, 12))
+    monkeypatch.setattr(Session, "takes", lambda self, plan: True)
     engine = SimpleNamespace(facts=SimpleNamespace(depth=DEPTH, model_type="fake"))
 
     def make(name="s", metric="exact", data=DATA):
@@ -130,6 +133,26 @@ def test_what_is_looked_for_among_servable_plans_can_be_served(begin):
     points = explore(begin("served"), 15, near=0.3, served=True)
     assert {p.method for p in points} == set(SERVED)
     assert [servable(p.plan) for p in points] == [None] * 15
+
+
+def test_what_a_model_refuses_is_not_tried(begin, monkeypatch):
+    """Its layers may attend to nothing: plans that read their attention ended the whole search."""
+    monkeypatch.setattr(Session, "takes", lambda self, plan: "text_attn_BN" not in plan.reads)
+    points = explore(begin("some"), 12, near=0.5)
+    assert {p.method for p in points} == {"divprune", "fastervlm"}
+    monkeypatch.setattr(Session, "takes", lambda self, plan: False)
+    with pytest.raises(FoveateError, match="refuses every method"):
+        explore(begin("none"), 12)
+
+
+@pytest.mark.parametrize(
+    ("plan", "fits"), [(METHODS["fastv"](keep=0.5, layer=2), True), (METHODS["fastv"](keep=0.5, layer=1), False)]
+)
+def test_whether_a_model_takes_a_plan_is_asked_of_it(plan, fits, tmp_path):
+    """Every second layer of this Qwen3.5 attends, and not the first."""
+    engine = SimpleNamespace(model=tiny.build("qwen3_5"), facts=SimpleNamespace(depth=4, model_type="qwen3_5"))
+    session = Session(engine, split(DATA), "exact", Study(tmp_path / "s.journal", "s", {}))
+    assert session.takes(plan) == fits
 
 
 def test_within_a_loss_every_method_goes_down_until_it_loses_more(begin):

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from foveate.errors import FoveateError, PlanError
 from foveate.methods import method
 from foveate.plan import Plan
-from foveate.search.knobs import knobs, space, usual
+from foveate.search.knobs import Knobs, knobs, space, usual
 from foveate.search.promise import error
 from foveate.search.propose import propose, values_of
 from foveate.search.session import Session
@@ -22,6 +22,7 @@ _BELOW = 0.9
 """Of the cost asked for: operations are no exact multiple of tokens, and a plan just above it is none."""
 _FAR = 0.5
 """A plan that costs less than this part of what is allowed was not searched for there."""
+_HALF = 0.5
 _STEP = 0.7
 """From share to share, where each method goes down until it loses too much."""
 _TESTED = 8
@@ -69,11 +70,12 @@ def explore(
             would keep far too little.
 
     Raises:
-        FoveateError: fewer than one trial.
+        FoveateError: fewer than one trial, or a model that no method fits.
     """
     if trials < 1:
         raise FoveateError(f"trials is {trials}; at least 1 is needed")
-    draw, names = space(session.depth, served), list(knobs(served))
+    known_to_fit = _fitting(session, knobs(served))
+    draw, names = space(session.depth, known_to_fit), list(known_to_fit)
     known: list[tuple[dict[str, Any], list[float]]] = []
     points: list[Point] = []
     share, alive = _BELOW * (1.0 if near is None else near), names
@@ -98,6 +100,23 @@ def explore(
             points.append(point)
             known.append((params, [point.loss, point.cost]))
     return points
+
+
+def _fitting(session: Session, every: Knobs) -> Knobs:
+    """The methods that the model does not refuse at their usual settings: layers may attend to nothing, say."""
+    draw = space(session.depth, every)
+
+    def fits(name: str) -> bool:
+        drawn = values_of(draw, usual(name, _HALF))
+        try:
+            return session.takes(method(drawn["method"], **drawn["options"]))
+        except PlanError:
+            return False
+
+    known = {name: knob for name, knob in every.items() if fits(name)}
+    if not known:
+        raise FoveateError(f"this model refuses every method that is tried: {', '.join(every)}; see foveate list")
+    return known
 
 
 def front(points: list[Point]) -> list[Point]:

@@ -1,22 +1,18 @@
 """What the cheapest plan is looked for among: methods, and what may be turned about each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from foveate.methods.registry import method, offered
 from foveate.servable import servable
 
 KEEP = (0.01, 1.0)
+Knobs = Mapping[str, Callable[[Any, float, int], dict[str, Any]]]
+"""Method -> (trial, share to keep, depth) -> its options."""
 
 
-def space(depth: int, served: bool = False) -> Callable[[Any], dict[str, Any]]:
-    """Methods and their knobs, for a model of so many layers. `keep` is drawn above what the method can meet.
-
-    Args:
-        depth: decoder layers.
-        served: only what a server can carry out.
-    """
-    known = knobs(served)
+def space(depth: int, known: "Knobs") -> Callable[[Any], dict[str, Any]]:
+    """Methods and their knobs, for a model of so many layers. `keep` is drawn above what the method can meet."""
 
     def draw(trial: Any) -> dict[str, Any]:
         name = trial.suggest_categorical("method", list(known))
@@ -54,7 +50,7 @@ def _psigmoid(trial: Any, share: float, depth: int) -> dict[str, Any]:
     }
 
 
-KNOBS: dict[str, Callable[[Any, float, int], dict[str, Any]]] = {
+KNOBS: Knobs = {
     "divprune": _plain,
     "fastervlm": _plain,
     "fastv": _fastv,
@@ -62,17 +58,16 @@ KNOBS: dict[str, Callable[[Any, float, int], dict[str, Any]]] = {
     "tops": _tops,
     "psigmoid": _psigmoid,
 }
-"""Method -> (trial, share to keep, depth) -> its options."""
 
 
 SERVED = ("divprune", "fastervlm", "gots", "scope", "cdpruner")
 """One cut before the LLM, each another idea: what is tried where the plan is to be served."""
 
 
-def knobs(served: bool = False) -> dict[str, Callable[[Any, float, int], dict[str, Any]]]:
+def knobs(served: bool = False) -> Knobs:
     """The methods that are tried: those above, and with nothing but `keep` those that installed packages offer."""
     if not served:
-        return KNOBS | dict.fromkeys(offered(), _plain)
+        return dict(KNOBS) | dict.fromkeys(offered(), _plain)
     return dict.fromkeys((*SERVED, *(n for n in offered() if servable(method(n, keep=0.5)) is None)), _plain)
 
 

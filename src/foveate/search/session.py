@@ -11,6 +11,7 @@ import torch
 from foveate.data import Example
 from foveate.engines.loading import Engine
 from foveate.errors import FoveateError
+from foveate.hf.attach import attach
 from foveate.hf.families import family
 from foveate.plan import Plan
 from foveate.search.evaluator import Evaluator
@@ -132,6 +133,14 @@ class Session:
 
         (found,) = self.study.ask([Asked("search: facts", None)], run)
         return Facts(found["tokens"], found["same"], found["text"])
+
+    def takes(self, plan: Plan) -> bool:
+        """Whether the model can carry a plan out, before anything runs."""
+        try:
+            attach(self.engine.model, plan).detach()
+        except FoveateError:
+            return False
+        return True
 
     def seconds(self, plans: Sequence[Plan], repeats: int = 5) -> list[float]:
         """Prefill time under each plan over that of the full model, choosing included: medians of runs in turns.
