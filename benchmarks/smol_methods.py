@@ -259,10 +259,15 @@ def rest(t: Table) -> None:
 
 
 def switched(t: Table) -> None:
-    """DivPrune with what it drops merged into what it keeps, and with attention told how many were."""
+    """What DivPrune and TOPS's first stage drop merged into what they keep, and attention told how many were."""
     for share, keep in SHARES.items():
-        for name, around in (("divprune, merged", merged), ("divprune, merged, sized", lambda p: sized(merged(p)))):
-            t.add(name, share, lambda k=keep, a=around: a(still(METHODS["divprune"](k))), slow=True)
+        plans = {
+            "divprune": lambda k=keep: still(METHODS["divprune"](k)),
+            "tops I": lambda k=keep: still(METHODS["tops"](k, depth=t.depth, **scale(t), stages=1)),
+        }
+        for name, make in plans.items():
+            t.add(f"{name}, merged", share, lambda m=make: merged(m()), slow=True)
+            t.add(f"{name}, merged, sized", share, lambda m=make: sized(merged(m())), slow=True)
 
 
 def pairs(t: Table) -> None:
@@ -276,8 +281,8 @@ def pairs(t: Table) -> None:
             ("sms", "sms I"), ("tops I", "fastervlm"), ("tops I", "divprune"), ("tops I", "sms I"),
             ("divprune", "fastervlm"), ("divprune", "random, seed 0"), ("ground truth", "random, seed 0"),
             *[("tops I", f"tops I, {c}") for c in CRITERIA], *[("tops I", b) for b in BEFORE],
-            *[("divprune, merged, sized", b) for b in ("divprune", "divprune, merged", "tops I")],
-            ("divprune, merged", "divprune"),
+            *[(f"{n}, merged{more}", n) for n in ("divprune", "tops I") for more in ("", ", sized")],
+            ("tops I, merged, sized", "divprune, merged, sized"), ("divprune, merged, sized", "tops I"),
         )]  # fmt: skip
         wanted += [(f"{a} {share}", "full 100%") for a in ALONE]
     t.data["pairs"] = {f"{a} - {b}": found for a, b in wanted if (found := t.against(a, b))}
