@@ -135,15 +135,16 @@ def test_every_number_on_the_front_page_is_held_by_a_file():
     assert cost["shape"] == "llava-0.5b" and 1 in {c["batch"] for c in cost["cells"]}
     assert {w["keep"] for w in cost["ways"]} <= {f"{float(share) / 100:.3f}", "1.0"}
     # Pretrained parts.
-    number, full, many, few, wide, narrow, rival, other = claims(
+    number, full, many, few, wide, narrow, rival, other, asked = claims(
         r"\(([\d,]+) questions, all tokens ([\d.]+) % right\).*?has ([\d.]+) and ([\d.]+) % with ([\d.]+) "
-        r"and ([\d.]+) % of the tokens, .*? no training, ([\d.]+) and ([\d.]+) %"
+        r"and ([\d.]+) % of the tokens; .*? weighed, ([\d.]+) and ([\d.]+) % of ([\d,]+) questions"
     )
     theirs, ours = results("smol.json")["ways"], results("sts_reading.json")["smol"]["ways"]
     held = [theirs["full 100%"], *(ours[f"sts, reads {k}%"] for k in (wide, narrow))]
-    held += [theirs[f"tops I {k}%"] for k in (wide, narrow)]
-    assert [f"{w['percent']:.1f}" for w in held] == [full, many, few, rival, other]
+    best = [theirs[f"divprune, merged, sized {k}%"] for k in (wide, narrow)]
+    assert [f"{w['percent']:.1f}" for w in held + best] == [full, many, few, rival, other]
     assert {w["questions"] for w in held} == {int(number.replace(",", ""))}
+    assert {w["questions"] for w in best} == {int(asked.replace(",", ""))}
     # The models: a page of its own, which its own test compares with the code.
     cut, known = claims(r"(\d+) of the (\d+) image-and-text types")
     page = (ROOT / "docs" / "models.md").read_text()
