@@ -32,7 +32,6 @@ from foveate.engines.hf import load
 from foveate.engines.loading import Engine
 from foveate.search.auto import choose, explore
 from foveate.search.halves import split
-from foveate.search.helpers import fingerprint
 from foveate.search.promise import error
 from foveate.search.schedules import Effort, Ranking, find_schedule, find_slope
 from foveate.search.session import Session
@@ -67,7 +66,7 @@ KINDS: dict[str, Callable[[Session], Plan]] = {
 def opened(engine: Engine, folder: Path, plans: Path) -> Session:
     """A set with all that is known of it."""
     examples = data.load(folder)
-    study = Study(plans / f"{folder.name}.study", folder.name, {"data": fingerprint(examples)})
+    study = Study(plans / f"{folder.name}.study", folder.name, {"data": data.fingerprint(examples)})
     return Session(engine, split(examples), "likelihood", study)
 
 

@@ -1,8 +1,10 @@
-"""Scripts of the repository: no option is parsed and left unread, no command line names one that there is not, and
-every figure's script and file are named.
+"""Scripts of the repository: no option is parsed and left unread, no command line names one that there is not, what is
+imported is there, and every figure's script and file are named.
 """
 
 import ast
+import importlib
+import importlib.util
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +34,16 @@ def test_every_option_is_read(path: Path) -> None:
     assert all(words)
     names = {next((w for w in given if w.startswith("--")), given[0]).lstrip("-").replace("-", "_") for given in words}
     assert names - read - BEHIND.get(path.stem, set()) == set()
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda p: p.stem)
+def test_what_scripts_import_from_the_package_is_there(path: Path) -> None:
+    nodes = [n for n in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(n, ast.ImportFrom)]
+    for node in nodes:
+        if (node.module or "").partition(".")[0] == "foveate":
+            module = importlib.import_module(node.module or "")
+            gone = [a.name for a in node.names if not hasattr(module, a.name)]
+            assert [n for n in gone if importlib.util.find_spec(f"{node.module}.{n}") is None] == [], node.module
 
 
 def test_every_script_is_named_where_a_reader_looks_for_it() -> None:
