@@ -137,7 +137,7 @@ def test_every_number_on_the_front_page_is_held_by_a_file():
     # Pretrained parts.
     number, full, many, few, wide, narrow, rival, other, asked = claims(
         r"\(([\d,]+) questions, all tokens ([\d.]+) % right\).*?has ([\d.]+) and ([\d.]+) % with ([\d.]+) "
-        r"and ([\d.]+) % of the tokens; .*? weighed, ([\d.]+) and ([\d.]+) % of ([\d,]+) questions"
+        r"and ([\d.]+) % of the tokens; .*? weighed has ([\d.]+) and ([\d.]+) % of ([\d,]+) questions"
     )
     theirs, ours = results("smol.json")["ways"], results("sts_reading.json")["smol"]["ways"]
     held = [theirs["full 100%"], *(ours[f"sts, reads {k}%"] for k in (wide, narrow))]
