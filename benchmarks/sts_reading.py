@@ -15,7 +15,7 @@ answers, then --finish updates by answers, as `sts_many.py` has them. `--cover` 
 already picked loses, chosen on validation; `--dialled` takes as many as the stop says, set there to the mean.
 Differences are paired with the answers that the other scripts stored. Figures go to sts_reading.json in
 benchmarks/results; its entry `shorter` is a lesson of 600 updates on 800 scenes for two blocks of 128 (--training 800
---teach 600 --finish 0 --blocks 2 --width 128), and what the same brings --blind.
+--teach 600 --finish 0 --blocks 2 --width 128), and what the same brings --blind, `seed 1` the long one with --seed 1.
 """
 
 from __future__ import annotations
