@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from foveate import __version__, samples
+from foveate import FoveateError, __version__, samples, viz
 from foveate.cli import app, demo, trial
 from foveate.hf.families import FAMILIES
 from foveate.methods import METHODS
@@ -41,6 +41,24 @@ def test_an_answer_for_a_program(tmp_path: Path) -> None:
     assert len(data["pruned"]["report"]["images"][0]["cuts"][0]["indices"]) == 144
     assert set(data["pruned"]["seconds"]) == {"encode", "select", "prefill", "decode", "first_token", "total"}
     assert Image.open(picture).size == (2 * 336 + 16 + 48, 336 + 44 + 40 + 48)
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]], ids=["person", "program"])
+def test_an_answer_is_told_where_its_picture_cannot_be_drawn(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_large(*_: Any) -> None:
+        raise FoveateError("the sheet is too large")
+
+    monkeypatch.setattr(viz, "save", too_large)
+    result = run(app, [*ASK, "--method", "uniform", "--keep", "64", "--overlay", str(tmp_path / "a.png"), *words])
+    assert result.exit_code == 2 and "the sheet is too large" in result.stderr
+    assert "a.png" not in result.stdout
+    if words:
+        data = json.loads(result.stdout)
+        assert data["overlay"] is None and data["plain"]["answer"]
+    else:
+        assert SAMPLE.question in result.stdout and "64 at the input" in result.stdout
 
 
 def test_keep_all_changes_nothing() -> None:

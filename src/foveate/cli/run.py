@@ -97,14 +97,20 @@ def run(
     result = hf.compare(engine, pictures, prompt, chosen, max_new_tokens, repeats)
     report = result.pruned.report
     assert report is not None
+    undrawn: FoveateError | None = None
     if overlay:
         title = f"{prompt}   {result.pruned.text}"
         if result.pruned.text != result.plain.text:
             title += f"   (with all tokens: {result.plain.text})"
-        viz.save(viz.overlay(pictures, report, engine.processor.image_processor, title), overlay)
+        try:
+            viz.save(viz.overlay(pictures, report, engine.processor.image_processor, title), overlay)
+        except FoveateError as e:  # raised when the answer, which took longer, has been told
+            undrawn, overlay = e, None
 
     if as_json:
         show.as_json(_data(engine, model, prompt, paths, chosen, name, result, overlay))
+        if undrawn:
+            raise undrawn
         return
     out = show.console()
     out.print(f"\n[bold]{_plain(prompt)}[/bold]\n")
@@ -122,6 +128,8 @@ def run(
     out.print(f"[dim]{where}; {runs} after a warm-up[/dim]")
     if overlay:
         out.print(f"[dim]picture: {overlay}[/dim]")
+    if undrawn:
+        raise undrawn
 
 
 def _data(
