@@ -40,6 +40,15 @@ BATCH, TOGETHER, STRETCH = 16, 4, 10
 _BLIND = frozenset({"hidden_BND", "grid", "cls_attn_BN", "cls_cos_BN", "encoder_BNC", "keys_BNC"})
 
 
+Fill = Callable[[Sequence[int], int, int, torch.Generator], list[int]]
+"""Which others join a question's own tokens: (own, tokens a side, how many, what draws) -> places."""
+
+
+def by_lot(own: Sequence[int], side: int, count: int, generator: torch.Generator) -> list[int]:
+    """Any others."""
+    return [i for i in torch.randperm(side**2, generator=generator).tolist() if i not in own][:count]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a plan came to: one entry a question."""
@@ -254,8 +263,8 @@ class Bench:
             said += hits
         return Outcome(said, [float(m.sum()) for of in masks for m in of])
 
-    def oracle(self, count: int) -> Outcome:
-        """The tokens that the question's boxes cover, evenly thinned or filled up with random others to `count`."""
+    def told(self, count: int, fill: Fill) -> list[list[Tensor]]:
+        """A mask a question: the tokens that its boxes cover, evenly thinned or filled up to `count`."""
         masks = []
         for number, scene in enumerate(self.scenes):
             generator = torch.Generator().manual_seed(number)
@@ -263,12 +272,15 @@ class Bench:
             for q in scene.questions:
                 need = sorted(q.cells(self.side))
                 need = need if len(need) <= count else [need[i * len(need) // count] for i in range(count)]
-                order = [i for i in torch.randperm(self.tokens, generator=generator).tolist() if i not in need]
                 mask = torch.zeros(self.tokens, dtype=torch.bool)
-                mask[need + order[: count - len(need)]] = True
+                mask[need + fill(need, self.side, count - len(need), generator)] = True
                 of.append(mask)
             masks.append(of)
-        return self.kept(["oracle", count], lambda: self.each(f"oracle {count}", masks))
+        return masks
+
+    def oracle(self, count: int) -> Outcome:
+        """What the question's boxes cover, filled up with random others to `count`."""
+        return self.kept(["oracle", count], lambda: self.each(f"oracle {count}", self.told(count, by_lot)))
 
     def wrong_picture(self) -> Outcome:
         """Every question about the next scene's picture."""

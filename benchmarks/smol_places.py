@@ -14,10 +14,9 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from foveate import files
-from smol import Bench, Loaded
+from smol import Bench, Fill, Loaded, by_lot
 from smol_methods import scored
 
 RESULTS = Path(__file__).parent / "results" / "smol_places.json"
@@ -31,36 +30,19 @@ def asking(bench: Bench, kind: str) -> Bench:
     return bench
 
 
-def by_lot(others: Sequence[int], _own: Sequence[int], _side: int, seed: int) -> list[int]:
-    """Others in any order."""
-    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))
-    return [others[i] for i in order.tolist()]
+def around(own: Sequence[int], side: int, count: int, _generator: torch.Generator) -> list[int]:
+    """Those nearest to the thing."""
+    far = lambda t: min((t // side - o // side) ** 2 + (t % side - o % side) ** 2 for o in own)  # noqa: E731
+    return sorted((t for t in range(side**2) if t not in own), key=far)[:count]
 
 
-def around(others: Sequence[int], own: Sequence[int], side: int, _seed: int) -> list[int]:
-    """Others from near to far."""
-    return sorted(others, key=lambda t: min((t // side - o // side) ** 2 + (t % side - o % side) ** 2 for o in own))
+def grid(own: Sequence[int], side: int, count: int, _generator: torch.Generator) -> list[int]:
+    """Others at even distances."""
+    others = [t for t in range(side**2) if t not in own]
+    return [others[(2 * i + 1) * len(others) // (2 * count)] for i in range(count)]
 
 
-FILLS = {"by lot": by_lot, "around": around}
-
-
-def kept(bench: Bench, fill: str, count: int) -> list[list[Tensor]]:
-    """A mask a question."""
-    masks = []
-    for number, scene in enumerate(bench.scenes):
-        of = []
-        for question in scene.questions:
-            need = sorted(question.cells(bench.side))
-            own = need if len(need) <= count else [need[i * len(need) // count] for i in range(count)]
-            others, left = [t for t in range(bench.tokens) if t not in own], count - len(own)
-            if fill == "a grid":
-                more = [others[(2 * i + 1) * len(others) // (2 * left)] for i in range(left)]
-            else:
-                more = FILLS[fill](others, own, bench.side, number)[:left] if fill in FILLS else []
-            of.append(torch.zeros(bench.tokens, dtype=torch.bool).index_fill_(0, torch.tensor(own + more), True))
-        masks.append(of)
-    return masks
+FILLS: dict[str, Fill] = {"nothing": lambda *_: [], "by lot": by_lot, "around": around, "a grid": grid}
 
 
 def main() -> None:
@@ -77,9 +59,9 @@ def main() -> None:
     everything = [[torch.ones(bench.tokens, dtype=torch.bool)] * len(s.questions) for s in bench.scenes]
     found = {"all tokens": scored(bench.each("all tokens", everything).right)}
     for count in args.counts:
-        for fill in ("nothing", *FILLS, "a grid"):
-            found[f"{fill}, {count}"] = row = scored(bench.each(fill, kept(bench, fill, count)).right)
-            Console().print(f"filled up to {count}: {fill}", row)
+        for name, fill in FILLS.items():
+            found[f"{name}, {count}"] = row = scored(bench.each(name, bench.told(count, fill)).right)
+            Console().print(f"filled up to {count}: {name}", row)
     files.write(args.results, (json.dumps(found, indent=1) + "\n").encode())
 
 

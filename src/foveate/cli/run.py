@@ -109,10 +109,15 @@ def run(
 
     if as_json:
         show.as_json(_data(engine, model, prompt, paths, chosen, name, result, overlay))
-        if undrawn:
-            raise undrawn
-        return
-    out = show.console()
+    else:
+        _tell(engine, model, prompt, name, result, overlay)
+    if undrawn:
+        raise undrawn
+
+
+def _tell(engine: Any, model: str, prompt: str, name: str, result: Any, overlay: Path | None) -> None:
+    """For a person."""
+    out, report = show.console(), result.pruned.report
     out.print(f"\n[bold]{_plain(prompt)}[/bold]\n")
     width = max(len(name), 5)
     same = "" if result.plain.text != result.pruned.text else "  [dim](the same)[/dim]"
@@ -123,13 +128,11 @@ def run(
     out.print(f"  {report.costs}")
     out.print(show.comparison(result, name))
     precision = str(engine.model.dtype).removeprefix("torch.")
-    where = f"{model} ({facts.model_type}) on {engine.model.device}, {precision}"
-    runs = "one run of each" if repeats == 1 else f"medians of {repeats} interleaved runs"
+    where = f"{model} ({engine.facts.model_type}) on {engine.model.device}, {precision}"
+    runs = "one run of each" if result.repeats == 1 else f"medians of {result.repeats} interleaved runs"
     out.print(f"[dim]{where}; {runs} after a warm-up[/dim]")
     if overlay:
         out.print(f"[dim]picture: {overlay}[/dim]")
-    if undrawn:
-        raise undrawn
 
 
 def _data(
